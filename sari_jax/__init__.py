@@ -1,0 +1,1 @@
+"""Post-training for audio-language models in JAX."""

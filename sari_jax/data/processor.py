@@ -1,0 +1,214 @@
+"""Questions and sound files -> the arrays a step takes.
+
+The chat template, the tokenizer and the end tokens are the model directory's own. Every shape is rounded up to
+a bucket, so that a run compiles a known, small number of programs.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sari_jax.audio.files import load_waveform
+from sari_jax.data.records import Record
+from sari_jax.data.styles import Style, question_text
+from sari_jax.errors import InputError
+from sari_jax.models.audio_lm import Prompts
+from sari_jax.models.encoder import LOOKAHEAD, frame_counts
+
+SAMPLE_RATE = 16_000
+MAX_SAMPLES = 30 * SAMPLE_RATE
+MIN_SAMPLES = 321  # shorter clips have no pooled frame to stand for them
+STRIDE = 640  # samples per pooled frame
+AUDIO, END, END_OF_TEXT = "<|AUDIO|>", "<|im_end|>", "<|endoftext|>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """The sizes a batch may have, each ascending; a batch takes the smallest that fits.
+
+    Attributes:
+        prompt_tokens: P, sound's tokens (25 per second) included.
+        answer_tokens: T of a supervised answer, end token included.
+        audio_seconds: longest clip of a batch; 30 is the tower's limit.
+        audios: clips per prompt.
+    """
+
+    prompt_tokens: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+    answer_tokens: tuple[int, ...] = (64, 128, 256, 512)
+    audio_seconds: tuple[float, ...] = (2, 4, 8, 15, 30)
+    audios: tuple[int, ...] = (1, 2, 4, 8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One question ready to be batched: text after the template, ids, sound, and the answer for SFT."""
+
+    text: str
+    tokens: np.ndarray
+    waveforms: tuple[np.ndarray, ...]
+    record: Record | None = None
+    answer: np.ndarray | None = None
+    number: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Arrays for the device and the records for the host.
+
+    Attributes:
+        prompts: of B rows; rows past `len(records)` repeat the first one and count nowhere.
+        answers: [B, 1, T] supervised targets, or None.
+        answer_mask: [B, 1, T], false for padding and for padded rows.
+        seeds: [B] each example's number.
+        records: the real rows' records.
+    """
+
+    prompts: Prompts
+    seeds: np.ndarray
+    records: tuple[Record, ...]
+    answers: np.ndarray | None = None
+    answer_mask: np.ndarray | None = None
+
+    @property
+    def audio_seconds(self) -> float:
+        return float(self.prompts.samples.sum()) / SAMPLE_RATE
+
+
+class Processor:
+    """A model directory's tokenizer and chat template."""
+
+    def __init__(self, model_dir: Path):
+        from transformers import AutoTokenizer
+
+        self.model_dir = Path(model_dir)
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
+        except Exception as error:  # transformers raises a dozen kinds, all meaning a bad directory
+            raise InputError(f"{model_dir}: no usable tokenizer ({error})".splitlines()[0]) from error
+        self.template = self._chat_template()
+        vocabulary = self.tokenizer.get_vocab()
+        if AUDIO not in vocabulary or END not in vocabulary:
+            raise InputError(f"{model_dir}: the tokenizer lacks {AUDIO} or {END}; is it a Qwen2-Audio one?")
+        self.audio_id = vocabulary[AUDIO]
+        self.end_ids = tuple(vocabulary[token] for token in (END, END_OF_TEXT) if token in vocabulary)
+        self.pad_id = vocabulary.get(END_OF_TEXT, self.end_ids[0])
+
+    def _chat_template(self) -> str:
+        jinja, old = self.model_dir / "chat_template.jinja", self.model_dir / "chat_template.json"
+        if jinja.is_file():
+            return jinja.read_text()
+        if old.is_file():
+            return json.loads(old.read_text())["chat_template"]
+        if self.tokenizer.chat_template:
+            return self.tokenizer.chat_template
+        raise InputError(f"{self.model_dir}: no chat template (chat_template.jinja)")
+
+    def prompt_text(self, user_text: str, audios: int) -> str:
+        """The exact text after the chat template, with one placeholder per clip."""
+        content = [{"type": "audio", "audio_url": ""}] * audios + [{"type": "text", "text": user_text}]
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=self.template,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        return str(text)
+
+    def encode(self, text: str, waveforms: Sequence[np.ndarray], names: Sequence[str] = ()) -> Example:
+        """Expands each placeholder to its clip's number of features and tokenizes.
+
+        Raises:
+            InputError: placeholders and clips differ in number; a clip is too short or over 30 s.
+        """
+        parts = text.split(AUDIO)
+        if len(parts) - 1 != len(waveforms):
+            raise InputError(
+                f"the prompt has {len(parts) - 1} {AUDIO} placeholders for {len(waveforms)} clips;"
+                " take the placeholder out of the question or give as many clips"
+            )
+        expanded = parts[0]
+        for i, (waveform, rest) in enumerate(zip(waveforms, parts[1:], strict=True)):
+            size, name = len(waveform), names[i] if i < len(names) else f"clip {i + 1}"
+            if size > MAX_SAMPLES:
+                raise InputError(
+                    f"{name}: {size / SAMPLE_RATE:.1f} s exceeds 30 s; split it, or name a span by start and end"
+                )
+            if size < MIN_SAMPLES:
+                raise InputError(f"{name}: {size / SAMPLE_RATE:.3f} s is under 0.021 s; give a longer clip")
+            expanded += AUDIO * frame_counts(size)[1] + rest
+        tokens = self.tokenizer(expanded, add_special_tokens=False)["input_ids"]
+        return Example(text, np.asarray(tokens, np.int32), tuple(waveforms))
+
+    def question(self, record: Record, style: Style, *, number: int = 0, answer: bool = False) -> Example:
+        """A record in a style, its sound read from disk; with `answer`, the supervised target too."""
+        waveforms = [load_waveform(clip.path, start=clip.start, end=clip.end) for clip in record.audio]
+        text = self.prompt_text(question_text(record.question, record.choices, style), len(waveforms))
+        example = self.encode(text, waveforms, [clip.path for clip in record.audio])
+        target = self.tokens(style.render(record) + END) if answer else None
+        return dataclasses.replace(example, record=record, answer=target, number=number)
+
+    def tokens(self, text: str) -> np.ndarray:
+        return np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
+
+    def texts(self, tokens: np.ndarray, lengths: np.ndarray) -> list[str]:
+        """Ids [N, T] of completions -> text, without the end token; other special tokens stay visible."""
+        rows = [
+            [int(t) for t in row[:length] if int(t) not in self.end_ids]
+            for row, length in zip(np.asarray(tokens), np.asarray(lengths), strict=True)
+        ]
+        return self.tokenizer.batch_decode(rows, skip_special_tokens=False)
+
+    def collate(self, examples: Sequence[Example], shapes: Shapes, rows: int | None = None) -> Batch:
+        """Pads examples to a bucket and up to `rows` rows."""
+        real, rows = len(examples), rows or len(examples)
+        p = _bucket(max(len(e.tokens) for e in examples), shapes.prompt_tokens, "prompt tokens", "prompt_tokens")
+        a = _bucket(max(1, *(len(e.waveforms) for e in examples)), shapes.audios, "clips in a prompt", "audios")
+        longest = max((len(w) for e in examples for w in e.waveforms), default=0)
+        s = _samples(longest, shapes.audio_seconds)
+        tokens = np.full((rows, p), self.pad_id, np.int32)
+        lengths = np.ones(rows, np.int32)
+        audio_index = np.full((rows, p), -1, np.int32)
+        waveforms, samples = np.zeros((rows, a, s), np.float32), np.zeros((rows, a), np.int32)
+        seeds = np.zeros(rows, np.int32)
+        for row in range(rows):
+            example = examples[row if row < real else 0]
+            size = len(example.tokens)
+            tokens[row, :size], lengths[row], seeds[row] = example.tokens, size, example.number
+            places = [np.arange(frame_counts(len(w))[1]) + i * (s // STRIDE) for i, w in enumerate(example.waveforms)]
+            where = np.flatnonzero(example.tokens == self.audio_id)
+            audio_index[row, where] = np.concatenate([*places, np.zeros(0, int)])
+            for i, waveform in enumerate(example.waveforms):
+                waveforms[row, i, : len(waveform)], samples[row, i] = waveform, len(waveform)
+        prompts = Prompts(tokens, lengths, audio_index, waveforms, samples)
+        answers = mask = None
+        if examples[0].answer is not None:
+            longest = max(len(e.answer) for e in examples)
+            t = _bucket(longest, shapes.answer_tokens, "answer tokens", "answer_tokens")
+            answers, mask = np.full((rows, 1, t), self.pad_id, np.int32), np.zeros((rows, 1, t), bool)
+            for row, example in enumerate(examples):
+                answers[row, 0, : len(example.answer)] = example.answer
+                mask[row, 0, : len(example.answer)] = True
+        return Batch(prompts, seeds, tuple(e.record for e in examples if e.record), answers, mask)
+
+
+def _bucket(value: int, buckets: tuple[int, ...], what: str, key: str) -> int:
+    for size in buckets:
+        if value <= size:
+            return int(size)
+    raise InputError(f"{value} {what} exceed {buckets[-1]}, the largest of data.shapes.{key}; add a larger one")
+
+
+def _samples(longest: int, seconds: tuple[float, ...]) -> int:
+    """Samples of the smallest bucket that holds the clip and the silence its last frames look at."""
+    for bucket in seconds:
+        size = min(round(bucket * SAMPLE_RATE / STRIDE) * STRIDE, MAX_SAMPLES)
+        if size == MAX_SAMPLES or longest + LOOKAHEAD <= size:
+            if longest <= size:
+                return size
+    raise InputError(
+        f"a clip of {longest / SAMPLE_RATE:.1f} s does not fit data.shapes.audio_seconds = {seconds};"
+        " add a larger size, 30 at most"
+    )

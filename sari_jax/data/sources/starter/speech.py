@@ -1,0 +1,61 @@
+"""Spoken words through espeak-ng.
+
+The library is called by ctypes: the packages that wrap it play sound or return phonemes, none gives samples.
+"""
+
+import ctypes
+
+import librosa
+import numpy as np
+from jaxtyping import Float
+
+from sari_jax.errors import InputError
+
+SYNCHRONOUS, RATE_PARAMETER = 2, 1
+SAMPLE_RATE = 16_000
+
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+
+class Speaker:
+    """espeak-ng, one utterance at a time."""
+
+    def __init__(self):
+        try:
+            import espeakng_loader
+        except ImportError as error:
+            raise InputError("the starter corpus speaks through espeak-ng: pip install 'sari_jax[starter]'") from error
+        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
+        data = espeakng_loader.get_data_path().encode()
+        self._rate = self._library.espeak_Initialize(SYNCHRONOUS, 0, data, 0)
+        if self._rate <= 0:
+            raise InputError("espeak-ng did not start; reinstall espeakng-loader")
+        self._pieces: list[np.ndarray] = []
+        self._callback = _CALLBACK(self._take)  # kept, or ctypes would free it
+        self._library.espeak_SetSynthCallback(self._callback)
+
+    def _take(self, samples, count: int, _) -> int:
+        if samples and count > 0:
+            self._pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        return 0
+
+    def say(self, text: str, voice: str, words_per_minute: int = 165) -> Float[np.ndarray, "S"]:
+        """16 kHz float32 with the silence around it cut off.
+
+        Args:
+            voice: language and variant, such as "en-us+f2".
+        """
+        self._pieces.clear()
+        if self._library.espeak_SetVoiceByName(voice.encode()):
+            raise InputError(f"espeak-ng has no voice {voice!r}; reinstall espeakng-loader")
+        self._library.espeak_SetParameter(RATE_PARAMETER, words_per_minute, 0)
+        raw = text.encode()
+        self._library.espeak_Synth(raw, len(raw) + 1, 0, 1, 0, 1, None, None)
+        samples = np.concatenate(self._pieces).astype(np.float32) / 32768
+        return trim(librosa.resample(samples, orig_sr=self._rate, target_sr=SAMPLE_RATE, res_type="soxr_hq"))
+
+
+def trim(samples: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S"]:
+    """Cuts leading and trailing silence (30 dB below the peak) and brings the peak to 0.5."""
+    samples, _ = librosa.effects.trim(samples, top_db=30, frame_length=512, hop_length=128)
+    return samples * (0.5 / max(float(np.abs(samples).max()), 1e-6))

@@ -1,0 +1,113 @@
+"""A benchmark's predictions -> its scores, in the form of `scores.json`."""
+
+import collections
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sari_jax.data.records import Record
+from sari_jax.errors import InputError
+from sari_jax.evaluate.matching import matches
+
+GROUPS = ("task", "kind", "difficulty")
+
+
+def score_predictions(
+    records: Sequence[Record],
+    predictions: Any,
+    *,
+    key: str = "model_output",
+    match: Callable[[str, str, Sequence[str]], bool] = matches,
+) -> dict[str, Any]:
+    """Scores a benchmark's predictions file.
+
+    Args:
+        predictions: as read from JSON: a list of objects with the record's `id` and, under `key`, the extracted
+            answer. No object, no key or null is unanswered; "" is answered, and wrong.
+        key: `model_output` is MMAU's, `answer_prediction` is MMAR's.
+        match: (answer, prediction, choices) -> right or not.
+
+    Returns:
+        `rows`, all; `answered`, how many; `accuracy`, over the `answered` rows (as MMAU's script counts; None if
+        there is none) and over `all`; `interval`, 95 % of the latter; `by` task, kind and difficulty, each value's
+        `accuracy` over all its rows and its `rows`. Fractions.
+
+    Raises:
+        InputError: no records, an id that is twice in either, a prediction of another form or for an unknown id.
+    """
+    if not records:
+        raise InputError("no rows to score; check the benchmark's file")
+    ids = _unique([record.id for record in records], "benchmark")
+    answers = _answers(predictions, key)
+    unknown = sorted(answers.keys() - set(ids))
+    if unknown:
+        raise InputError(
+            f"predictions: {len(unknown)} ids are not in the benchmark ({unknown[0]} is the first);"
+            " check that both are of one version"
+        )
+    given = [answers.get(name) for name in ids]
+    right = np.array(
+        [
+            text is not None and match(record.choices[record.answer_index], text, record.choices)
+            for record, text in zip(records, given, strict=True)
+        ]
+    )
+    answered = sum(text is not None for text in given)
+    return {
+        "rows": len(ids),
+        "answered": answered,
+        "accuracy": {
+            "answered": float(right.sum() / answered) if answered else None,
+            "all": float(right.mean()),
+        },
+        "interval": bootstrap_interval(right),
+        "by": {group: _by(group, records, right) for group in GROUPS},
+    }
+
+
+def bootstrap_interval(
+    right: np.ndarray, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> list[float]:
+    """[low, high] of the mean of booleans [N], by percentiles of its bootstrap distribution.
+
+    Drawing N of N booleans with replacement and counting is drawing from a binomial, which is what is done.
+    """
+    means = np.random.default_rng(seed).binomial(right.size, right.mean(), resamples) / right.size
+    tail = (1 - level) / 2
+    return [float(end) for end in np.quantile(means, [tail, 1 - tail])]
+
+
+def _by(
+    group: str, records: Sequence[Record], right: np.ndarray
+) -> dict[str, dict[str, float | int]]:
+    """Per value of a record's field, in alphabetical order; records without one are left out."""
+    values = [getattr(record, group) for record in records]
+    return {
+        value: {
+            "accuracy": float(right[[v == value for v in values]].mean()),
+            "rows": values.count(value),
+        }
+        for value in sorted({v for v in values if v is not None})
+    }
+
+
+def _answers(predictions: Any, key: str) -> dict[str, str | None]:
+    if not isinstance(predictions, list):
+        raise InputError(f"predictions: give a list of objects with id and {key}")
+    for i, row in enumerate(predictions):
+        if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+            raise InputError(f"predictions: row {i} has no id; give objects with id and {key}")
+        if not isinstance(row.get(key), str | None):
+            raise InputError(
+                f"predictions: {key} of {row['id']} is {row[key]!r}; give the answer's text"
+            )
+    ids = _unique([row["id"] for row in predictions], "predictions")
+    return {name: row.get(key) for name, row in zip(ids, predictions, strict=True)}
+
+
+def _unique(ids: list[str], what: str) -> list[str]:
+    for name, count in collections.Counter(ids).items():
+        if count > 1:
+            raise InputError(f"{what}: id {name} stands in {count} rows; keep one")
+    return ids

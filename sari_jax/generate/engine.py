@@ -1,0 +1,98 @@
+"""A model that answers: what scoring, evaluation and `ask` share."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sari_jax.data.processor import Example, Processor, Shapes
+from sari_jax.data.records import Record
+from sari_jax.data.styles import Style
+from sari_jax.generate.rollout import rollout
+from sari_jax.generate.sampling import Sampler
+from sari_jax.hf.checkpoint import load_params
+from sari_jax.hf.config import read_config
+from sari_jax.models.audio_lm import Params
+from sari_jax.models.config import AudioLMConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """One prompt's G completions.
+
+    Attributes:
+        texts: without the end token.
+        token_ids: of each completion, the end token included.
+        ended: whether each ended before the limit.
+    """
+
+    example: Example
+    texts: list[str]
+    token_ids: list[list[int]]
+    ended: list[bool]
+
+
+class Engine:
+    """A model directory loaded for answering."""
+
+    def __init__(self, model_dir: Path, *, dtype: str = "float32"):
+        self.config: AudioLMConfig = read_config(model_dir, dtype=dtype)
+        self.processor = Processor(model_dir)
+        self.params: Params = load_params(model_dir, self.config)
+
+    def sampler(self, completions: int, max_tokens: int, temperature: float, **rest: float) -> Sampler:
+        """Sampling settings with this model's end tokens."""
+        ends, pad = self.processor.end_ids, self.processor.pad_id
+        return Sampler(completions, max_tokens, ends, pad, temperature, **rest)
+
+    def answer(
+        self, examples: Sequence[Example], sampler: Sampler, shapes: Shapes, *, rows: int, seed: int = 0
+    ) -> Iterator[Answered]:
+        """Completes examples `rows` at a time, in order; the last batch is padded with rows that are dropped."""
+        for start in range(0, len(examples), rows):
+            yield from self._batch(examples[start : start + rows], sampler, shapes, rows, seed)
+
+    def answer_records(
+        self,
+        records: Sequence[Record],
+        style: Style,
+        sampler: Sampler,
+        shapes: Shapes,
+        *,
+        rows: int,
+        seed: int = 0,
+    ) -> Iterator[Answered]:
+        """As `answer`, reading the next batch's sound while the device works on this one."""
+
+        def read(start: int) -> list[Example]:
+            return [
+                self.processor.question(record, style, number=start + i)
+                for i, record in enumerate(records[start : start + rows])
+            ]
+
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            ahead = reader.submit(read, 0)
+            for start in range(0, len(records), rows):
+                examples = ahead.result()
+                ahead = reader.submit(read, start + rows)
+                yield from self._batch(examples, sampler, shapes, rows, seed)
+
+    def _batch(
+        self, examples: Sequence[Example], sampler: Sampler, shapes: Shapes, rows: int, seed: int
+    ) -> Iterator[Answered]:
+        batch = self.processor.collate(examples, shapes, rows)
+        prompts, seeds = jax.device_put((batch.prompts, batch.seeds))
+        done = jax.device_get(
+            rollout(self.config, sampler, self.params, prompts, seeds, jax.random.key(seed))
+        )
+        for row, example in enumerate(examples):
+            tokens, lengths = np.asarray(done.tokens[row]), np.asarray(done.lengths[row])
+            yield Answered(
+                example,
+                self.processor.texts(tokens, lengths),
+                [ids[:length].tolist() for ids, length in zip(tokens, lengths, strict=True)],
+                done.ended[row].tolist(),
+            )

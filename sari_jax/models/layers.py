@@ -1,0 +1,52 @@
+"""What both stacks share: linear maps and norms with this project's defaults, and the scan over layers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+def linear(inputs: int, outputs: int, *, bias: bool, dtype: str, rngs: nnx.Rngs) -> nnx.Linear:
+    """[..., inputs] -> [..., outputs], initialised as the Qwen family is: normal, std 0.02."""
+    init = nnx.initializers.normal(0.02)
+    return nnx.Linear(inputs, outputs, use_bias=bias, dtype=jnp.dtype(dtype), kernel_init=init, rngs=rngs)
+
+
+def layer_norm(width: int, *, dtype: str, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Two-pass variance: the one-pass form loses digits where mean^2 is far above the variance."""
+    return nnx.LayerNorm(width, epsilon=1e-5, dtype=jnp.dtype(dtype), use_fast_variance=False, rngs=rngs)
+
+
+def rms_norm(width: int, eps: float, *, dtype: str, rngs: nnx.Rngs) -> nnx.RMSNorm:
+    return nnx.RMSNorm(width, epsilon=eps, dtype=jnp.dtype(dtype), use_fast_variance=False, rngs=rngs)
+
+
+def stack(layer: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) -> nnx.Module:
+    """One module whose every parameter has a leading axis of `count` layers."""
+
+    @nnx.split_rngs(splits=count)
+    @nnx.vmap(in_axes=0)
+    def create(rngs: nnx.Rngs) -> nnx.Module:
+        return layer(rngs)
+
+    return create(rngs)
+
+
+def scan(
+    layers: nnx.Module,
+    body: Callable[[nnx.Module, Any, Any], tuple[Any, Any]],
+    carry: Any,
+    xs: Any = None,
+    *,
+    remat: bool = False,
+) -> tuple[Any, Any]:
+    """Runs `body(layer, carry, x) -> (carry, y)` through stacked layers, compiled once for all."""
+    graphdef, params = nnx.split(layers)
+
+    def step(carry: Any, inputs: Any) -> tuple[Any, Any]:
+        layer_params, x = inputs
+        return body(nnx.merge(graphdef, layer_params), carry, x)
+
+    return jax.lax.scan(jax.checkpoint(step) if remat else step, carry, (params, xs))

@@ -1,0 +1,106 @@
+"""One table from logical axes to mesh axes; change the table and the sharding changes.
+
+Mesh axes: `data` (copies, across slices), `fsdp` (parameters split, batch split), `tensor` (heads, ffn, vocabulary).
+"""
+
+import fnmatch
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from sari_jax.errors import InputError
+
+AXES = ("data", "fsdp", "tensor")
+TABLE: dict[str, str | tuple[str, ...] | None] = {
+    "batch": ("data", "fsdp"),
+    "layers": None,
+    "embed": "fsdp",
+    "heads": "tensor",
+    "ffn": "tensor",
+    "vocabulary": "tensor",
+}
+# The first pattern that fits a parameter's path names its axes; what none fits (norms, biases, convolutions,
+# positions) is small and replicated.
+PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("decoder/embed/embedding", ("vocabulary", "embed")),
+    ("decoder/head/embedding", ("vocabulary", "embed")),
+    ("*/layers/[qkv]_proj/kernel", ("layers", "embed", "heads")),
+    ("*/layers/o_proj/kernel", ("layers", "heads", "embed")),
+    ("*/layers/gate_proj/kernel", ("layers", "embed", "ffn")),
+    ("*/layers/up_proj/kernel", ("layers", "embed", "ffn")),
+    ("*/layers/down_proj/kernel", ("layers", "ffn", "embed")),
+)
+
+
+def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1) -> Mesh:
+    """A mesh over all devices; one axis may be -1 and takes what the others leave.
+
+    Raises:
+        InputError: the sizes do not multiply to the number of devices.
+    """
+    sizes, devices = [data, fsdp, tensor], jax.device_count()
+    known = 1
+    for size in sizes:
+        known *= size if size > 0 else 1
+    if sizes.count(-1) == 1 and devices % known == 0:
+        sizes[sizes.index(-1)] = devices // known
+        known = devices
+    if known != devices or min(sizes) < 1:
+        told = ", ".join(f"{name}={size}" for name, size in zip(AXES, (data, fsdp, tensor), strict=True))
+        raise InputError(f"config: mesh {told} does not cover {devices} devices; their product must be {devices}")
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def spec(*logical: str | None) -> P:
+    """Logical axes -> a partition spec; two of them on one mesh axis is refused."""
+    axes = [TABLE[name] if name else None for name in logical]
+    used = [part for axis in axes if axis for part in (axis if isinstance(axis, tuple) else (axis,))]
+    if len(used) != len(set(used)):
+        raise ValueError(f"logical axes {logical} land twice on one mesh axis: {used}")
+    return P(*axes)
+
+
+def parameter_sharding(mesh: Mesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
+    """Where a parameter with this flat path lives.
+
+    Raises:
+        InputError: an axis does not divide; tensor, axis and sizes are named.
+    """
+    for pattern, logical in PARAMETERS:
+        if fnmatch.fnmatch(path, pattern):
+            for size, name in zip(shape, logical, strict=True):
+                axis = TABLE[name]
+                if axis and size % mesh.shape[axis]:
+                    raise InputError(
+                        f"{path}: axis {name} of {size} does not divide by mesh {axis}={mesh.shape[axis]};"
+                        f" choose a divisor of {size}"
+                    )
+            return NamedSharding(mesh, spec(*logical))
+    return NamedSharding(mesh, P())
+
+
+def shard_parameters(mesh: Mesh, flat: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {
+        path: jax.device_put(array, parameter_sharding(mesh, path, array.shape))
+        for path, array in flat.items()
+    }
+
+
+def shard_batch(mesh: Mesh, arrays: Any) -> Any:
+    """This process's part of a batch -> global arrays split over their first axis.
+
+    Raises:
+        InputError: the rows do not divide by the devices that split them.
+    """
+    sharding = NamedSharding(mesh, spec("batch"))
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+
+    def place(array: Any) -> jax.Array:
+        rows = array.shape[0] * jax.process_count()
+        if rows % ways:
+            raise InputError(f"config: batch_size {rows} does not divide by mesh data x fsdp = {ways}")
+        return jax.make_array_from_process_local_data(sharding, array)
+
+    return jax.tree.map(place, arrays)

@@ -1,0 +1,168 @@
+"""A run's settings: ml_collections files at the door, frozen dataclasses inside.
+
+Values marked "ours" are this project's: the SARI paper publishes no hyperparameters.
+"""
+
+import dataclasses
+import difflib
+import typing
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sari_jax.data.curriculum import ORDERS
+from sari_jax.data.processor import Shapes
+from sari_jax.data.styles import STYLES
+from sari_jax.errors import InputError
+from sari_jax.rl.rewards import REWARDS
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    path: str = ""  # a Hugging Face directory; also the frozen reference of GRPO
+    dtype: str = "float32"  # of activations
+    param_dtype: str = "float32"  # of parameters and optimizer state
+    remat: bool = False
+    trainable: tuple[str, ...] = ("projector/*", "decoder/*")  # path patterns; "*" trains the tower too
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    train: str = ""  # a JSONL of records
+    style: str = "structured"
+    order: str = "random"
+    limit: int = 0  # use the first N records of the file only; 0: all
+    drop_hopeless: bool = True  # GRPO: leave out pass_rate 0 where it is known
+    drop_solved: bool = False  # GRPO: leave out pass_rate 1
+    max_bad_fraction: float = 0.0  # of unreadable lines before the run stops
+    shapes: Shapes = Shapes()
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    learning_rate: float = 1e-6  # ours, after R1-AQA and Ke-Omni-R
+    warmup_steps: int = 0
+    schedule: str = "constant"  # constant | cosine
+    weight_decay: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.95
+    clip_norm: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Grpo:
+    completions: int = 8  # G; ours
+    max_tokens: int = 512  # ours: 512 with thinking, 256 without
+    temperature: float = 1.0  # ours
+    top_k: int = 0
+    top_p: float = 1.0
+    clip_epsilon: float = 0.2  # ours
+    kl_coefficient: float = 0.04  # ours, after R1-AQA
+    format_weight: float = 1.0  # ours; the paper does not publish its weights
+    accuracy_weight: float = 1.0  # ours
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    every: int = 100
+    keep: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    data: int = 1
+    fsdp: int = -1  # -1: what the other axes leave
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """All of a run. Two runs with equal settings on one topology give equal bits."""
+
+    stage: str = "sft"  # sft | grpo
+    steps: int = 100
+    batch_size: int = 16  # prompts per step over all processes
+    seed: int = 0
+    samples_every: int = 25  # steps between sample completions in the log
+    model: Model = Model()
+    data: Data = Data()
+    optimizer: Optimizer = Optimizer()
+    grpo: Grpo = Grpo()
+    checkpoint: Checkpoint = Checkpoint()
+    mesh: Mesh = Mesh()
+
+    def __post_init__(self):
+        one_of("stage", self.stage, ("sft", "grpo"))
+        one_of("data.style", self.data.style, STYLES)
+        one_of("data.order", self.data.order, ORDERS)
+        one_of("optimizer.schedule", self.optimizer.schedule, ("constant", "cosine"))
+        for dtype in ("dtype", "param_dtype"):
+            one_of(f"model.{dtype}", getattr(self.model, dtype), ("float32", "bfloat16"))
+        for key, value in (("steps", self.steps), ("batch_size", self.batch_size), ("checkpoint.every", self.checkpoint.every)):
+            if value < 1:
+                raise InputError(f"config: {key} = {value} must be at least 1")
+        if self.stage == "grpo" and self.grpo.completions < 2:
+            raise InputError(f"config: grpo.completions = {self.grpo.completions}: a group needs at least 2")
+
+    @property
+    def reward_weights(self) -> dict[str, float]:
+        return {name: getattr(self.grpo, f"{name}_weight") for name in REWARDS}
+
+
+def defaults() -> ConfigDict:
+    """Every setting with its default, for a config file to start from."""
+    return ConfigDict(_plain(Run()))
+
+
+def freeze(config: ConfigDict) -> Run:
+    """A config file's result -> `Run`.
+
+    Raises:
+        InputError: an unknown key (the nearest known one is named), a wrong type, a value out of range.
+    """
+    return _build(Run, config.to_dict() if isinstance(config, ConfigDict) else config, "")
+
+
+def nearest(key: str, known: typing.Iterable[str]) -> str:
+    """A hint for a misspelt name."""
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.4)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+
+
+def one_of(key: str, value: str, known: typing.Iterable[str]) -> None:
+    if value not in known:
+        raise InputError(f"config: {key} = {value!r} is unknown; {nearest(value, known)}")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return value
+
+
+def _build(kind: type, values: dict, prefix: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    for key in values:
+        if key not in fields:
+            raise InputError(f"config: unknown key {prefix}{key}; {nearest(key, fields)}")
+    built = {}
+    for key, value in values.items():
+        hint = hints[key]
+        built[key] = (
+            _build(hint, value, f"{prefix}{key}.")
+            if dataclasses.is_dataclass(hint)
+            else _typed(hint, value, f"{prefix}{key}")
+        )
+    return kind(**built)
+
+
+def _typed(hint: Any, value: Any, key: str) -> Any:
+    if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+        return tuple(_typed(typing.get_args(hint)[0], item, key) for item in value)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    wanted = getattr(hint, "__name__", str(hint))
+    raise InputError(f"config: {key} = {value!r} must be {wanted}, not {type(value).__name__}")

@@ -1,0 +1,45 @@
+"""--config FILE --config.x.y=value, by ml_collections."""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from sari_jax.errors import InputError
+from sari_jax.train.config import nearest
+
+
+def read_config_file(path: str, overrides: list[str]) -> ConfigDict:
+    """The config file's `get_config()` with overrides applied.
+
+    Raises:
+        InputError: no such file; an override that is not --config.KEY=VALUE, names an unknown key or has a value of
+            the wrong type.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such config file")
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+    values(["sari", f"--config={path}"])
+    config = values.config
+    for override in overrides:
+        _check_override(config, override)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+    try:
+        values(["sari", f"--config={path}", *overrides])
+    except (flags.Error, TypeError, ValueError) as error:
+        raise InputError(f"config: {str(error).splitlines()[0]}") from error
+    return values.config
+
+
+def _check_override(config: ConfigDict, override: str) -> None:
+    name, equals, _ = override.partition("=")
+    if not (name.startswith("--config.") and equals):
+        raise InputError(f"{override}: an override reads --config.KEY=VALUE")
+    node, seen = config, ""
+    for key in name.removeprefix("--config.").split("."):
+        known = list(node) if isinstance(node, ConfigDict) else []
+        if key not in known:
+            raise InputError(f"config: unknown key {seen}{key}; {nearest(key, known)}")
+        node, seen = node[key], f"{seen}{key}."

@@ -1,0 +1,141 @@
+"""The loop that serves both stages: the only place with disk, clocks and logs."""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+from tqdm import tqdm
+
+from sari_jax.data.curriculum import drop_hopeless
+from sari_jax.data.pipeline import batches
+from sari_jax.data.processor import Processor
+from sari_jax.data.records import Record, read_records
+from sari_jax.data.styles import style
+from sari_jax.errors import InputError
+from sari_jax.hf.checkpoint import load_params
+from sari_jax.hf.config import read_config
+from sari_jax.parallel.mesh import make_mesh, shard_parameters
+from sari_jax.train.checkpoint import Checkpoints, claim, fingerprint
+from sari_jax.train.config import Run
+from sari_jax.train.metrics import Metrics
+from sari_jax.train.optimizer import make_optimizer, make_schedule, merge, partition
+from sari_jax.train.stages import make_stage
+from sari_jax.train.state import create_state
+
+
+def train(run: Run, workdir: Path) -> dict[str, float]:
+    """Runs or resumes a run to its last step; returns the last step's metrics.
+
+    Raises:
+        InputError: settings, model directory, data or workdir that cannot be used. Nothing is written before
+            all of them are read.
+    """
+    workdir = Path(workdir)
+    config = read_config(run.model.path, dtype=run.model.dtype, remat=run.model.remat)
+    processor = Processor(run.model.path)
+    records, counts = _records(run)
+    mesh = make_mesh(**dataclasses.asdict(run.mesh))
+    flat = traverse_util.flatten_dict(load_params(run.model.path, config, dtype=run.model.param_dtype), sep="/")
+    flat = shard_parameters(mesh, flat)
+    trainable, frozen = partition(traverse_util.unflatten_dict(flat, sep="/"), run.model.trainable)
+    claim(workdir, {**dataclasses.asdict(run), "model_fingerprint": fingerprint(run.model.path)})
+
+    optimizer = make_optimizer(run.optimizer, run.steps)
+    # The state is donated step by step; the reference keeps the parameters it starts from.
+    reference = trainable if run.stage == "grpo" else {}
+    state = create_state(jax.tree.map(jnp.copy, trainable), optimizer)
+    data = batches(
+        records,
+        processor,
+        style(run.data.style),
+        batch_size=run.batch_size,
+        shapes=run.data.shapes,
+        curriculum=run.data.order,
+        answers=run.stage == "sft",
+        seed=run.seed,
+    )
+    stage = make_stage(run, config, processor, mesh, optimizer, frozen, reference)
+    checkpoints = Checkpoints(workdir, keep=run.checkpoint.keep)
+    totals = {"audio_seconds": 0.0, "examples": 0}
+    restored = checkpoints.restore(state, data)
+    if restored is not None:
+        state, totals = restored
+    start = int(state.step)
+    _announce(run, records, counts, trainable, frozen, start)
+
+    metrics, schedule, row = Metrics(workdir, start + 1), make_schedule(run.optimizer, run.steps), {}
+    bar = tqdm(total=run.steps, initial=start, desc=run.stage, file=sys.stderr, disable=None)
+    for step in range(start + 1, run.steps + 1):
+        begun = time.perf_counter()
+        batch = next(data)
+        waited = time.perf_counter() - begun
+        # Every transfer in a step is an explicit one; an accidental one fails loudly.
+        with jax.transfer_guard("disallow"):
+            state, values, samples = stage(state, batch)
+        totals = {
+            "audio_seconds": totals["audio_seconds"] + batch.audio_seconds,
+            "examples": totals["examples"] + len(batch.records),
+        }
+        row = {
+            **values,
+            "learning_rate": float(schedule(step - 1)),
+            "seconds_data": waited,
+            "seconds": time.perf_counter() - begun,
+            **totals,
+        }
+        metrics.write(step, row)
+        if samples and (step % run.samples_every == 0 or step == 1):
+            metrics.sample(step, samples)
+        shown = {name: row[name] for name in ("loss", "reward", "accuracy", "format") if name in row}
+        bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()}, refresh=False)
+        bar.update()
+        if step % run.checkpoint.every == 0 or step == run.steps:
+            checkpoints.save(state, data, totals)
+    bar.close()
+    checkpoints.wait()
+    checkpoints.close()
+    metrics.close()
+    return row
+
+
+def trained_params(run: Run, workdir: Path, step: int | None = None) -> tuple[Any, Any]:
+    """(config, parameters) of a run's checkpoint: what it trained, and the rest from its model directory."""
+    config = read_config(run.model.path, dtype=run.model.dtype)
+    params = load_params(run.model.path, config, dtype=run.model.param_dtype)
+    trainable, frozen = partition(params, run.model.trainable)
+    checkpoints = Checkpoints(workdir, keep=run.checkpoint.keep)
+    trained = checkpoints.params(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), trainable), step)
+    checkpoints.close()
+    return config, merge(trained, frozen)
+
+
+def _records(run: Run) -> tuple[list[Record], dict[str, int]]:
+    if not run.data.train:
+        raise InputError("config: data.train names no file; give a JSONL of records")
+    records = read_records(run.data.train, max_bad_fraction=run.data.max_bad_fraction)
+    if run.data.limit:
+        records = records[: run.data.limit]
+    counts: dict[str, int] = {}
+    if run.stage == "grpo" and run.data.drop_hopeless and any(r.pass_rate is not None for r in records):
+        records, counts = drop_hopeless(records, drop_solved=run.data.drop_solved)
+    if len(records) < run.batch_size:
+        raise InputError(
+            f"{run.data.train}: {len(records)} usable records are fewer than batch_size {run.batch_size}"
+        )
+    return records, counts
+
+
+def _announce(run: Run, records: list[Record], counts: dict, trainable: dict, frozen: dict, start: int) -> None:
+    million = lambda flat: sum(array.size for array in flat.values()) / 1e6  # noqa: E731
+    print(
+        f"{run.stage}: {len(records)} records {counts or ''} in {run.data.order} order, "
+        f"{million(trainable):.2f}M parameters trained, {million(frozen):.2f}M frozen, "
+        f"{jax.device_count()} {jax.devices()[0].platform} device(s)"
+        + (f", resumed after step {start}" if start else ""),
+        file=sys.stderr,
+    )

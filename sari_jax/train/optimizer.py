@@ -1,0 +1,67 @@
+"""The optimizer, and which parameters it may touch."""
+
+import fnmatch
+
+import optax
+from flax import traverse_util
+from jaxtyping import Array
+
+from sari_jax.errors import InputError
+from sari_jax.models.audio_lm import Params
+from sari_jax.train.config import Optimizer
+
+Flat = dict[str, Array]
+
+
+def partition(params: Params, patterns: tuple[str, ...]) -> tuple[Flat, Flat]:
+    """Nested parameters -> (trainable, frozen), flat by path ("decoder/layers/q_proj/kernel").
+
+    Raises:
+        InputError: a pattern that matches nothing.
+    """
+    flat = traverse_util.flatten_dict(params, sep="/")
+    for pattern in patterns:
+        if not fnmatch.filter(flat, pattern):
+            raise InputError(
+                f"config: model.trainable pattern {pattern!r} matches no parameter;"
+                f" paths look like {sorted(flat)[0]!r}"
+            )
+    chosen = {path for pattern in patterns for path in fnmatch.filter(flat, pattern)}
+    return (
+        {path: flat[path] for path in flat if path in chosen},
+        {path: flat[path] for path in flat if path not in chosen},
+    )
+
+
+def merge(trainable: Flat, frozen: Flat) -> Params:
+    """The inverse of `partition`; no array is copied."""
+    return traverse_util.unflatten_dict({**frozen, **trainable}, sep="/")
+
+
+def tower_is_frozen(trainable: Flat) -> bool:
+    return not any(path.startswith("tower/") for path in trainable)
+
+
+def make_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
+    """Linear warm-up, then constant or a cosine down to a tenth."""
+    peak, warmup = settings.learning_rate, settings.warmup_steps
+    rest = (
+        optax.cosine_decay_schedule(peak, max(steps - warmup, 1), alpha=0.1)
+        if settings.schedule == "cosine"
+        else optax.constant_schedule(peak)
+    )
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup, 1)), rest], [warmup])
+
+
+def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformation:
+    """AdamW on globally clipped gradients; norms and biases are not decayed."""
+    return optax.chain(
+        optax.clip_by_global_norm(settings.clip_norm),
+        optax.adamw(
+            make_schedule(settings, steps),
+            b1=settings.b1,
+            b2=settings.b2,
+            weight_decay=settings.weight_decay,
+            mask=lambda flat: {path: path.endswith(("kernel", "embedding")) for path in flat},
+        ),
+    )

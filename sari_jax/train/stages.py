@@ -1,0 +1,145 @@
+"""What one step of each stage does around its jitted update."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from sari_jax.data.processor import Batch, Processor
+from sari_jax.data.styles import style
+from sari_jax.generate.rollout import encode, rollout
+from sari_jax.generate.sampling import Sampler
+from sari_jax.models.audio_lm import Prompts
+from sari_jax.models.config import AudioLMConfig
+from sari_jax.parallel.mesh import shard_batch
+from sari_jax.rl.advantages import group_advantages, zero_spread
+from sari_jax.rl.policy import reference_logprobs
+from sari_jax.rl.rewards import score
+from sari_jax.train.config import Run
+from sari_jax.train.optimizer import Flat, merge, tower_is_frozen
+from sari_jax.train.state import TrainState
+from sari_jax.train.steps import make_grpo_step, make_sft_step
+
+Samples = list[dict[str, Any]]
+Stage = Callable[[TrainState, Batch], tuple[TrainState, dict[str, float], Samples]]
+
+
+class Stopwatch:
+    """Splits a step's time into named parts; a part ends when its arrays are there."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str, wait_for: Any = None) -> None:
+        jax.block_until_ready(wait_for)
+        now = time.perf_counter()
+        self.seconds[f"seconds_{name}"], self._last = now - self._last, now
+
+
+def make_stage(
+    run: Run,
+    config: AudioLMConfig,
+    processor: Processor,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation,
+    frozen: Flat,
+    reference: Flat,
+) -> Stage:
+    make = {"sft": _sft, "grpo": _grpo}[run.stage]
+    return make(run, config, processor, mesh, optimizer, frozen, reference)
+
+
+def _features(config: AudioLMConfig, state: TrainState, frozen: Flat, prompts: Prompts) -> jax.Array | None:
+    """The tower's output, once per step, if the tower does not learn; else each pass computes its own."""
+    if not tower_is_frozen(state.params):
+        return None
+    return encode(config, merge(state.params, frozen), prompts)
+
+
+def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
+    step = make_sft_step(config, optimizer)
+
+    def sft(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, float], Samples]:
+        watch = Stopwatch()
+        prompts, answers, mask = shard_batch(mesh, (batch.prompts, batch.answers, batch.answer_mask))
+        features = _features(config, state, frozen, prompts)
+        state, metrics = step(state, frozen, prompts, answers, mask, features)
+        watch.lap("update", metrics)
+        return state, {**_host(metrics), **watch.seconds}, []
+
+    return sft
+
+
+def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
+    settings = run.grpo
+    step = make_grpo_step(config, settings, optimizer)
+    answer_style = style(run.data.style)
+    sampler = Sampler(
+        completions=settings.completions,
+        max_tokens=settings.max_tokens,
+        end_ids=processor.end_ids,
+        pad_id=processor.pad_id,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+    )
+    root = jax.random.key(run.seed)
+
+    def grpo(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, float], Samples]:
+        watch = Stopwatch()
+        prompts, seeds = shard_batch(mesh, (batch.prompts, batch.seeds))
+        features = _features(config, state, frozen, prompts)
+        key = jax.random.fold_in(root, state.step)
+        policy = merge(state.params, frozen)
+        completions = rollout(config, sampler, policy, prompts, seeds, key, features)
+        watch.lap("rollout", completions)
+
+        # Dispatched before the host reads the text, so that the two overlap.
+        kept = merge(reference, frozen)
+        reference_scores = reference_logprobs(
+            config, kept, prompts, completions.tokens, features, temperature=settings.temperature
+        )
+        tokens, lengths, ended = jax.device_get((completions.tokens, completions.lengths, completions.ended))
+        texts = processor.texts(tokens.reshape(-1, tokens.shape[-1]), lengths.reshape(-1))
+        records = [record for record in batch.records for _ in range(settings.completions)]
+        scores = [
+            score(text, record, answer_style, run.reward_weights)
+            for text, record in zip(texts, records, strict=True)
+        ]
+        totals = np.array([row["total"] for row in scores], np.float32).reshape(lengths.shape)
+        rewards = shard_batch(mesh, totals)
+        watch.lap("reward")
+        jax.block_until_ready(reference_scores)
+        watch.lap("reference")
+
+        advantages = group_advantages(rewards)
+        state, metrics = step(state, frozen, prompts, completions, reference_scores, advantages, features)
+        watch.lap("update", metrics)
+        means = {name: float(np.mean([row[name] for row in scores])) for name in scores[0] if name != "total"}
+        return (
+            state,
+            {
+                "reward": float(totals.mean()),
+                **means,
+                **_host(metrics),
+                "zero_spread": float(jax.device_get(zero_spread(rewards)).mean()),
+                "completion_tokens": float(lengths.mean()),
+                "ended": float(ended.mean()),
+                **watch.seconds,
+            },
+            [
+                {"id": r.id, "question": r.question, "answer": r.choices[r.answer_index], "completion": text, **row}
+                for r, text, row in list(zip(records, texts, scores, strict=True))[: settings.completions]
+            ],
+        )
+
+    return grpo
+
+
+def _host(metrics: dict[str, jax.Array]) -> dict[str, float]:
+    return {name: float(value) for name, value in jax.device_get(metrics).items()}

@@ -1,0 +1,48 @@
+"""What a step changes, and the one update that both stages share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from sari_jax.train.optimizer import Flat
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Donated to every update.
+
+    Attributes:
+        step: updates done.
+        params: trainable parameters, flat by path.
+        opt_state: of optax.
+    """
+
+    step: Int[Array, ""]
+    params: Flat
+    opt_state: Any
+
+
+def create_state(params: Flat, optimizer: optax.GradientTransformation) -> TrainState:
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+
+def apply_gradient(
+    state: TrainState,
+    optimizer: optax.GradientTransformation,
+    loss: Callable[[Flat], tuple[Array, dict[str, Array]]],
+) -> tuple[TrainState, dict[str, Array]]:
+    """One step down `loss`, with the norms of parameters, gradient and update beside its metrics."""
+    (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics |= {
+        "gradient_norm": optax.global_norm(gradient),
+        "update_norm": optax.global_norm(updates),
+        "parameter_norm": optax.global_norm(params),
+    }
+    return TrainState(state.step + 1, params, opt_state), metrics

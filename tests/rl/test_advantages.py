@@ -1,0 +1,50 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sari_jax.rl.advantages import group_advantages, zero_spread
+
+
+def test_against_numpy():
+    rewards = np.random.default_rng(0).integers(0, 3, (16, 8)).astype(np.float32)
+    expected = (rewards - rewards.mean(1, keepdims=True)) / (
+        rewards.std(1, ddof=1, keepdims=True) + 1e-4
+    )
+    np.testing.assert_allclose(group_advantages(jnp.array(rewards)), expected, atol=1e-6)
+
+
+def test_by_hand():
+    # Mean 0.5; unbiased deviation sqrt(4 * 0.25 / 3) = 0.57735.
+    advantages = group_advantages(jnp.array([[1.0, 0.0, 0.0, 1.0]]))
+    np.testing.assert_allclose(
+        advantages, np.array([[1, -1, -1, 1]]) * 0.5 / (0.5773503 + 1e-4), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.7, 1 / 3, 1e-8, 1e8, -2.3])
+@pytest.mark.parametrize("size", [2, 3, 7, 8, 16])
+def test_equal_rewards_give_exactly_zero(value, size, dtype):
+    rewards = jnp.full((3, size), value, dtype)
+    for advantages in (group_advantages(rewards), jax.jit(group_advantages)(rewards)):
+        assert advantages.dtype == dtype
+        assert not np.asarray(advantages).any()
+    assert zero_spread(rewards).all()
+
+
+def test_zero_spread_is_per_group():
+    rewards = jnp.array([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0], [0.1, 0.1, 0.1], [0.1, 0.1, 0.1000001]])
+    np.testing.assert_array_equal(zero_spread(rewards), [True, False, True, False])
+    advantages = np.asarray(group_advantages(rewards))
+    assert not advantages[[0, 2]].any()
+    assert advantages[1].all()
+
+
+def test_a_group_of_one_teaches_nothing():
+    np.testing.assert_array_equal(group_advantages(jnp.array([[1.0], [0.0]])), [[0.0], [0.0]])
+
+
+def test_shapes_are_checked():
+    with pytest.raises(Exception, match="rewards"):
+        group_advantages(jnp.zeros(3))

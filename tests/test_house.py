@@ -1,0 +1,161 @@
+"""The rules of the house, held by the source itself: which way imports run, what is never used, how files are named."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "sari_jax"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+ALL = sorted(
+    path
+    for folder in ("sari_jax", "tests", "configs", "experiments", "tpu_scripts")
+    for path in (ROOT / folder).rglob("*.py")
+)
+
+# From top to bottom. A file imports from its own part and from lower layers; parts of one layer do not know each other.
+LAYERS = [
+    {"cli"},
+    {"assemble", "report", "scale", "evaluate"},
+    {"train"},
+    {"sft", "rl"},
+    {"generate"},
+    {"data", "hf"},
+    {"models", "parallel"},
+    {"audio"},
+    {"assets"},
+    {"errors"},
+]
+DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
+NEEDS_TORCH = ("sari_jax/scale/", "sari_jax/evaluate/parity.py")
+VAGUE = {
+    "util",
+    "utils",
+    "helper",
+    "helpers",
+    "misc",
+    "common",
+    "manager",
+    "managers",
+    "handler",
+    "handlers",
+}
+
+# Modules without a test file of their own, and why.
+TESTED_ELSEWHERE: dict[str, str] = {
+    "sari_jax/errors.py": "one empty class; every test of a bad input meets it",
+}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> list[str]:
+    """Dotted names that a file imports, within functions too; `from a import b` gives a.b."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno}: write imports in full"
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_run_downwards_only(path):
+    part = part_of(path)
+    if part == "__init__":
+        assert not [name for name in imports(path) if name.startswith("sari_jax")]
+        return
+    assert part in DEPTH, f"give {part} its place in LAYERS"
+    for name in imports(path):
+        if name.startswith("sari_jax."):
+            other = name.split(".")[1]
+            allowed = other == part or DEPTH[other] > DEPTH[part]
+            assert allowed, f"{name_of(path)} imports {name}: {part} must not know {other}"
+
+
+def test_no_circles_within_a_part():
+    modules = {name_of(path).removesuffix(".py").replace("/", "."): path for path in SOURCES}
+    graph = {
+        module: {
+            other
+            for name in imports(path)
+            for other in (name, name.rpartition(".")[0])
+            if other in modules and other != module
+        }
+        for module, path in modules.items()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join([*above, module])
+        if module not in done:
+            for other in graph[module]:
+                visit(other, (*above, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_torch_stays_where_it_is_compared_with(path):
+    if not name_of(path).startswith(NEEDS_TORCH):
+        assert not [
+            name
+            for name in imports(path)
+            if name.split(".")[0] in ("torch", "torchaudio", "torchvision")
+        ]
+
+
+@pytest.mark.parametrize("path", ALL, ids=name_of)
+def test_nothing_read_is_ever_run(path):
+    """Neither unpickled nor evaluated."""
+    unsafe = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
+    assert not [name for name in imports(path) if name.split(".")[0] in unsafe]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            where = f"{name_of(path)}:{node.lineno}"
+            if isinstance(node.func, ast.Name):
+                assert node.func.id not in ("eval", "exec"), where
+            for keyword in node.keywords:
+                allows = keyword.arg == "allow_pickle" and ast.literal_eval(keyword.value)
+                assert not allows, where
+
+
+@pytest.mark.parametrize("path", ALL, ids=name_of)
+def test_a_file_fits_in_a_head(path):
+    lines = len(path.read_text().splitlines())
+    assert lines <= 500, f"{name_of(path)} has {lines} lines: is it still one idea?"
+
+
+@pytest.mark.parametrize("path", ALL, ids=name_of)
+def test_names_say_something(path):
+    words = {
+        word for part in path.relative_to(ROOT).with_suffix("").parts for word in part.split("_")
+    }
+    assert not words & VAGUE
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_every_module_says_what_it_is_for(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree) or not tree.body
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.stem != "__init__"], ids=name_of)
+def test_a_module_has_its_test_where_promised(path):
+    within = path.relative_to(PACKAGE)
+    test = ROOT / "tests" / within.parent / f"test_{within.name}"
+    if name_of(path) in TESTED_ELSEWHERE:
+        assert not test.exists(), f"{name_of(test)} exists: take the exception out"
+    else:
+        assert test.exists(), f"write {name_of(test)}, or say in TESTED_ELSEWHERE why not"
