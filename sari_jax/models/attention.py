@@ -10,6 +10,7 @@ so that nothing of the prompt is repeated G times. The softmax runs over all con
 makes the result equal to attending to the concatenated keys of a repeated prompt.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -37,28 +38,56 @@ def attend(
 ) -> Float[Array, "B G T H*D"]:
     """Softmax attention over all contexts jointly; grouped-query where H is a multiple of K.
 
-    Scores and the softmax are float32 whatever the inputs are. A row with nothing to attend to gives
-    the mean of its values and not NaN; such rows are padding and nobody reads them.
+    Each context is one plain batched matrix product: the G * T queries of a prompt against its shared keys, or each
+    completion's T against its own. The parts meet as in online softmax (Milakov & Gimelshein 2018), by their maxima
+    and sums, so that scores are neither concatenated nor transposed. Scores are float32 whatever the inputs are.
+
+    A row with nothing to attend to gives a mean of its values and not NaN; such rows are padding and nobody reads them.
     """
     b, g, t, h, d = queries.shape
     kv_heads = contexts[0].keys.shape[-2]
     q = (queries * d**-0.5).reshape(b, g, t, kv_heads, h // kv_heads, d)
+    parts = [_shared(q, *context) if context.keys.ndim == 4 else _own(q, *context) for context in contexts]
 
-    scores = []
-    for keys, _, mask in contexts:
-        layout = "bskd" if keys.ndim == 4 else "bgskd"
-        score = jnp.einsum(f"bgtkrd,{layout}->bkrgts", q, keys, preferred_element_type=jnp.float32)
-        scores.append(jnp.where(mask[:, None, None], score, MASKED))
-    weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1).astype(queries.dtype)
+    top = functools.reduce(jnp.maximum, [highest for _, _, highest in parts])
+    scales = [jnp.exp(highest - top) for _, _, highest in parts]
+    total = sum(mass * scale for (_, mass, _), scale in zip(parts, scales, strict=True))
+    out = sum(value * (scale / total)[..., None] for (value, _, _), scale in zip(parts, scales, strict=True))
+    return out.reshape(b, g, t, h * d).astype(queries.dtype)
 
-    out, start = 0.0, 0
-    for keys, values, _ in contexts:
-        layout = "bskd" if keys.ndim == 4 else "bgskd"
-        size = keys.shape[-3]
-        part = jax.lax.slice_in_dim(weights, start, start + size, axis=-1)
-        out += jnp.einsum(f"bkrgts,{layout}->bgtkrd", part, values)
-        start += size
-    return out.reshape(b, g, t, h * d)
+
+Part = tuple[Float[Array, "B G T K R D"], Float[Array, "B G T K R"], Float[Array, "B G T K R"]]
+
+
+def _shared(q: Float[Array, "B G T K R D"], keys: Array, values: Array, mask: Array) -> Part:
+    """Weighted values, their mass and the highest score, against one copy of keys per prompt."""
+    b, g, t, kv, r, d = q.shape
+    rows = q.transpose(0, 3, 4, 1, 2, 5).reshape(b, kv, r * g * t, d)
+    scores = jnp.matmul(rows, keys.transpose(0, 2, 3, 1), preferred_element_type=jnp.float32)
+    scores = scores.reshape(b, kv, r, g, t, -1)
+    weights, mass, highest = _exponentials(jnp.where(mask[:, None, None], scores, MASKED))
+    out = jnp.matmul(weights.reshape(b, kv, r * g * t, -1).astype(q.dtype), values.transpose(0, 2, 1, 3))
+    back = lambda x: x.transpose(0, 3, 4, 1, 2, *range(5, x.ndim))  # noqa: E731
+    return back(out.reshape(b, kv, r, g, t, d)), back(mass), back(highest)
+
+
+def _own(q: Float[Array, "B G T K R D"], keys: Array, values: Array, mask: Array) -> Part:
+    """The same against each completion's own keys."""
+    b, g, t, kv, r, d = q.shape
+    rows = q.transpose(0, 1, 3, 4, 2, 5).reshape(b, g, kv, r * t, d)
+    scores = jnp.matmul(rows, keys.transpose(0, 1, 3, 4, 2), preferred_element_type=jnp.float32)
+    scores = scores.reshape(b, g, kv, r, t, -1)
+    weights, mass, highest = _exponentials(jnp.where(mask[:, :, None, None], scores, MASKED))
+    out = jnp.matmul(weights.reshape(b, g, kv, r * t, -1).astype(q.dtype), values.transpose(0, 1, 3, 2, 4))
+    back = lambda x: x.transpose(0, 1, 4, 2, 3, *range(5, x.ndim))  # noqa: E731
+    return back(out.reshape(b, g, kv, r, t, d)), back(mass), back(highest)
+
+
+def _exponentials(scores: Float[Array, "... S"]) -> tuple[Array, Array, Array]:
+    """exp(scores - highest), their sum, and the highest; it cancels in the end and so carries no gradient."""
+    highest = jax.lax.stop_gradient(scores.max(axis=-1))
+    weights = jnp.exp(scores - highest[..., None])
+    return weights, weights.sum(axis=-1), highest
 
 
 def rotary(

@@ -1,0 +1,29 @@
+"""Structured-reasoning SFT of nano on the starter corpus: the embedded default.
+
+Reproduces: the paper's first stage in miniature; settings are ours. Costs: about two minutes on two cores.
+
+    sari train --config configs/sft_nano.py --workdir runs/sft \
+        --config.model.path=runs/nano --config.data.train=runs/starter/train.jsonl
+"""
+
+from sari_jax.train.config import defaults
+
+
+def get_config():
+    config = defaults()
+    config.stage = "sft"
+    config.steps = 200
+    config.batch_size = 32
+    config.model.path = "runs/nano"
+    config.data.train = "runs/starter/train.jsonl"
+    config.data.style = "structured"
+    config.data.shapes.prompt_tokens = (192,)
+    config.data.shapes.answer_tokens = (56,)
+    config.data.shapes.audio_seconds = (4.0,)
+    config.data.shapes.audios = (1,)
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup_steps = 20
+    config.optimizer.schedule = "cosine"
+    config.optimizer.weight_decay = 0.05
+    config.checkpoint.every = 100
+    return config

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+import soundfile
+
+from sari_jax.audio.files import load_waveform
+from sari_jax.errors import InputError
+
+SECONDS, TONE = 1.5, 440.0
+
+
+def tone(rate: int, seconds: float = SECONDS) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * TONE * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def loudest_hertz(waveform: np.ndarray, rate: int = 16_000) -> float:
+    return float(np.abs(np.fft.rfft(waveform)).argmax() * rate / len(waveform))
+
+
+FORMATS = {
+    ("wav", "PCM_U8"): 1e-2,
+    ("wav", "PCM_16"): 1e-4,
+    ("wav", "PCM_24"): 1e-6,
+    ("wav", "PCM_32"): 1e-6,
+    ("wav", "FLOAT"): 1e-7,
+    ("wav", "DOUBLE"): 1e-7,
+    ("flac", "PCM_S8"): 1e-2,
+    ("flac", "PCM_16"): 1e-4,
+    ("flac", "PCM_24"): 1e-6,
+    ("ogg", "VORBIS"): 0.1,
+}
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), FORMATS.items(), ids=map("-".join, FORMATS))
+def test_every_width(tmp_path, kind, tolerance):
+    suffix, subtype = kind
+    path = tmp_path / f"tone.{suffix}"
+    soundfile.write(path, tone(16_000), 16_000, subtype=subtype)
+    waveform = load_waveform(path)
+    assert waveform.dtype == np.float32 and waveform.shape == (24_000,)
+    np.testing.assert_allclose(waveform, tone(16_000), atol=tolerance)
+
+
+def test_mp3(tmp_path):
+    soundfile.write(tmp_path / "tone.mp3", tone(16_000), 16_000)
+    waveform = load_waveform(tmp_path / "tone.mp3")
+    assert abs(len(waveform) - 24_000) < 3000  # the format pads to whole frames
+    assert loudest_hertz(waveform) == pytest.approx(TONE, abs=2)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000])
+def test_every_rate(tmp_path, rate):
+    soundfile.write(tmp_path / "tone.wav", tone(rate), rate, subtype="FLOAT")
+    waveform = load_waveform(tmp_path / "tone.wav")
+    assert waveform.dtype == np.float32
+    assert len(waveform) == np.ceil(len(tone(rate)) * 16_000 / rate)
+    np.testing.assert_allclose(waveform[500:23_500], tone(16_000)[500:23_500], atol=2e-3)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_channels_are_averaged(tmp_path, channels):
+    gains = np.linspace(0.2, 1.0, channels)
+    soundfile.write(tmp_path / "many.wav", tone(16_000)[:, None] * gains, 16_000, subtype="FLOAT")
+    expected = tone(16_000) * gains.mean()
+    np.testing.assert_allclose(load_waveform(tmp_path / "many.wav"), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("start", "end"), [(None, 0.5), (0.25, None), (0.25, 1.0), (0, 1.5), (1, 1.25)])
+def test_span(tmp_path, start, end):
+    soundfile.write(tmp_path / "tone.flac", tone(16_000), 16_000, subtype="PCM_24")
+    whole = load_waveform(tmp_path / "tone.flac")
+    first, last = round(16_000 * (start or 0)), round(16_000 * (end or SECONDS))
+    got = load_waveform(tmp_path / "tone.flac", start=start, end=end)
+    np.testing.assert_array_equal(got, whole[first:last])
+
+
+def test_only_the_span_is_read(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "long.wav", np.zeros(16_000 * 60), 16_000)
+    asked = []
+    read = soundfile.SoundFile.read
+    monkeypatch.setattr(
+        soundfile.SoundFile, "read", lambda file, count, **how: asked.append(count) or read(file, count, **how)
+    )
+    load_waveform(tmp_path / "long.wav", start=30, end=31)
+    assert asked == [16_000]
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(0, 2.0), (-0.1, 1.0), (1.0, 1.0), (1.0, 0.5), (1.5, None), (None, 0.0), (float("nan"), 1.0), (0, float("inf"))],
+)
+def test_span_outside(tmp_path, start, end):
+    soundfile.write(tmp_path / "tone.wav", tone(16_000), 16_000)
+    with pytest.raises(InputError, match=r"tone.wav: the span from .* does not lie within its 1.5 s"):
+        load_waveform(tmp_path / "tone.wav", start=start, end=end)
+
+
+def test_missing(tmp_path):
+    with pytest.raises(InputError, match="no such sound file"):
+        load_waveform(tmp_path / "none.wav")
+
+
+def test_directory(tmp_path):
+    with pytest.raises(InputError, match="is a directory"):
+        load_waveform(tmp_path)
+
+
+def test_empty(tmp_path):
+    (tmp_path / "empty.wav").touch()
+    with pytest.raises(InputError, match="is empty"):
+        load_waveform(tmp_path / "empty.wav")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "xyz"])
+def test_not_sound(tmp_path, suffix):
+    path = tmp_path / f"text.{suffix}"
+    path.write_bytes(b"This is no sound at all. " * 10)
+    with pytest.raises(InputError, match="corrupt"):
+        load_waveform(path)
+
+
+@pytest.mark.parametrize("kept", [0.01, 0.5])
+def test_cut_flac(tmp_path, kept):
+    path = tmp_path / "cut.flac"
+    soundfile.write(path, np.random.default_rng(0).uniform(-1, 1, 48_000), 16_000)
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    with pytest.raises(InputError, match="corrupt"):
+        load_waveform(path)
+
+
+def test_no_samples(tmp_path):
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), 16_000)
+    with pytest.raises(InputError, match="holds no samples"):
+        load_waveform(tmp_path / "none.wav")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_not_finite(tmp_path, value):
+    samples = np.zeros(100)
+    samples[50] = value
+    soundfile.write(tmp_path / "bad.wav", samples, 16_000, subtype="DOUBLE")
+    with pytest.raises(InputError, match="not finite"):
+        load_waveform(tmp_path / "bad.wav")
+
+
+def test_one_sample_of_a_higher_rate(tmp_path):
+    soundfile.write(tmp_path / "click.wav", np.ones(1), 48_000)
+    assert len(load_waveform(tmp_path / "click.wav")) == 1
