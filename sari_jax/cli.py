@@ -7,6 +7,7 @@ stands on standard output and nothing else; logs and progress bars go to standar
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -143,6 +144,14 @@ def check(args: argparse.Namespace) -> int:
     return 0 if result.ok else 1
 
 
+def _cache_programs() -> None:
+    """Compiled programs are kept between commands, beside the assets, unless JAX is told another place."""
+    from sari_jax.assets import cache
+
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache() / "programs"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
 def _read_json(path: str) -> Any:
     try:
         return json.loads(Path(path).read_text())
@@ -216,6 +225,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.overrides = rest
     try:
+        _cache_programs()
         return args.run(args)
     except InputError as error:
         print(f"sari: {error}", file=sys.stderr)

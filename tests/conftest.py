@@ -49,3 +49,46 @@ def make_record():
         return Record(**(fields | changes))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def nano_dir(tmp_path_factory) -> Path:
+    """The assembled nano model's directory; read only."""
+    from sari_jax.assemble import assemble
+
+    out = tmp_path_factory.mktemp("models") / "nano"
+    assemble("nano", out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def nano_processor(nano_dir):
+    from sari_jax.data.processor import Processor
+
+    return Processor(nano_dir)
+
+
+@pytest.fixture(scope="session")
+def starter_dir(tmp_path_factory) -> Path:
+    """A small starter corpus, 20 questions of each kind to train on; read only."""
+    from sari_jax.data.sources import starter
+
+    out = tmp_path_factory.mktemp("corpora") / "starter"
+    starter.build(out, train=240, validation=24, test=120)
+    return out
+
+
+@pytest.fixture(scope="session", params=("multi_head_80", "grouped_80_tied", "multi_head_128_tied", "grouped_128"))
+def tiny_model(request, tmp_path_factory):
+    """Each of the tiny random models, in transformers and here."""
+    import tiny
+
+    return tiny.make(tmp_path_factory.mktemp("models") / request.param, tiny.SIZES[request.param])
+
+
+@pytest.fixture(scope="session")
+def one_tiny(tmp_path_factory):
+    """A grouped-query, untied tiny model, for what does not depend on the kind."""
+    import tiny
+
+    return tiny.make(tmp_path_factory.mktemp("models") / "one", tiny.Sizes())

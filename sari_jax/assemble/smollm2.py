@@ -3,11 +3,14 @@
 A Llama model is a Qwen2 model whose query, key and value biases are zero.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
+
+from sari_jax.errors import InputError
 
 LAYER = {
     "attn_norm": "input_layernorm",
@@ -22,10 +25,40 @@ LAYER = {
 }
 
 
-def read_smollm2(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, int], list[tuple[str, str]]]:
-    """(text_config, tensors under Qwen2-Audio's names, token -> id, merges)."""
-    reader = gguf.GGUFReader(path)
-    field = lambda name: reader.fields[name].contents()  # noqa: E731
+@dataclasses.dataclass(frozen=True)
+class SmolLM2:
+    """What the file holds.
+
+    Attributes:
+        text_config: the decoder's part of config.json, without the vocabulary's size.
+        tensors: under Qwen2-Audio's names, float32.
+        vocabulary: token -> id. merges: in order.
+        special: the tokens that stand for no text, such as <|im_end|>.
+    """
+
+    text_config: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+    vocabulary: dict[str, int]
+    merges: list[tuple[str, str]]
+    special: list[str]
+
+
+def read_smollm2(path: Path) -> SmolLM2:
+    """Dequantizes the file to float32.
+
+    Raises:
+        InputError: not a GGUF file, or one of another architecture.
+    """
+    try:
+        reader = gguf.GGUFReader(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: truncated or not GGUF ({error}); fetch it again") from error
+
+    def field(name: str) -> Any:
+        return reader.fields[name].contents()
+
+    if (architecture := field("general.architecture")) != "llama":
+        raise InputError(f"{path}: architecture {architecture!r}, only 'llama' becomes Qwen2 without loss")
     config = {
         "model_type": "qwen2",
         "hidden_size": int(field("llama.embedding_length")),
@@ -34,31 +67,44 @@ def read_smollm2(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dic
         "num_key_value_heads": int(field("llama.attention.head_count_kv")),
         "intermediate_size": int(field("llama.feed_forward_length")),
         "max_position_embeddings": int(field("llama.context_length")),
-        "rope_parameters": {"rope_type": "default", "rope_theta": float(field("llama.rope.freq_base"))},
-        "rms_norm_eps": float(field("llama.attention.layer_norm_rms_epsilon")),
+        "rope_theta": float(field("llama.rope.freq_base")),
+        # Stored as float32: 1e-5 and not its 24-bit neighbour.
+        "rms_norm_eps": float(f"{field('llama.attention.layer_norm_rms_epsilon'):.6g}"),
     }
-    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+    tokens, kinds = field("tokenizer.ggml.tokens"), field("tokenizer.ggml.token_type")
+    return SmolLM2(
+        text_config=config,
+        tensors=_tensors(reader, config["num_attention_heads"], config["num_key_value_heads"]),
+        vocabulary={token: i for i, token in enumerate(tokens)},
+        merges=[tuple(merge.split(" ")) for merge in field("tokenizer.ggml.merges")],
+        special=[t for t, kind in zip(tokens, kinds, strict=True) if kind == gguf.TokenType.CONTROL],
+    )
+
+
+def _tensors(reader: gguf.GGUFReader, heads: int, kv_heads: int) -> dict[str, np.ndarray]:
+    rotated = {"attn_q": heads, "attn_k": kv_heads}
     tensors = {}
     for tensor in reader.tensors:
         array = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        kind, _, part = tensor.name.partition(".")
         if tensor.name == "token_embd.weight":
             tensors["language_model.model.embed_tokens.weight"] = array
         elif tensor.name == "output_norm.weight":
             tensors["language_model.model.norm.weight"] = array
-        elif kind == "blk":
-            layer, name, _ = part.split(".")
-            array = _unpermute(array, heads[name]) if name in heads else array
-            tensors[f"language_model.model.layers.{layer}.{LAYER[name]}.weight"] = array
-    for name in [name for name in tensors if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight"))]:
-        tensors[name.replace(".weight", ".bias")] = np.zeros(len(tensors[name]), np.float32)
-    vocabulary = {token: i for i, token in enumerate(field("tokenizer.ggml.tokens"))}
-    merges = [tuple(merge.split(" ")) for merge in field("tokenizer.ggml.merges")]
-    return config, tensors, vocabulary, merges
+        else:
+            _, layer, name, _ = tensor.name.split(".")  # blk.3.attn_q.weight
+            array = unpermute(array, rotated[name]) if name in rotated else array
+            prefix = f"language_model.model.layers.{layer}.{LAYER[name]}"
+            tensors[f"{prefix}.weight"] = array
+            if name in ("attn_q", "attn_k", "attn_v"):
+                tensors[f"{prefix}.bias"] = np.zeros(len(array), np.float32)
+    return tensors
 
 
-def _unpermute(weight: np.ndarray, heads: int) -> np.ndarray:
-    """GGUF interleaves the two halves of each head's rotary pairs; this puts them apart again."""
+def unpermute(weight: np.ndarray, heads: int) -> np.ndarray:
+    """GGUF interleaves the two halves of each head's rotary pairs; this puts them apart again.
+
+    Rows of a head of four: a0 b0 a1 b1 -> a0 a1 b0 b1.
+    """
     rows, columns = weight.shape
     pairs = weight.reshape(heads, rows // heads // 2, 2, columns)
     return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(rows, columns))

@@ -1,52 +1,112 @@
-"""Tokenizers with Qwen2-Audio's special tokens: nano's own small BPE, and SmolLM2's with sound added."""
+"""Tokenizers with Qwen2-Audio's special tokens: nano's own small BPE, and SmolLM2's with sound added.
+
+Built with `tokenizers` and written as the files a Hugging Face model directory has.
+"""
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 
-from sari_jax.data.styles import STYLES, Style
-
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
-
-
-def train_bpe(texts: Iterable[str], vocabulary: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """A byte-level BPE in Qwen's form: (token -> id, merges in order)."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    bpe.train_from_iterator(texts, trainer)
-    model = json.loads(bpe.to_str())["model"]
-    return model["vocab"], [tuple(merge) for merge in model["merges"]]
+CHAT = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+SOUND = ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
+QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
-def make_tokenizer(vocabulary: dict[str, int], merges: list[tuple[str, str]], *, whole_tags: bool):
-    """A Qwen2 tokenizer over a BPE, the special tokens after it.
+def nano_tokenizer(texts: Iterable[str], tags: Sequence[str], limit: int) -> Tokenizer:
+    """A byte-level BPE in Qwen2's form, learnt from `texts`: at most `limit` tokens before the special ones.
 
-    Args:
-        whole_tags: also make each tag of the answer styles one ordinary token, for a vocabulary so small that tags
-            would fill a completion.
+    The same texts give the same tokenizer. `tags` become one ordinary token each, for a model so small that spelling
+    them out would take most of a completion.
     """
-    from transformers import Qwen2TokenizerFast
-
-    tokenizer = Qwen2TokenizerFast(
-        vocab=vocabulary,
-        merges=merges,
-        unk_token=None,
-        bos_token=None,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN_WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
-    tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL)})
-    if whole_tags:
-        tags = dict.fromkeys(tag for style in STYLES.values() for tag in _tags(style))
-        tokenizer.add_tokens([mark for tag in tags for mark in (f"<{tag}>", f"</{tag}>")])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=limit, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(_pieces(texts, tags), trainer)
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CHAT + SOUND])
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in tags])
     return tokenizer
 
 
-def _tags(style: Style) -> list[str]:
-    think = [style.think_tag] if style.think_tag else []
-    return [*think, *(tag for _, tag in style.section_tags), style.answer_tag]
+def _pieces(texts: Iterable[str], tags: Sequence[str]) -> Iterable[str]:
+    """What stands between tags, once as it is and once with each word on a line of its own.
+
+    A word after a space and one at the beginning of a line, as choices are, are different tokens.
+    """
+    between = re.compile("|".join(map(re.escape, tags)) or r"\Z")
+    for text in texts:
+        for piece in between.split(text):
+            yield piece
+            yield piece.replace(" ", "\n")
+
+
+def smollm2_tokenizer(
+    vocabulary: dict[str, int], merges: list[tuple[str, str]], special: Sequence[str]
+) -> Tokenizer:
+    """SmolLM2's BPE, its `special` tokens where they are and those of sound after all others."""
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (*special, *SOUND)])
+    return tokenizer
+
+
+def write_tokenizer(tokenizer: Tokenizer, out: Path, *, tokenizer_class: str) -> None:
+    """Writes tokenizer.json, tokenizer_config.json, vocab.json and merges.txt.
+
+    Args:
+        tokenizer_class: what transformers opens it with. Qwen2Tokenizer brings Qwen2's own way of cutting text into
+            words; PreTrainedTokenizerFast takes that of tokenizer.json.
+    """
+    tokenizer.save(str(out / "tokenizer.json"))
+    tokenizer.model.save(str(out))
+    added = {
+        str(i): {
+            "content": token.content,
+            "lstrip": token.lstrip,
+            "normalized": token.normalized,
+            "rstrip": token.rstrip,
+            "single_word": token.single_word,
+            "special": token.special,
+        }
+        for i, token in sorted(tokenizer.get_added_tokens_decoder().items())
+    }
+    config = {
+        "add_prefix_space": False,
+        "added_tokens_decoder": added,
+        "additional_special_tokens": [token["content"] for token in added.values() if token["special"]],
+        "bos_token": None,
+        "clean_up_tokenization_spaces": False,
+        "eos_token": "<|im_end|>",
+        "errors": "replace",
+        "model_max_length": 8192,
+        "pad_token": "<|endoftext|>",
+        "processor_class": "Qwen2AudioProcessor",
+        "tokenizer_class": tokenizer_class,
+        "unk_token": None,
+    }
+    (out / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")

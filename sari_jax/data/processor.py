@@ -36,9 +36,9 @@ class Shapes:
         audios: clips per prompt.
     """
 
-    prompt_tokens: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+    prompt_tokens: tuple[int, ...] = (96, 128, 160, 192, 256, 384, 512, 768, 1024, 2048)
     answer_tokens: tuple[int, ...] = (64, 128, 256, 512)
-    audio_seconds: tuple[float, ...] = (2, 4, 8, 15, 30)
+    audio_seconds: tuple[float, ...] = (2.0, 3.2, 4.0, 8.0, 15.0, 30.0)
     audios: tuple[int, ...] = (1, 2, 4, 8)
 
 

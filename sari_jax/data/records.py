@@ -1,7 +1,9 @@
 """The record: one JSON line per question. Validated on read, written aside and then renamed."""
 
+import contextlib
 import dataclasses
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable
@@ -12,6 +14,7 @@ from sari_jax.errors import InputError
 
 TASKS = ("sound", "music", "speech")
 SECTIONS = ("planning", "caption", "reasoning", "summary")
+NOT_CLIPS = "audio must be a list of one or more {path, start?, end?}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +63,7 @@ def read_records(
     """Reads a JSONL; clip paths come back absolute, taken from `audio_root` or else the file's own folder.
 
     Bad lines are reported on standard error, skipped and counted; more than `max_bad_fraction` of them stop the run.
+    Fields that a record has not got are passed over.
 
     Raises:
         InputError: no such file, no usable line, or too many bad ones; the first is named with line and reason.
@@ -70,9 +74,12 @@ def read_records(
     root = Path(audio_root or path.parent).absolute()
     records, bad, seen = [], [], set()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): a question may hold a line separator other than the newline.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -107,7 +114,9 @@ def parse_record(line: str, root: Path, *, check_audio: bool = True) -> Record:
     """
     try:
         raw = json.loads(line)
-    except ValueError as error:
+        if "\\ud" in line.lower():  # half of a character, which cannot be written again
+            json.dumps(raw, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error})") from error
     if not isinstance(raw, dict):
         raise ValueError("not a JSON object")
@@ -135,27 +144,30 @@ def parse_record(line: str, root: Path, *, check_audio: bool = True) -> Record:
     chain = values.get("chain_structured")
     if chain is not None and not (isinstance(chain, dict) and all(isinstance(v, str) for v in chain.values())):
         raise ValueError("chain_structured must map section names to texts")
+    for name in ("kind", "difficulty", "chain_free"):
+        if not isinstance(values.get(name), str | None):
+            raise ValueError(f"{name} must be text")
+    audio = values["audio"]
+    if not isinstance(audio, list) or not audio:
+        raise ValueError(NOT_CLIPS)
     values["choices"] = tuple(choices)
-    values["audio"] = tuple(_clip(clip, root, check_audio) for clip in _list(values["audio"]))
+    values["audio"] = tuple(_clip(clip, root, check_audio) for clip in audio)
     return Record(**values)
 
 
-def _list(audio: Any) -> list:
-    if not isinstance(audio, list):
-        raise ValueError("audio must be a list of {path, start?, end?}")
-    return audio
-
-
 def _clip(raw: Any, root: Path, check: bool) -> Clip:
-    if not isinstance(raw, dict) or not isinstance(raw.get("path"), str):
-        raise ValueError("audio must be a list of {path, start?, end?}")
+    if not isinstance(raw, dict) or not isinstance(raw.get("path"), str) or not raw["path"]:
+        raise ValueError(NOT_CLIPS)
     path = root / raw["path"]
-    if check and not path.is_file():
+    if check and not os.path.isfile(path):  # unlike Path.is_file, takes any text for a name
         raise ValueError(f"sound file {path} is missing")
-    for key in ("start", "end"):
-        if raw.get(key) is not None and not isinstance(raw[key], (int, float)):
-            raise ValueError(f"audio {key} {raw[key]!r} must be seconds")
-    return Clip(str(path), raw.get("start"), raw.get("end"))
+    start, end = raw.get("start"), raw.get("end")
+    for name, value in (("start", start), ("end", end)):
+        if value is not None and not (type(value) in (int, float) and 0 <= value < math.inf):
+            raise ValueError(f"audio {name} {value!r} must be seconds, 0 or more")
+    if end is not None and end <= (start or 0):
+        raise ValueError(f"audio end {end!r} must be after its start {start or 0!r}")
+    return Clip(str(path), start, end)
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> None:
@@ -174,7 +186,8 @@ def write_records(path: str | Path, records: Iterable[Record]) -> None:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); name another place") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def _plain(record: Record) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -35,11 +36,11 @@ class Prompts:
         samples: [B, A] how many of S are real; 0 for a slot without a clip.
     """
 
-    tokens: Int[Array, "B P"]
-    lengths: Int[Array, "B"]
-    audio_index: Int[Array, "B P"]
-    waveforms: Float[Array, "B A S"]
-    samples: Int[Array, "B A"]
+    tokens: Int[Array | np.ndarray, "B P"]
+    lengths: Int[Array | np.ndarray, "B"]
+    audio_index: Int[Array | np.ndarray, "B P"]
+    waveforms: Float[Array | np.ndarray, "B A S"]
+    samples: Int[Array | np.ndarray, "B A"]
 
 
 class AudioLM(nnx.Module):

@@ -6,6 +6,7 @@ out of every softmax, and a clip's last frames see the same silence past their e
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -18,7 +19,10 @@ from sari_jax.models.config import EncoderConfig
 LOOKAHEAD = 4 * HOP
 
 
-def frame_counts(samples: Int[Array, "..."]) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
+Counts = Int[Array | np.ndarray, "..."] | int
+
+
+def frame_counts(samples: Counts) -> tuple[Counts, Counts]:
     """Samples at 16 kHz -> (frames inside the tower, frames out of it), as the Qwen2-Audio processor counts.
 
     Works alike on numpy arrays, jax arrays and ints.

@@ -6,12 +6,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array
 
 
 def linear(inputs: int, outputs: int, *, bias: bool, dtype: str, rngs: nnx.Rngs) -> nnx.Linear:
     """[..., inputs] -> [..., outputs], initialised as the Qwen family is: normal, std 0.02."""
-    init = nnx.initializers.normal(0.02)
-    return nnx.Linear(inputs, outputs, use_bias=bias, dtype=jnp.dtype(dtype), kernel_init=init, rngs=rngs)
+    return nnx.Linear(
+        inputs,
+        outputs,
+        use_bias=bias,
+        dtype=jnp.dtype(dtype),
+        kernel_init=nnx.initializers.normal(0.02),
+        dot_general=_flat_dot,
+        rngs=rngs,
+    )
+
+
+def _flat_dot(x: Array, kernel: Array, dimension_numbers: Any, **settings: Any) -> Array:
+    """x @ kernel with x's leading axes as one, so that the kernel's gradient too is one plain matrix product."""
+    rows = x.reshape(-1, x.shape[-1])
+    return jax.lax.dot(rows, kernel, **settings).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def layer_norm(width: int, *, dtype: str, rngs: nnx.Rngs) -> nnx.LayerNorm:

@@ -1,8 +1,12 @@
 """Drafts -> clips on disk and the records that name them."""
 
 import json
+import os
+import shutil
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +19,10 @@ from sari_jax.data.records import SECTIONS, Clip, Record, write_records
 from sari_jax.data.sources.starter.material import SPLITS, Material
 from sari_jax.data.sources.starter.questions import KINDS, Draft
 from sari_jax.data.sources.starter.speech import SAMPLE_RATE
-from sari_jax.hf.checkpoint import new_directory
+from sari_jax.errors import InputError
 
 SPEECH_LICENCE = "GPL-3.0 (espeak-ng voices)"
+PREFIX, SEPARATOR = "starter/", "; "
 WEIGHTS = {"easy": 0.25, "medium": 0.35, "hard": 0.40}
 
 
@@ -27,34 +32,57 @@ def build(
     """Writes {train,validation,test}.jsonl, audio/*.flac, LICENCES.md and summary.json; the same bits for a seed.
 
     Raises:
-        InputError: `out` is not empty or cannot be written; a package cannot be fetched.
+        InputError: a negative seed; `out` is not empty or cannot be written; a package cannot be fetched.
     """
+    if seed < 0:
+        raise InputError(f"seed {seed}: must be 0 or more")
     sizes = {"train": train, "validation": validation, "test": test}
-    with new_directory(Path(out)) as aside:
+    materials = {sources: Material(sources) for sources in SPLITS.values()}
+    summary: dict[str, Any] = {"seed": seed, "splits": {}}
+    terms: dict[str, str] = {}
+    with (
+        _new_folder(Path(out)) as aside,
+        tqdm(total=sum(sizes.values()), desc="starter", file=sys.stderr, disable=None) as bar,
+    ):
         (aside / "audio").mkdir()
-        materials = {id(sources): Material(sources) for sources in SPLITS.values()}
-        summary: dict[str, Any] = {"seed": seed, "splits": {}}
-        licences: dict[str, str] = {}
-        bar = tqdm(total=sum(sizes.values()), desc="starter", file=sys.stderr, disable=None)
         for number, (split, size) in enumerate(sizes.items()):
-            material = materials[id(SPLITS[split])]
-            rng = np.random.default_rng([seed, number])
+            material = materials[SPLITS[split]]
             records = []
             for i in range(size):
+                rng = np.random.default_rng([seed, number, i])  # a question does not depend on its neighbours
                 difficulty = str(rng.choice(list(WEIGHTS), p=list(WEIGHTS.values())))
                 draft = KINDS[i % len(KINDS)](rng, difficulty)
                 records.append(_record(f"{split}-{i:05d}", draft, material, rng, aside))
                 bar.update()
             write_records(aside / f"{split}.jsonl", records)
-            licences |= {record.source: record.licence for record in records}
-            summary["splits"][split] = _summary(records) | {"sources": sorted(material.sources.names)}
-        bar.close()
+            used = sorted({source for record in records for source in sources_of(record)})
+            terms |= {source: licence(source) for source in used}
+            summary["splits"][split] = _summary(records) | {"sources": used}
         (aside / "LICENCES.md").write_text(
             "# Where the sounds come from\n\n| source | licence |\n|---|---|\n"
-            + "".join(f"| {source} | {licence} |\n" for source, licence in sorted(licences.items()))
+            + "".join(f"| {source} | {terms[source]} |\n" for source in sorted(terms))
         )
         (aside / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder filled aside and renamed to `out` once whole."""
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists and is not empty; name a new folder with --out")
+    aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if out.exists():
+            out.rmdir()
+        aside.rename(out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); name another --out") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _record(name: str, draft: Draft, material: Material, rng: np.random.Generator, out: Path) -> Record:
@@ -69,13 +97,18 @@ def _record(name: str, draft: Draft, material: Material, rng: np.random.Generato
         choices=draft.choices,
         answer_index=draft.choices.index(draft.answer),
         task=draft.task,
-        source="starter/" + "+".join(sources),
+        source=PREFIX + SEPARATOR.join(sources),
         licence="; ".join(sorted({licence(source) for source in sources})),
         kind=draft.kind,
         difficulty=draft.difficulty,
         chain_structured=dict(zip(SECTIONS, draft.chain, strict=True)),
         chain_free=draft.free,
     )
+
+
+def sources_of(record: Record) -> list[str]:
+    """The soundfonts, voices and recordings that a clip is made of; each belongs to train or to test."""
+    return record.source.removeprefix(PREFIX).split(SEPARATOR)
 
 
 def licence(source: str) -> str:
@@ -103,6 +136,7 @@ def _summary(records: list[Record]) -> dict[str, Any]:
         "tasks": count("task"),
         "kinds": count("kind"),
         "difficulties": count("difficulty"),
+        "choices": dict(sorted(Counter(str(len(record.choices)) for record in records).items())),
     }
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -43,12 +42,49 @@ WORDS = (
     "dog cat horse bird fish "
     "house water apple window garden"
 ).split()
+# Language -> espeak-ng's code and what is said in it.
 PHRASES = {
-    "English": ("en-us", ("good morning my friend", "where is the station", "the weather is nice today", "I would like some water", "thank you very much")),
-    "French": ("fr", ("bonjour mon ami", "où est la gare", "il fait beau aujourd'hui", "je voudrais de l'eau", "merci beaucoup madame")),
-    "German": ("de", ("guten Morgen mein Freund", "wo ist der Bahnhof", "das Wetter ist heute schön", "ich möchte etwas Wasser", "vielen herzlichen Dank")),
-    "Spanish": ("es", ("buenos días amigo mío", "dónde está la estación", "hoy hace buen tiempo", "quisiera un poco de agua", "muchas gracias señora")),
-}  # fmt: skip
+    "English": (
+        "en-us",
+        (
+            "good morning my friend",
+            "where is the station",
+            "the weather is nice today",
+            "I would like some water",
+            "thank you very much",
+        ),
+    ),
+    "French": (
+        "fr",
+        (
+            "bonjour mon ami",
+            "où est la gare",
+            "il fait beau aujourd'hui",
+            "je voudrais de l'eau",
+            "merci beaucoup madame",
+        ),
+    ),
+    "German": (
+        "de",
+        (
+            "guten Morgen mein Freund",
+            "wo ist der Bahnhof",
+            "das Wetter ist heute schön",
+            "ich möchte etwas Wasser",
+            "vielen herzlichen Dank",
+        ),
+    ),
+    "Spanish": (
+        "es",
+        (
+            "buenos días amigo mío",
+            "dónde está la estación",
+            "hoy hace buen tiempo",
+            "quisiera un poco de agua",
+            "muchas gracias señora",
+        ),
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,17 +110,24 @@ TRAIN = Sources(
 TEST = Sources("fluidr3", ("m2", "m5", "m7", "f3", "f4", "Michael", "linda"), "sonic-pi", "asterisk-en")
 SPLITS = {"train": TRAIN, "validation": TRAIN, "test": TEST}
 
-# Short single events of the recording sets; file name stems.
+# Short single events of the recording sets; file name stems. Of sonic-pi only what Debian lists as CC0.
 RECORDED_EVENTS = {
-    "arcade-sounds": ("coin1", "coin2", "coin3", "error1", "error2", "hit1", "hit2", "hit3", "hit4", "hurt1", "hurt2", "hurt3", "jump1", "jump2", "jump3", "laser1", "laser2", "laser3", "rockHit2"),
-    "sonic-pi": ("elec_beep", "elec_bell", "elec_blip", "elec_blip2", "elec_bong", "elec_ping", "elec_plip", "elec_pop", "elec_triangle", "elec_twip", "elec_wood", "perc_snap", "perc_snap2", "drum_cowbell", "drum_tom_hi_hard", "drum_tom_mid_hard", "misc_crow", "tabla_na"),
-}  # fmt: skip
+    "arcade-sounds": (
+        "coin1 coin2 coin3 error1 error2 hit1 hit2 hit3 hit4 hurt1 hurt2 hurt3 jump1 jump2 jump3 "
+        "laser1 laser2 laser3 rockHit2"
+    ).split(),
+    "sonic-pi": (
+        "elec_beep elec_bell elec_blip elec_blip2 elec_bong elec_ping elec_plip elec_pop elec_triangle "
+        "elec_twip elec_wood perc_snap perc_snap2 drum_cowbell drum_tom_hi_hard drum_tom_mid_hard "
+        "misc_crow tabla_na"
+    ).split(),
+}
 # Recordings that are one of EFFECTS.
 RECORDED_EFFECTS = {
     "arcade-sounds": {},
     "sonic-pi": {
         "kick drum": ("bd_haus", "bd_klub", "bd_pure", "drum_heavy_kick"),
-        "snare drum": ("drum_snare_hard", "drum_snare_soft", "sn_generic"),
+        "snare drum": ("drum_snare_hard", "drum_snare_soft", "sn_dolf"),
         "cymbal": ("drum_cymbal_hard", "drum_cymbal_open", "drum_splash_hard"),
         "cowbell": ("drum_cowbell",),
     },
@@ -97,6 +140,11 @@ class Material:
 
     def __init__(self, sources: Sources):
         self.sources = sources
+        # Caches of this object, not of its class, which would keep every material for good.
+        self.note = functools.cache(self.note)
+        self.recording = functools.cache(self.recording)
+        self.word = functools.cache(self.word)
+        self.phrase = functools.cache(self.phrase)
 
     @functools.cached_property
     def _speaker(self) -> Speaker:
@@ -114,7 +162,6 @@ class Material:
         synth = tinysoundfont.Synth(samplerate=SAMPLE_RATE)
         return synth, synth.sfload(str(path))
 
-    @functools.cache  # noqa: B019 - one Material a build, and it ends with it
     def note(self, program: int | None, key: int, seconds: float) -> Float[np.ndarray, "S"]:
         """A note held for 0.7 of `seconds`, mono, peak 0.5; program None is the drum kit."""
         synth, font = self._synth
@@ -150,16 +197,16 @@ class Material:
         """Some short event: a recording, or a drum."""
         events = RECORDED_EVENTS[self.sources.recordings]
         if variant % 3:
-            return self.recording(events[variant // 3 % len(events)])[: int(0.35 * SAMPLE_RATE)], self.sources.recordings
+            samples = self.recording(events[variant // 3 % len(events)])
+            return samples[: int(0.35 * SAMPLE_RATE)], self.sources.recordings
         key = (36, 38, 39, 45, 56, 60)[variant // 3 % 6]
         return self.note(None, key, 0.35), self.sources.soundfont
 
-    @functools.cache  # noqa: B019
     def recording(self, stem: str) -> Float[np.ndarray, "S"]:
-        (path,) = sorted(_audio_files(assets.fetch(self.sources.recordings), stem))[:1]
+        folder = assets.fetch(self.sources.recordings)
+        path = min(p for p in folder.glob(f"{stem}.*") if p.suffix in (".wav", ".flac", ".ogg"))
         return trim(load_waveform(path))[: int(0.9 * SAMPLE_RATE)]
 
-    @functools.cache  # noqa: B019
     def word(self, word: str, variant: int) -> tuple[np.ndarray, str]:
         """A spoken word; of a test's digits every third is the recorded speaker's."""
         if self.sources.speaker and word in DIGITS and variant % 3 == 0:
@@ -167,12 +214,7 @@ class Material:
             return trim(load_waveform(path)), self.sources.speaker
         return self.phrase(word, "en-us" if variant % 2 else "en", variant)
 
-    @functools.cache  # noqa: B019
     def phrase(self, text: str, language: str, variant: int) -> tuple[np.ndarray, str]:
         voice = self.sources.voices[variant % len(self.sources.voices)]
         pace = 150 + 15 * (variant // len(self.sources.voices) % 3)
         return self._speaker.say(text, f"{language}+{voice}", pace), f"espeak-ng+{voice}"
-
-
-def _audio_files(folder: Path, stem: str) -> list[Path]:
-    return [path for path in folder.iterdir() if path.stem == stem and path.suffix in (".wav", ".flac", ".ogg")]

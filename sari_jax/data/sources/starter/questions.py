@@ -4,7 +4,8 @@ Each kind draws its choices first, then the answer evenly among them, then every
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -39,15 +40,16 @@ class Draft:
     gains: tuple[float, ...] = ()
 
 
+Item = TypeVar("Item")
 Rng = np.random.Generator
 Kind = Callable[[Rng, str], Draft]
 
 
-def _one(rng: Rng, items) -> str:
+def _one(rng: Rng, items: Sequence[Item]) -> Item:
     return items[int(rng.integers(len(items)))]
 
 
-def _some(rng: Rng, items, count: int) -> list:
+def _some(rng: Rng, items: Sequence[Item], count: int) -> list[Item]:
     return [items[i] for i in rng.permutation(len(items))[:count]]
 
 
@@ -80,7 +82,12 @@ def first_instrument(rng: Rng, difficulty: str) -> Draft:
         "instrument_order", "music",
         _one(rng, (f"Which instrument plays {where}?", f"What instrument comes {where}?")),
         tuple(choices), answer, difficulty,
-        (f"Find the {where} instrument.", f"First {order[0]}, then {order[1]}.", f"The {where} is {answer}.", f"It is {answer}."),
+        (
+            f"Find the {where} instrument.",
+            f"First {order[0]}, then {order[1]}.",
+            f"The {where} is {answer}.",
+            f"It is {answer}.",
+        ),
         f"I hear {order[0]} and then {order[1]}, so the {where} is {answer}.",
         lambda m: [
             (m.instrument(family, root + step, 0.45, variant), m.sources.soundfont)
@@ -90,7 +97,13 @@ def first_instrument(rng: Rng, difficulty: str) -> Draft:
     )  # fmt: skip
 
 
-CONTOURS = {"rising": (1, "up", "higher"), "falling": (-1, "down", "lower"), "steady": (0, "nowhere", "the same"), "up and down": (2, "up and down", "first higher then lower")}  # fmt: skip
+# Shape -> direction of a step (2: there and back), where the notes go, what the next one is.
+CONTOURS = {
+    "rising": (1, "up", "higher"),
+    "falling": (-1, "down", "lower"),
+    "steady": (0, "nowhere", "the same"),
+    "up and down": (2, "up and down", "first higher then lower"),
+}
 
 
 def contour(rng: Rng, difficulty: str) -> Draft:
@@ -99,10 +112,10 @@ def contour(rng: Rng, difficulty: str) -> Draft:
     direction, way, next_note = CONTOURS[answer]
     step = {"easy": 7, "medium": 5, "hard": 4}[difficulty]
     climb = (0, 1, 2, 1, 0) if direction == 2 else tuple(direction * i for i in range(5))
-    low = 52 if direction != -1 else 52 + 4 * step
+    # Anywhere it fits from key 50 to 85, so that the first note alone tells little.
+    lowest = int(rng.integers(50, 86 - step * (max(climb) - min(climb))))
+    keys = [lowest + step * (i - min(climb)) for i in climb]
     family = _one(rng, ("piano", "flute", "organ", "trumpet"))
-    keys = [low + int(rng.integers(0, 6)) + step * i for i in climb]
-    keys = [keys[0] + step * i for i in climb]
     return Draft(
         "contour", "music",
         _one(rng, ("How does the melody move?", "Which way do the notes go?")),
@@ -114,8 +127,18 @@ def contour(rng: Rng, difficulty: str) -> Draft:
     )  # fmt: skip
 
 
-def _count(rng: Rng, difficulty: str, kind: str, task: str, thing: str, questions: tuple[str, ...], sounds, gap: float) -> Draft:
-    counts = sorted(_some(rng, range(1, 6), DIFFICULTIES[difficulty]))
+def _count(
+    rng: Rng,
+    difficulty: str,
+    kind: str,
+    task: str,
+    thing: str,
+    questions: tuple[str, ...],
+    sounds: Callable[[Material, int], list[Sound]],
+    gap: float,
+    most: int = 5,
+) -> Draft:
+    counts = sorted(_some(rng, range(1, most + 1), DIFFICULTIES[difficulty]))
     count = int(_one(rng, counts))
     answer, told = NUMBERS[count], ", ".join(NUMBERS[1 : count + 1])
     plural = thing if count == 1 else f"{thing}s"
@@ -143,7 +166,7 @@ def event_count(rng: Rng, difficulty: str) -> Draft:
     return _count(
         rng, difficulty, "event_count", "sound", "sound",
         ("How many times is the sound heard?", "How often does the sound come?"),
-        lambda m, n: [m.event(variant)] * n, gap=0.22,
+        lambda m, n: [m.event(variant)] * n, gap=0.18,
     )  # fmt: skip
 
 
@@ -152,7 +175,7 @@ def word_count(rng: Rng, difficulty: str) -> Draft:
     return _count(
         rng, difficulty, "word_count", "speech", "word",
         ("How many words are spoken?", "How many words does the speaker say?"),
-        lambda m, n: [m.word(word, variant) for word in words[:n]], gap=0.22,
+        lambda m, n: [m.word(word, variant) for word in words[:n]], gap=0.15, most=4,
     )  # fmt: skip
 
 
@@ -179,13 +202,24 @@ def effect_order(rng: Rng, difficulty: str) -> Draft:
         "effect_order", "sound",
         _one(rng, (f"Which sound comes {where}?", f"What is heard {where}?")),
         tuple(choices), answer, difficulty,
-        (f"Find the {where} sound.", f"First {order[0]}, then {order[1]}.", f"The {where} is {answer}.", f"It is {answer}."),
+        (
+            f"Find the {where} sound.",
+            f"First {order[0]}, then {order[1]}.",
+            f"The {where} is {answer}.",
+            f"It is {answer}.",
+        ),
         f"I hear {order[0]} and then {order[1]}, so the {where} is {answer}.",
         lambda m: [m.effect(name, variant) for name in order], gap=0.2,
     )  # fmt: skip
 
 
-LOUDNESS = {"louder": (0.08, 0.2, 0.45, 1.0), "softer": (1.0, 0.45, 0.2, 0.08), "constant": (0.6,) * 4, "soft in the middle": (1.0, 0.12, 0.12, 1.0)}  # fmt: skip
+# Change -> the loudness of each of four events.
+LOUDNESS = {
+    "louder": (0.08, 0.2, 0.45, 1.0),
+    "softer": (1.0, 0.45, 0.2, 0.08),
+    "constant": (0.6, 0.6, 0.6, 0.6),
+    "soft in the middle": (1.0, 0.12, 0.12, 1.0),
+}
 
 
 def loudness(rng: Rng, difficulty: str) -> Draft:
@@ -224,7 +258,12 @@ def word_order(rng: Rng, difficulty: str) -> Draft:
         "word_order", "speech",
         _one(rng, (f"Which word is spoken {where}?", f"What is the {where} word?")),
         tuple(choices), answer, difficulty,
-        (f"Find the {where} word.", f"First {order[0]}, then {order[1]}.", f"The {where} is {answer}.", f"It is {answer}."),
+        (
+            f"Find the {where} word.",
+            f"First {order[0]}, then {order[1]}.",
+            f"The {where} is {answer}.",
+            f"It is {answer}.",
+        ),
         f"I hear {order[0]} and then {order[1]}, so the {where} is {answer}.",
         lambda m: [m.word(each, variant) for each in order], gap=0.2,
     )  # fmt: skip

@@ -4,6 +4,9 @@ The library is called by ctypes: the packages that wrap it play sound or return 
 """
 
 import ctypes
+import shutil
+import tempfile
+from pathlib import Path
 
 import librosa
 import numpy as np
@@ -18,14 +21,19 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class Speaker:
-    """espeak-ng, one utterance at a time."""
+    """espeak-ng, one utterance at a time. The same utterances in the same order are the same bits."""
 
     def __init__(self):
         try:
             import espeakng_loader
         except ImportError as error:
             raise InputError("the starter corpus speaks through espeak-ng: pip install 'sari_jax[starter]'") from error
-        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
+        # A copy of its own: the library keeps what the last utterance left behind in globals, so that a
+        # second corpus of the same process would not be the same bits.
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(shutil.copy(espeakng_loader.get_library_path(), folder))
+            self._library = ctypes.CDLL(str(copy))
+        self._libc = ctypes.CDLL(None)
         data = espeakng_loader.get_data_path().encode()
         self._rate = self._library.espeak_Initialize(SYNCHRONOUS, 0, data, 0)
         if self._rate <= 0:
@@ -46,6 +54,9 @@ class Speaker:
             voice: language and variant, such as "en-us+f2".
         """
         self._pieces.clear()
+        # Breath is noise from espeak-ng's own generator, seeded with the clock, and from the C library's.
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        self._libc.srand(1)
         if self._library.espeak_SetVoiceByName(voice.encode()):
             raise InputError(f"espeak-ng has no voice {voice!r}; reinstall espeakng-loader")
         self._library.espeak_SetParameter(RATE_PARAMETER, words_per_minute, 0)
@@ -55,7 +66,7 @@ class Speaker:
         return trim(librosa.resample(samples, orig_sr=self._rate, target_sr=SAMPLE_RATE, res_type="soxr_hq"))
 
 
-def trim(samples: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S"]:
+def trim(samples: Float[np.ndarray, "S"]) -> Float[np.ndarray, "T"]:
     """Cuts leading and trailing silence (30 dB below the peak) and brings the peak to 0.5."""
     samples, _ = librosa.effects.trim(samples, top_db=30, frame_length=512, hop_length=128)
     return samples * (0.5 / max(float(np.abs(samples).max()), 1e-6))

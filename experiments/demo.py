@@ -1,0 +1,121 @@
+"""`make demo`: from sound files to a better model, on one small machine.
+
+Every step is a command that a user could type; each is printed before it runs. What ends up in runs/demo:
+summary.json, curves.png, and `model`, the trained model as a Hugging Face directory. Everything here is ours: sizes,
+steps and rates are chosen for two cores and a quarter of an hour, not taken from the paper.
+
+    python -m experiments.demo [--seed N] [--out runs/demo]
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from sari_jax.cli import main as sari
+from sari_jax.data.records import read_records, write_records
+from sari_jax.report.curves import plot_demo
+from sari_jax.train.metrics import read_metrics
+
+SFT_QUESTIONS = 1200  # with chains; the rest of the training questions is for GRPO
+GRPO_QUESTIONS = 640  # of those, scored for difficulty
+ATTEMPTS = 16
+ANSWERING = ["--max-tokens", "56", "--style", "structured"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+    args = parser.parse_args()
+    begun, out, seed = time.monotonic(), args.out, str(args.seed)
+    path = lambda name: str(out / name)  # noqa: E731
+
+    step("model", "assemble", "nano", "--out", path("base"), "--seed", seed, makes=path("base"))
+    step("data", "build", "starter", "--out", path("starter"), "--seed", seed, makes=path("starter"))
+    train = read_records(path("starter/train.jsonl"))
+    write_records(path("sft.jsonl"), train[:SFT_QUESTIONS])
+    write_records(path("unscored.jsonl"), train[SFT_QUESTIONS : SFT_QUESTIONS + GRPO_QUESTIONS])
+
+    evaluate(out, "base")
+    run_stage(out, "sft", "base", "sft.jsonl", seed)
+    evaluate(out, "sft")
+    step("score", "--model", path("sft"), "--data", path("unscored.jsonl"), "--out", path("scored.jsonl"),
+         "--attempts", str(ATTEMPTS), "--rows", "16", "--seed", seed, *ANSWERING, makes=path("scored.jsonl"))  # fmt: skip
+    run_stage(out, "grpo", "sft", "scored.jsonl", seed)
+    evaluate(out, "grpo")
+    step("check", "--model", path("grpo"))
+
+    from sari_jax.evaluate.parity import check
+
+    stages = ("base", "sft", "grpo")
+    scores = {stage: read_json(path(f"eval-{stage}/scores.json")) for stage in stages}
+    predictions = {stage: read_json(path(f"eval-{stage}/predictions.json")) for stage in stages}
+    test = read_records(path("starter/test.jsonl"))
+    summary = {
+        "accuracy": {stage: scores[stage]["accuracy"]["all"] for stage in stages},
+        "format_rate": {s: sum(row["format"] for row in predictions[s]) / len(test) for s in stages},
+        "chance": sum(1 / len(record.choices) for record in test) / len(test),
+        "test_examples": len(test),
+        "minutes": minutes(begun),
+        "export_max_abs_logit_diff": check(Path(path("grpo"))).max_abs_logit_diff,
+        "seed": args.seed,
+    }
+    interval = {stage: scores[stage]["interval"] for stage in stages}
+    plot_demo(
+        summary | {"interval": interval},
+        read_metrics(out / "run-sft"),
+        read_metrics(out / "run-grpo"),
+        out / "curves.png",
+    )
+    text = json.dumps(summary, indent=2) + "\n"
+    aside = out / ".summary.json.partial"
+    aside.write_text(text)
+    aside.replace(out / "summary.json")
+    print(text, file=sys.stderr)
+    clip = test[-1].audio[0].path
+    print(f"Next: sari ask --model {path('grpo')} --audio {clip} --question {shlex.quote(test[-1].question)} "
+          f"--choices {shlex.join(test[-1].choices)}", file=sys.stderr)  # fmt: skip
+    return 0
+
+
+def minutes(begun: float) -> float:
+    """Since `make` started, set-up included, where it says so; else since this program did."""
+    started = os.environ.get("DEMO_STARTED")
+    return round(((time.time() - float(started)) if started else time.monotonic() - begun) / 60, 2)
+
+
+def run_stage(out: Path, stage: str, model: str, data: str, seed: str) -> None:
+    """Trains from one directory and exports the next, named after the stage."""
+    step("train", "--config", f"configs/{stage}_nano.py", "--workdir", str(out / f"run-{stage}"),
+         f"--config.model.path={out / model}", f"--config.data.train={out / data}", f"--config.seed={seed}")  # fmt: skip
+    step("export", "--workdir", str(out / f"run-{stage}"), "--out", str(out / stage), makes=str(out / stage))
+
+
+def evaluate(out: Path, stage: str) -> None:
+    results = str(out / f"eval-{stage}")
+    step("eval", "--benchmark", str(out / "starter/test.jsonl"), "--model", str(out / stage), "--out", results,
+         "--rows", "60", *ANSWERING, makes=results)  # fmt: skip
+
+
+def step(*words: str, makes: str = "") -> None:
+    """Runs one `sari` command; what it makes and is there already is not made again, so that a rerun goes on."""
+    print(f"\n$ sari {shlex.join(words)}", file=sys.stderr)
+    if makes and Path(makes).exists():
+        print(f"{makes} is there already", file=sys.stderr)
+        return
+    code = sari([*words, "--json"])
+    if code:
+        sys.exit(code)
+
+
+def read_json(path: str) -> Any:
+    return json.loads(Path(path).read_text())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""The corpus on disk, small: the same bits for a seed, records that can be used, splits that share no source."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from sari_jax.data.records import SECTIONS, read_records
+from sari_jax.data.sources import SOURCES
+from sari_jax.data.sources.starter.build import build, sources_of
+from sari_jax.data.sources.starter.questions import KINDS
+from sari_jax.errors import InputError
+
+SIZES = {"train": 96, "validation": 24, "test": 72}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("starter") / "corpus"
+    return out, build(out, seed=7, **SIZES)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_a_seed_gives_the_same_bits(corpus, tmp_path):
+    out, _ = corpus
+    again = tmp_path / "again"
+    build(again, seed=7, **SIZES)
+    assert digests(again) == digests(out)
+
+
+def test_another_seed_gives_others(tmp_path):
+    for seed in (1, 2):
+        build(tmp_path / str(seed), seed=seed, train=12, validation=0, test=0)
+    first, second = (read_records(tmp_path / str(seed) / "train.jsonl") for seed in (1, 2))
+    assert [r.choices for r in first] != [r.choices for r in second]
+
+
+def test_records_can_be_used_as_they_are(corpus):
+    out, summary = corpus
+    for split, size in SIZES.items():
+        records = read_records(out / f"{split}.jsonl")
+        assert len(records) == size == summary["splits"][split]["questions"]
+        assert {record.kind for record in records} == {record.kind for record in records[: len(KINDS)]}
+        for record in records:
+            assert tuple(record.chain_structured) == SECTIONS
+            assert record.chain_free and record.licence and record.difficulty
+            assert record.source.startswith("starter/")
+
+
+def test_clips_are_short_mono_and_16_khz(corpus):
+    out, _ = corpus
+    clips = list((out / "audio").iterdir())
+    assert len(clips) == sum(SIZES.values())
+    for clip in clips:
+        info = soundfile.info(clip)
+        assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "PCM_16")
+        assert 0.4 < info.duration < 4.0
+        assert abs(soundfile.read(clip)[0]).max() > 0.02
+
+
+def test_paths_are_relative_so_that_the_corpus_can_be_moved(corpus):
+    out, _ = corpus
+    for line in (out / "train.jsonl").read_text().splitlines():
+        (clip,) = json.loads(line)["audio"]
+        assert not Path(clip["path"]).is_absolute() and (out / clip["path"]).is_file()
+
+
+def test_nothing_of_test_is_heard_in_training(corpus):
+    out, summary = corpus
+    heard = {
+        split: {source for record in read_records(out / f"{split}.jsonl") for source in sources_of(record)}
+        for split in SIZES
+    }
+    assert not heard["test"] & (heard["train"] | heard["validation"])
+    assert {split: set(told["sources"]) for split, told in summary["splits"].items()} == heard
+    assert json.loads((out / "summary.json").read_text()) == summary
+
+
+def test_every_source_has_its_licence(corpus):
+    out, summary = corpus
+    told = (out / "LICENCES.md").read_text()
+    for split in summary["splits"].values():
+        assert all(f"| {source} | " in told for source in split["sources"])
+
+
+def test_chance_is_about_a_third(corpus):
+    for split in corpus[1]["splits"].values():
+        assert 0.25 <= split["chance"] <= 0.42
+        assert sum(split["choices"].values()) == split["questions"]
+
+
+def test_a_place_that_is_taken(corpus):
+    out, _ = corpus
+    before = digests(out)
+    with pytest.raises(InputError, match="exists and is not empty"):
+        build(out, **SIZES)
+    assert digests(out) == before
+
+
+def test_a_seed_below_zero(tmp_path):
+    with pytest.raises(InputError, match="seed -1"):
+        build(tmp_path / "out", seed=-1)
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        build(tmp_path / "file" / "out", train=1, validation=0, test=0)
+
+
+def test_a_stopped_build_leaves_nothing(tmp_path, monkeypatch):
+    def stopped(rng, difficulty):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules[build.__module__], "KINDS", (KINDS[0], stopped))
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "out", train=2, validation=0, test=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_is_registered():
+    assert SOURCES["starter"] is build

@@ -1,0 +1,129 @@
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+from sari_jax.data.curriculum import ORDERS, order
+from sari_jax.data.pipeline import batches
+from sari_jax.data.processor import Shapes
+from sari_jax.data.records import Clip
+from sari_jax.data.styles import STYLES
+from sari_jax.errors import InputError
+
+RATES = [0.5, 1.0, 0.0, 0.5, 0.25, 0.75, 0.125]
+EPOCH = len(RATES)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    for i in range(EPOCH):
+        noise = 0.1 * np.random.default_rng(i).standard_normal(4_000 + 160 * i)
+        soundfile.write(folder / f"{i}.wav", noise, 16_000, subtype="FLOAT")
+    return folder
+
+
+@pytest.fixture
+def records(folder, make_record):
+    return [
+        make_record(id=f"r{i}", audio=(Clip(str(folder / f"{i}.wav")),), pass_rate=rate)
+        for i, rate in enumerate(RATES)
+    ]
+
+
+@pytest.fixture
+def make(records, nano_processor):
+    def make(curriculum: str = "random", **changes):
+        settings = dict(batch_size=3, shapes=Shapes(), curriculum=curriculum)
+        return batches(records, nano_processor, STYLES["direct"], **(settings | changes))
+
+    return make
+
+
+def numbers(iterator, count: int) -> list[int]:
+    """The records' numbers of the next `count` batches."""
+    return [int(seed) for batch in itertools.islice(iterator, count) for seed in batch.seeds]
+
+
+def test_a_batch_holds_what_the_processor_makes_of_its_records(make, records, nano_processor):
+    batch = next(make(answers=True, seed=3))
+    examples = [
+        nano_processor.question(records[i], STYLES["direct"], number=int(i), answer=True) for i in batch.seeds
+    ]
+    expected = nano_processor.collate(examples, Shapes())
+    assert batch.records == expected.records == tuple(records[i] for i in batch.seeds)
+    jax.tree.map(np.testing.assert_array_equal, batch.prompts, expected.prompts)
+    np.testing.assert_array_equal(batch.answers, expected.answers)
+    np.testing.assert_array_equal(batch.answer_mask, expected.answer_mask)
+
+
+def test_answers_only_where_they_are_asked_for(make):
+    batch = next(make())
+    assert batch.answers is None and batch.answer_mask is None
+
+
+@pytest.mark.parametrize("curriculum", ["easy_to_hard", "hard_to_easy"])
+def test_a_curriculum_is_walked_again_in_the_same_sequence(make, records, curriculum):
+    """Batches run on over the end of an epoch; no question is dropped."""
+    seen = numbers(make(curriculum, seed=1), EPOCH)
+    assert seen == 3 * order(records, curriculum, 1)
+    rates = [RATES[i] for i in seen[:EPOCH]]
+    assert rates == sorted(RATES, reverse=curriculum == "easy_to_hard")
+
+
+def test_random_shuffles_anew_each_epoch(make):
+    seen = numbers(make(seed=1), EPOCH)
+    epochs = [tuple(seen[i : i + EPOCH]) for i in range(0, 3 * EPOCH, EPOCH)]
+    assert all(sorted(epoch) == list(range(EPOCH)) for epoch in epochs)
+    assert len(set(epochs)) == 3
+
+
+@pytest.mark.parametrize("curriculum", ORDERS)
+def test_only_the_seed_decides(make, curriculum):
+    first = numbers(make(curriculum, seed=1), 5)
+    assert numbers(make(curriculum, seed=1, read_ahead=1), 5) == first
+    assert any(numbers(make(curriculum, seed=seed), 5) != first for seed in (2, 3, 4))
+
+
+@pytest.mark.parametrize("curriculum", ORDERS)
+@pytest.mark.parametrize("taken", [0, 1, 4])
+def test_goes_on_exactly_where_it_stopped(make, curriculum, taken):
+    begun = make(curriculum, seed=5)
+    numbers(begun, taken)
+    state = json.loads(json.dumps(begun.get_state()))  # as it is stored
+    rest = list(itertools.islice(begun, 6))
+    resumed = make(curriculum, seed=5)
+    next(resumed)  # its own reading ahead is forgotten
+    resumed.set_state(state)
+    for batch, again in zip(rest, itertools.islice(resumed, 6), strict=True):
+        assert batch.records == again.records
+        jax.tree.map(np.testing.assert_array_equal, batch.prompts, again.prompts)
+
+
+def test_processes_divide_each_global_batch(make, monkeypatch):
+    whole = numbers(make(batch_size=4, seed=2), 4)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    parts = []
+    for process in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda: process)  # noqa: B023
+        part = numbers(make(batch_size=4, seed=2), 4)
+        assert len(part) == 8
+        parts.append(part)
+    together = [number for pair in zip(*parts, strict=True) for number in pair]
+    assert together == whole
+
+
+def test_a_clip_that_cannot_be_read_stops_the_run(make, records, folder):
+    records[3] = records[3].__class__(**(vars(records[3]) | {"audio": (Clip(str(folder / "absent.wav")),)}))
+    with pytest.raises(InputError, match="absent.wav: no such sound file"):
+        numbers(make(), 3)
+
+
+def test_an_order_by_pass_rate_needs_one(make, records):
+    records[0] = records[0].__class__(**(vars(records[0]) | {"pass_rate": None}))
+    with pytest.raises(InputError, match="1 of 7 records have no pass_rate"):
+        make("easy_to_hard")
+    assert next(make("random"))
