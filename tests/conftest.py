@@ -78,7 +78,10 @@ def starter_dir(tmp_path_factory) -> Path:
     return out
 
 
-@pytest.fixture(scope="session", params=("multi_head_80", "grouped_80_tied", "multi_head_128_tied", "grouped_128"))
+@pytest.fixture(
+    scope="session",
+    params=("multi_head_80", "grouped_80_tied", "multi_head_128_tied", "grouped_128"),
+)
 def tiny_model(request, tmp_path_factory):
     """Each of the tiny random models, in transformers and here."""
     import tiny

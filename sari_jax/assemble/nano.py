@@ -10,11 +10,11 @@ import numpy as np
 class NanoSize:
     """The decoder's sizes, ours. `tokens` limits the vocabulary before the special tokens."""
 
-    width: int = 192
+    width: int = 128
     layers: int = 4
-    heads: int = 6
+    heads: int = 4
     kv_heads: int = 2
-    ffn: int = 512
+    ffn: int = 384
     rope_theta: float = 10_000.0
     tokens: int = 2048
 
@@ -34,7 +34,9 @@ def text_config(size: NanoSize) -> dict[str, Any]:
     }
 
 
-def decoder_tensors(size: NanoSize, vocabulary: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def decoder_tensors(
+    size: NanoSize, vocabulary: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     """Random weights under Qwen2-Audio's names, float32; norms one, biases zero."""
     tensors = {
         "language_model.model.embed_tokens.weight": normal(rng, (vocabulary, size.width), 0.02),

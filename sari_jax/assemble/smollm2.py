@@ -58,7 +58,9 @@ def read_smollm2(path: Path) -> SmolLM2:
         return reader.fields[name].contents()
 
     if (architecture := field("general.architecture")) != "llama":
-        raise InputError(f"{path}: architecture {architecture!r}, only 'llama' becomes Qwen2 without loss")
+        raise InputError(
+            f"{path}: architecture {architecture!r}, only 'llama' becomes Qwen2 without loss"
+        )
     config = {
         "model_type": "qwen2",
         "hidden_size": int(field("llama.embedding_length")),
@@ -77,7 +79,9 @@ def read_smollm2(path: Path) -> SmolLM2:
         tensors=_tensors(reader, config["num_attention_heads"], config["num_key_value_heads"]),
         vocabulary={token: i for i, token in enumerate(tokens)},
         merges=[tuple(merge.split(" ")) for merge in field("tokenizer.ggml.merges")],
-        special=[t for t, kind in zip(tokens, kinds, strict=True) if kind == gguf.TokenType.CONTROL],
+        special=[
+            t for t, kind in zip(tokens, kinds, strict=True) if kind == gguf.TokenType.CONTROL
+        ],
     )
 
 

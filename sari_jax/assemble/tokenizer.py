@@ -22,7 +22,8 @@ from tokenizers import (
 CHAT = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 SOUND = ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
 QWEN_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
@@ -45,7 +46,9 @@ def nano_tokenizer(texts: Iterable[str], tags: Sequence[str], limit: int) -> Tok
         vocab_size=limit, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(_pieces(texts, tags), trainer)
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CHAT + SOUND])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in CHAT + SOUND]
+    )
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in tags])
     return tokenizer
 
@@ -68,10 +71,15 @@ def smollm2_tokenizer(
     """SmolLM2's BPE, its `special` tokens where they are and those of sound after all others."""
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (*special, *SOUND)])
+    tokenizer.add_special_tokens(
+        [AddedToken(t, special=True, normalized=False) for t in (*special, *SOUND)]
+    )
     return tokenizer
 
 
@@ -98,7 +106,9 @@ def write_tokenizer(tokenizer: Tokenizer, out: Path, *, tokenizer_class: str) ->
     config = {
         "add_prefix_space": False,
         "added_tokens_decoder": added,
-        "additional_special_tokens": [token["content"] for token in added.values() if token["special"]],
+        "additional_special_tokens": [
+            token["content"] for token in added.values() if token["special"]
+        ],
         "bos_token": None,
         "clean_up_tokenization_spaces": False,
         "eos_token": "<|im_end|>",

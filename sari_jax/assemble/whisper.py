@@ -50,7 +50,9 @@ def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
     except (struct.error, KeyError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: truncated or not a CTranslate2 model ({error}); fetch it again") from error
+        raise InputError(
+            f"{path}: truncated or not a CTranslate2 model ({error}); fetch it again"
+        ) from error
     return variables
 
 

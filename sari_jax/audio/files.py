@@ -12,7 +12,11 @@ from sari_jax.errors import InputError
 
 
 def load_waveform(
-    path: str | Path, *, start: float | None = None, end: float | None = None, sample_rate: int = 16_000
+    path: str | Path,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    sample_rate: int = 16_000,
 ) -> Float[np.ndarray, "S"]:
     """Reads a file, or only its span from `start` to `end`; channels are averaged.
 
@@ -46,18 +50,24 @@ def load_waveform(
                     f" {frames / rate:.3f} s; fetch it again"
                 )
     except soundfile.SoundFileRuntimeError as error:
-        raise InputError(f"{path}: corrupt, or of a kind not read here ({error}); convert it to wav or flac") from error
+        raise InputError(
+            f"{path}: corrupt, or of a kind not read here ({error}); convert it to wav or flac"
+        ) from error
     if len(samples) == 0:
         raise InputError(f"{path}: holds no samples; leave it out")
     mono = samples.mean(axis=1)
     if not np.isfinite(mono).all():
-        raise InputError(f"{path}: holds samples that are not finite; leave it out or write it anew")
+        raise InputError(
+            f"{path}: holds samples that are not finite; leave it out or write it anew"
+        )
     if rate != sample_rate:
         mono = librosa.resample(mono, orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq")
     return np.ascontiguousarray(mono, np.float32)
 
 
-def _span(path: Path, start: float | None, end: float | None, rate: int, frames: int) -> tuple[int, int]:
+def _span(
+    path: Path, start: float | None, end: float | None, rate: int, frames: int
+) -> tuple[int, int]:
     """The first sample of the span and the one after its last."""
     if start is None and end is None:
         return 0, frames
@@ -66,4 +76,6 @@ def _span(path: Path, start: float | None, end: float | None, rate: int, frames:
         first, last = round(begin * rate), round(until * rate)
         if 0 <= first < last <= frames:
             return first, last
-    raise InputError(f"{path}: the span from {begin:g} to {until:g} s does not lie within its {frames / rate:g} s")
+    raise InputError(
+        f"{path}: the span from {begin:g} to {until:g} s does not lie within its {frames / rate:g} s"
+    )

@@ -44,4 +44,6 @@ def batches(
 
     ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=read_ahead * batch_size)
     dataset = numbered.map(read).to_iter_dataset(ahead)
-    return iter(dataset.batch(batch_size // jax.process_count(), drop_remainder=True, batch_fn=collate))
+    return iter(
+        dataset.batch(batch_size // jax.process_count(), drop_remainder=True, batch_fn=collate)
+    )

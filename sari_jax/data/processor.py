@@ -87,13 +87,19 @@ class Processor:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         except Exception as error:  # transformers raises a dozen kinds, all meaning a bad directory
-            raise InputError(f"{model_dir}: no usable tokenizer ({error})".splitlines()[0]) from error
+            raise InputError(
+                f"{model_dir}: no usable tokenizer ({error})".splitlines()[0]
+            ) from error
         self.template = self._chat_template()
         vocabulary = self.tokenizer.get_vocab()
         if AUDIO not in vocabulary or END not in vocabulary:
-            raise InputError(f"{model_dir}: the tokenizer lacks {AUDIO} or {END}; is it a Qwen2-Audio one?")
+            raise InputError(
+                f"{model_dir}: the tokenizer lacks {AUDIO} or {END}; is it a Qwen2-Audio one?"
+            )
         self.audio_id = vocabulary[AUDIO]
-        self.end_ids = tuple(vocabulary[token] for token in (END, END_OF_TEXT) if token in vocabulary)
+        self.end_ids = tuple(
+            vocabulary[token] for token in (END, END_OF_TEXT) if token in vocabulary
+        )
         self.pad_id = vocabulary.get(END_OF_TEXT, self.end_ids[0])
 
     def _chat_template(self) -> str:
@@ -108,7 +114,9 @@ class Processor:
 
     def prompt_text(self, user_text: str, audios: int) -> str:
         """The exact text after the chat template, with one placeholder per clip."""
-        content = [{"type": "audio", "audio_url": ""}] * audios + [{"type": "text", "text": user_text}]
+        content = [{"type": "audio", "audio_url": ""}] * audios + [
+            {"type": "text", "text": user_text}
+        ]
         text = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": content}],
             chat_template=self.template,
@@ -117,7 +125,9 @@ class Processor:
         )
         return str(text)
 
-    def encode(self, text: str, waveforms: Sequence[np.ndarray], names: Sequence[str] = ()) -> Example:
+    def encode(
+        self, text: str, waveforms: Sequence[np.ndarray], names: Sequence[str] = ()
+    ) -> Example:
         """Expands each placeholder to its clip's number of features and tokenizes.
 
         Raises:
@@ -137,15 +147,23 @@ class Processor:
                     f"{name}: {size / SAMPLE_RATE:.1f} s exceeds 30 s; split it, or name a span by start and end"
                 )
             if size < MIN_SAMPLES:
-                raise InputError(f"{name}: {size / SAMPLE_RATE:.3f} s is under 0.021 s; give a longer clip")
+                raise InputError(
+                    f"{name}: {size / SAMPLE_RATE:.3f} s is under 0.021 s; give a longer clip"
+                )
             expanded += AUDIO * frame_counts(size)[1] + rest
         tokens = self.tokenizer(expanded, add_special_tokens=False)["input_ids"]
         return Example(text, np.asarray(tokens, np.int32), tuple(waveforms))
 
-    def question(self, record: Record, style: Style, *, number: int = 0, answer: bool = False) -> Example:
+    def question(
+        self, record: Record, style: Style, *, number: int = 0, answer: bool = False
+    ) -> Example:
         """A record in a style, its sound read from disk; with `answer`, the supervised target too."""
-        waveforms = [load_waveform(clip.path, start=clip.start, end=clip.end) for clip in record.audio]
-        text = self.prompt_text(question_text(record.question, record.choices, style), len(waveforms))
+        waveforms = [
+            load_waveform(clip.path, start=clip.start, end=clip.end) for clip in record.audio
+        ]
+        text = self.prompt_text(
+            question_text(record.question, record.choices, style), len(waveforms)
+        )
         example = self.encode(text, waveforms, [clip.path for clip in record.audio])
         target = self.tokens(style.render(record) + END) if answer else None
         return dataclasses.replace(example, record=record, answer=target, number=number)
@@ -161,11 +179,23 @@ class Processor:
         ]
         return self.tokenizer.batch_decode(rows, skip_special_tokens=False)
 
-    def collate(self, examples: Sequence[Example], shapes: Shapes, rows: int | None = None) -> Batch:
+    def collate(
+        self, examples: Sequence[Example], shapes: Shapes, rows: int | None = None
+    ) -> Batch:
         """Pads examples to a bucket and up to `rows` rows."""
         real, rows = len(examples), rows or len(examples)
-        p = _bucket(max(len(e.tokens) for e in examples), shapes.prompt_tokens, "prompt tokens", "prompt_tokens")
-        a = _bucket(max(1, *(len(e.waveforms) for e in examples)), shapes.audios, "clips in a prompt", "audios")
+        p = _bucket(
+            max(len(e.tokens) for e in examples),
+            shapes.prompt_tokens,
+            "prompt tokens",
+            "prompt_tokens",
+        )
+        a = _bucket(
+            max(1, *(len(e.waveforms) for e in examples)),
+            shapes.audios,
+            "clips in a prompt",
+            "audios",
+        )
         longest = max((len(w) for e in examples for w in e.waveforms), default=0)
         s = _samples(longest, shapes.audio_seconds)
         tokens = np.full((rows, p), self.pad_id, np.int32)
@@ -177,7 +207,10 @@ class Processor:
             example = examples[row if row < real else 0]
             size = len(example.tokens)
             tokens[row, :size], lengths[row], seeds[row] = example.tokens, size, example.number
-            places = [np.arange(frame_counts(len(w))[1]) + i * (s // STRIDE) for i, w in enumerate(example.waveforms)]
+            places = [
+                np.arange(frame_counts(len(w))[1]) + i * (s // STRIDE)
+                for i, w in enumerate(example.waveforms)
+            ]
             where = np.flatnonzero(example.tokens == self.audio_id)
             audio_index[row, where] = np.concatenate([*places, np.zeros(0, int)])
             for i, waveform in enumerate(example.waveforms):
@@ -187,7 +220,10 @@ class Processor:
         if examples[0].answer is not None:
             longest = max(len(e.answer) for e in examples)
             t = _bucket(longest, shapes.answer_tokens, "answer tokens", "answer_tokens")
-            answers, mask = np.full((rows, 1, t), self.pad_id, np.int32), np.zeros((rows, 1, t), bool)
+            answers, mask = (
+                np.full((rows, 1, t), self.pad_id, np.int32),
+                np.zeros((rows, 1, t), bool),
+            )
             for row, example in enumerate(examples):
                 answers[row, 0, : len(example.answer)] = example.answer
                 mask[row, 0, : len(example.answer)] = True
@@ -198,7 +234,9 @@ def _bucket(value: int, buckets: tuple[int, ...], what: str, key: str) -> int:
     for size in buckets:
         if value <= size:
             return int(size)
-    raise InputError(f"{value} {what} exceed {buckets[-1]}, the largest of data.shapes.{key}; add a larger one")
+    raise InputError(
+        f"{value} {what} exceed {buckets[-1]}, the largest of data.shapes.{key}; add a larger one"
+    )
 
 
 def _samples(longest: int, seconds: tuple[float, ...]) -> int:

@@ -31,6 +31,7 @@ class Record:
     """One multiple-choice question about sound.
 
     Attributes:
+        choices: two or more; MMAU has rows where one stands twice, the right one too.
         task: sound, music or speech.
         source, licence: where its sound comes from, and on what terms.
         kind, difficulty: what is asked and how hard it was meant to be, where the source knows.
@@ -77,7 +78,9 @@ def read_records(
         # Not splitlines(): a question may hold a line separator other than the newline.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+        raise InputError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     for number, line in enumerate(lines, 1):
@@ -131,10 +134,12 @@ def parse_record(line: str, root: Path, *, check_audio: bool = True) -> Record:
     if values["task"] not in TASKS:
         raise ValueError(f"task {values['task']!r} must be one of {', '.join(TASKS)}")
     choices = values["choices"]
-    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c.strip() for c in choices):
+    if (
+        not isinstance(choices, list)
+        or len(choices) < 2
+        or not all(isinstance(c, str) and c.strip() for c in choices)
+    ):
         raise ValueError("choices must be a list of at least two texts")
-    if len(set(choices)) != len(choices):
-        raise ValueError("choices must differ from each other")
     index = values["answer_index"]
     if type(index) is not int or not 0 <= index < len(choices):
         raise ValueError(f"answer_index {index!r} must be from 0 to {len(choices) - 1}")
@@ -142,7 +147,9 @@ def parse_record(line: str, root: Path, *, check_audio: bool = True) -> Record:
     if rate is not None and not (type(rate) in (int, float) and 0 <= rate <= 1):
         raise ValueError(f"pass_rate {rate!r} must be from 0 to 1")
     chain = values.get("chain_structured")
-    if chain is not None and not (isinstance(chain, dict) and all(isinstance(v, str) for v in chain.values())):
+    if chain is not None and not (
+        isinstance(chain, dict) and all(isinstance(v, str) for v in chain.values())
+    ):
         raise ValueError("chain_structured must map section names to texts")
     for name in ("kind", "difficulty", "chain_free"):
         if not isinstance(values.get(name), str | None):
@@ -184,7 +191,9 @@ def write_records(path: str | Path, records: Iterable[Record]) -> None:
                 file.write(json.dumps(_plain(record), ensure_ascii=False) + "\n")
         aside.replace(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); name another place") from error
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); name another place"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
@@ -192,4 +201,6 @@ def write_records(path: str | Path, records: Iterable[Record]) -> None:
 
 def _plain(record: Record) -> dict[str, Any]:
     drop = lambda values: {key: value for key, value in values.items() if value is not None}  # noqa: E731
-    return drop(dataclasses.asdict(record)) | {"audio": [drop(dataclasses.asdict(c)) for c in record.audio]}
+    return drop(dataclasses.asdict(record)) | {
+        "audio": [drop(dataclasses.asdict(c)) for c in record.audio]
+    }

@@ -29,7 +29,13 @@ def predict(
     """
     sampler = engine.sampler(1, max_tokens, temperature)
     answered = engine.answer_records(records, style, sampler, shapes, rows=rows, seed=seed)
-    bar = tqdm(zip(records, answered, strict=True), total=len(records), desc="eval", file=sys.stderr, disable=None)
+    bar = tqdm(
+        zip(records, answered, strict=True),
+        total=len(records),
+        desc="eval",
+        file=sys.stderr,
+        disable=None,
+    )
     predictions = []
     for record, result in bar:
         text = result.texts[0]

@@ -28,7 +28,13 @@ def pass_rates(
     """Each record with `pass_rate`, the fraction of its attempts whose answer is right."""
     sampler = engine.sampler(attempts, max_tokens, temperature)
     answered = engine.answer_records(records, style, sampler, shapes, rows=rows, seed=seed)
-    bar = tqdm(zip(records, answered, strict=True), total=len(records), desc="score", file=sys.stderr, disable=None)
+    bar = tqdm(
+        zip(records, answered, strict=True),
+        total=len(records),
+        desc="score",
+        file=sys.stderr,
+        disable=None,
+    )
     for record, result in bar:
         right = sum(REWARDS["accuracy"](text, record, style) for text in result.texts)
         yield dataclasses.replace(record, pass_rate=right / attempts)

@@ -33,7 +33,9 @@ def check(model_dir: Path, *, tokens: int = 16, seed: int = 0) -> Parity:
         import torch
         from transformers import Qwen2AudioForConditionalGeneration, WhisperFeatureExtractor
     except ImportError as error:
-        raise InputError("sari check compares with PyTorch: pip install 'sari_jax[bench]'") from error
+        raise InputError(
+            "sari check compares with PyTorch: pip install 'sari_jax[bench]'"
+        ) from error
 
     engine = Engine(model_dir)
     batch, examples = _inputs(engine.processor, seed)
@@ -43,14 +45,21 @@ def check(model_dir: Path, *, tokens: int = 16, seed: int = 0) -> Parity:
         )
     )
     sampler = engine.sampler(1, tokens, 0.0)
-    our_tokens = [a.token_ids[0] for a in engine.answer(examples, sampler, Shapes(), rows=len(examples))]
+    our_tokens = [
+        a.token_ids[0] for a in engine.answer(examples, sampler, Shapes(), rows=len(examples))
+    ]
 
-    theirs = Qwen2AudioForConditionalGeneration.from_pretrained(model_dir, dtype=torch.float32).eval()
+    theirs = Qwen2AudioForConditionalGeneration.from_pretrained(
+        model_dir, dtype=torch.float32
+    ).eval()
     extractor = WhisperFeatureExtractor(feature_size=engine.config.encoder.mel_bins)
     worst, kl, equal = 0.0, [], True
     for row, example in enumerate(examples):
         sound = extractor(
-            list(example.waveforms), sampling_rate=16_000, return_attention_mask=True, return_tensors="pt"
+            list(example.waveforms),
+            sampling_rate=16_000,
+            return_attention_mask=True,
+            return_tensors="pt",
         )
         inputs = dict(
             input_ids=torch.tensor(example.tokens[None].astype(np.int64)),
@@ -82,7 +91,9 @@ def _inputs(processor: Processor, seed: int) -> tuple[Batch, list]:
     examples = []
     for seconds in (1.3, 2.9):
         time = np.arange(int(seconds * 16_000)) / 16_000
-        chirp = 0.3 * np.sin(2 * np.pi * (200 + 300 * time) * time) + 0.02 * noise.standard_normal(time.size)
+        chirp = 0.3 * np.sin(2 * np.pi * (200 + 300 * time) * time) + 0.02 * noise.standard_normal(
+            time.size
+        )
         text = processor.prompt_text(QUESTION, 1)
         examples.append(processor.encode(text, [chirp.astype(np.float32)]))
     return processor.collate(examples, Shapes()), examples

@@ -43,13 +43,21 @@ class Engine:
         self.processor = Processor(model_dir)
         self.params: Params = load_params(model_dir, self.config)
 
-    def sampler(self, completions: int, max_tokens: int, temperature: float, **rest: float) -> Sampler:
+    def sampler(
+        self, completions: int, max_tokens: int, temperature: float, **rest: float
+    ) -> Sampler:
         """Sampling settings with this model's end tokens."""
         ends, pad = self.processor.end_ids, self.processor.pad_id
         return Sampler(completions, max_tokens, ends, pad, temperature, **rest)
 
     def answer(
-        self, examples: Sequence[Example], sampler: Sampler, shapes: Shapes, *, rows: int, seed: int = 0
+        self,
+        examples: Sequence[Example],
+        sampler: Sampler,
+        shapes: Shapes,
+        *,
+        rows: int,
+        seed: int = 0,
     ) -> Iterator[Answered]:
         """Completes examples `rows` at a time, in order; the last batch is padded with rows that are dropped."""
         for start in range(0, len(examples), rows):

@@ -5,6 +5,7 @@ import functools
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sari_jax.generate.sampling import Sampler, sample
@@ -24,10 +25,10 @@ class Completions:
         ended: [B, G] whether an end token came before the limit.
     """
 
-    tokens: Int[Array, "B G T"]
-    logprobs: Float[Array, "B G T"]
-    lengths: Int[Array, "B G"]
-    ended: Bool[Array, "B G"]
+    tokens: Int[Array | np.ndarray, "B G T"]
+    logprobs: Float[Array | np.ndarray, "B G T"]
+    lengths: Int[Array | np.ndarray, "B G"]
+    ended: Bool[Array | np.ndarray, "B G"]
 
     @property
     def mask(self) -> Bool[Array, "B G T"]:
@@ -82,7 +83,9 @@ def rollout(
         lengths=jnp.zeros((b, g), jnp.int32),
         ended=jnp.zeros((b, g), bool),
     )
-    advance = functools.partial(_advance, model, sampler, prompts.lengths, prefix, keys.reshape(b * g))
+    advance = functools.partial(
+        _advance, model, sampler, prompts.lengths, prefix, keys.reshape(b * g)
+    )
     running = lambda state: (state.step < t) & ~state.ended.all()  # noqa: E731
     state = jax.lax.while_loop(running, advance, state)
     return Completions(state.tokens, state.logprobs, state.lengths, state.ended)

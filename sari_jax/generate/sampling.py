@@ -58,7 +58,9 @@ def sample(
     if sampler.temperature == 0:
         tokens = jnp.argmax(scaled, axis=-1)
     else:
-        tokens = jax.vmap(jax.random.categorical)(keys, restrict(scaled, sampler.top_k, sampler.top_p))
+        tokens = jax.vmap(jax.random.categorical)(
+            keys, restrict(scaled, sampler.top_k, sampler.top_p)
+        )
     chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=-1)[:, 0]
     return tokens.astype(jnp.int32), chosen - jax.nn.logsumexp(scaled, axis=-1)
 
@@ -73,7 +75,9 @@ def restrict(logits: Float[Array, "N V"], top_k: int, top_p: float) -> Float[Arr
         logits = jnp.where(logits < border, -jnp.inf, logits)
     if top_p < 1:
         descending = jnp.sort(logits, axis=-1, descending=True)
-        before = jnp.cumsum(jax.nn.softmax(descending, axis=-1), axis=-1) - jax.nn.softmax(descending, axis=-1)
+        before = jnp.cumsum(jax.nn.softmax(descending, axis=-1), axis=-1) - jax.nn.softmax(
+            descending, axis=-1
+        )
         border = jnp.min(jnp.where(before < top_p, descending, jnp.inf), axis=-1, keepdims=True)
         logits = jnp.where(logits < border, -jnp.inf, logits)
     return logits

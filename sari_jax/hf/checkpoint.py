@@ -41,13 +41,19 @@ def weight_map(model_dir: Path) -> dict[str, str]:
         try:
             names = json.loads((model_dir / INDEX).read_text())["weight_map"]
         except (ValueError, KeyError) as error:
-            raise InputError(f"{model_dir / INDEX}: not a safetensors index; fetch it again") from error
+            raise InputError(
+                f"{model_dir / INDEX}: not a safetensors index; fetch it again"
+            ) from error
         outside = [file for file in set(names.values()) if Path(file).name != file]
         if outside:
-            raise InputError(f"{model_dir / INDEX}: shard {outside[0]!r} lies outside the directory")
+            raise InputError(
+                f"{model_dir / INDEX}: shard {outside[0]!r} lies outside the directory"
+            )
         missing = sorted(file for file in set(names.values()) if not (model_dir / file).is_file())
         if missing:
-            raise InputError(f"{model_dir}: shard {missing[0]} is missing ({len(missing)} in all); fetch it again")
+            raise InputError(
+                f"{model_dir}: shard {missing[0]} is missing ({len(missing)} in all); fetch it again"
+            )
         return names
     if (model_dir / SINGLE).is_file():
         with _open(model_dir / SINGLE) as shard:
@@ -67,7 +73,9 @@ def _open(path: Path) -> Iterator[Any]:
         with safe_open(path, "np") as shard:
             yield shard
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: truncated or not safetensors ({error}); fetch it again") from error
+        raise InputError(
+            f"{path}: truncated or not safetensors ({error}); fetch it again"
+        ) from error
 
 
 def load_params(model_dir: Path, config: AudioLMConfig, *, dtype: str | None = None) -> Params:
@@ -84,7 +92,8 @@ def load_params(model_dir: Path, config: AudioLMConfig, *, dtype: str | None = N
     params = {}
     with ExitStack() as stack:
         shards = {
-            file: stack.enter_context(_open(Path(model_dir) / file)) for file in sorted(set(files.values()))
+            file: stack.enter_context(_open(Path(model_dir) / file))
+            for file in sorted(set(files.values()))
         }
         for rule in rules:
             tensors = [rule.to_ours(_read(shards, files, name, model_dir)) for name in rule.names]
@@ -149,7 +158,8 @@ def export(params: Params, config: AudioLMConfig, source: Path, out: Path) -> No
         for file in sorted(set(files.values())):
             with _open(source / file) as shard:
                 tensors = {
-                    name: _trained(where.get(name), flat, shard.get_tensor(name)) for name in shard.keys()
+                    name: _trained(where.get(name), flat, shard.get_tensor(name))
+                    for name in shard.keys()
                 }
                 save_file(tensors, aside / file, metadata=shard.metadata() or {"format": "pt"})
 
@@ -180,7 +190,9 @@ def new_directory(out: Path) -> Iterator[Path]:
     try:
         aside.mkdir(parents=True)
     except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); name another --out") from error
+        raise InputError(
+            f"{out}: cannot be written ({error.strerror}); name another --out"
+        ) from error
     try:
         yield aside
         if out.exists():

@@ -20,14 +20,18 @@ def read_config(model_dir: Path, *, dtype: str = "float32", remat: bool = False)
     """
     path = Path(model_dir) / "config.json"
     if not path.is_file():
-        raise InputError(f"{model_dir}: no config.json; --model names a Hugging Face model directory")
+        raise InputError(
+            f"{model_dir}: no config.json; --model names a Hugging Face model directory"
+        )
     try:
         raw = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); fetch the file again") from error
     family = raw.get("model_type")
     if family not in FAMILIES:
-        raise InputError(f"{path}: model_type {family!r} is not supported; known: {', '.join(FAMILIES)}")
+        raise InputError(
+            f"{path}: model_type {family!r} is not supported; known: {', '.join(FAMILIES)}"
+        )
     return FAMILIES[family](raw, path, dtype, remat)
 
 
@@ -64,4 +68,6 @@ def _qwen2_audio(raw: dict, path: Path, dtype: str, remat: bool) -> AudioLMConfi
     return AudioLMConfig(encoder, decoder, full.audio_token_index, dtype, remat)
 
 
-FAMILIES: dict[str, Callable[[dict, Path, str, bool], AudioLMConfig]] = {"qwen2_audio": _qwen2_audio}
+FAMILIES: dict[str, Callable[[dict, Path, str, bool], AudioLMConfig]] = {
+    "qwen2_audio": _qwen2_audio
+}

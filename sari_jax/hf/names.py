@@ -71,7 +71,9 @@ def qwen2_audio_rules(config: AudioLMConfig) -> list[Rule]:
 
     for conv in ("conv1", "conv2"):
         add(("tower", conv), f"audio_tower.{conv}", True, axes=CONVOLUTION)
-    rules.append(Rule(("tower", "positions", "embedding"), "audio_tower.embed_positions.weight", PLAIN))
+    rules.append(
+        Rule(("tower", "positions", "embedding"), "audio_tower.embed_positions.weight", PLAIN)
+    )
     for theirs, ours in _TOWER_LAYER.items():
         name = f"audio_tower.layers.{{}}.{theirs}"
         add(("tower", "layers", ours), name, ours != "k_proj", config.encoder.layers)
@@ -82,7 +84,12 @@ def qwen2_audio_rules(config: AudioLMConfig) -> list[Rule]:
     rules.append(Rule(("decoder", "embed", "embedding"), embed, PLAIN))
     for theirs, ours in _DECODER_LAYER.items():
         name = f"language_model.model.layers.{{}}.{theirs}"
-        add(("decoder", "layers", ours), name, ours in ("q_proj", "k_proj", "v_proj"), config.decoder.layers)
+        add(
+            ("decoder", "layers", ours),
+            name,
+            ours in ("q_proj", "k_proj", "v_proj"),
+            config.decoder.layers,
+        )
     add(("decoder", "norm"), "language_model.model.norm", False)
     if not config.decoder.tied:
         head = "language_model.lm_head.weight"

@@ -47,12 +47,18 @@ def attend(
     b, g, t, h, d = queries.shape
     kv_heads = contexts[0].keys.shape[-2]
     q = (queries * d**-0.5).reshape(b, g, t, kv_heads, h // kv_heads, d)
-    parts = [_shared(q, *context) if context.keys.ndim == 4 else _own(q, *context) for context in contexts]
+    parts = [
+        _shared(q, *context) if context.keys.ndim == 4 else _own(q, *context)
+        for context in contexts
+    ]
 
     top = functools.reduce(jnp.maximum, [highest for _, _, highest in parts])
     scales = [jnp.exp(highest - top) for _, _, highest in parts]
     total = sum(mass * scale for (_, mass, _), scale in zip(parts, scales, strict=True))
-    out = sum(value * (scale / total)[..., None] for (value, _, _), scale in zip(parts, scales, strict=True))
+    out = sum(
+        value * (scale / total)[..., None]
+        for (value, _, _), scale in zip(parts, scales, strict=True)
+    )
     return out.reshape(b, g, t, h * d).astype(queries.dtype)
 
 
@@ -66,7 +72,9 @@ def _shared(q: Float[Array, "B G T K R D"], keys: Array, values: Array, mask: Ar
     scores = jnp.matmul(rows, keys.transpose(0, 2, 3, 1), preferred_element_type=jnp.float32)
     scores = scores.reshape(b, kv, r, g, t, -1)
     weights, mass, highest = _exponentials(jnp.where(mask[:, None, None], scores, MASKED))
-    out = jnp.matmul(weights.reshape(b, kv, r * g * t, -1).astype(q.dtype), values.transpose(0, 2, 1, 3))
+    out = jnp.matmul(
+        weights.reshape(b, kv, r * g * t, -1).astype(q.dtype), values.transpose(0, 2, 1, 3)
+    )
     back = lambda x: x.transpose(0, 3, 4, 1, 2, *range(5, x.ndim))  # noqa: E731
     return back(out.reshape(b, kv, r, g, t, d)), back(mass), back(highest)
 
@@ -78,7 +86,9 @@ def _own(q: Float[Array, "B G T K R D"], keys: Array, values: Array, mask: Array
     scores = jnp.matmul(rows, keys.transpose(0, 1, 3, 4, 2), preferred_element_type=jnp.float32)
     scores = scores.reshape(b, g, kv, r, t, -1)
     weights, mass, highest = _exponentials(jnp.where(mask[:, :, None, None], scores, MASKED))
-    out = jnp.matmul(weights.reshape(b, g, kv, r * t, -1).astype(q.dtype), values.transpose(0, 1, 3, 2, 4))
+    out = jnp.matmul(
+        weights.reshape(b, g, kv, r * t, -1).astype(q.dtype), values.transpose(0, 1, 3, 2, 4)
+    )
     back = lambda x: x.transpose(0, 1, 4, 2, 3, *range(5, x.ndim))  # noqa: E731
     return back(out.reshape(b, g, kv, r, t, d)), back(mass), back(highest)
 

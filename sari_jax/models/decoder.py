@@ -27,7 +27,11 @@ class DecoderLayer(nnx.Module):
 
     def __init__(self, config: DecoderConfig, dtype: str, rngs: nnx.Rngs):
         self.config = config
-        width, query, kv = config.width, config.heads * config.head_dim, config.kv_heads * config.head_dim
+        width, query, kv = (
+            config.width,
+            config.heads * config.head_dim,
+            config.kv_heads * config.head_dim,
+        )
         self.attention_norm = nn.rms_norm(width, config.norm_eps, dtype=dtype, rngs=rngs)
         self.q_proj = nn.linear(width, query, bias=True, dtype=dtype, rngs=rngs)
         self.k_proj = nn.linear(width, kv, bias=True, dtype=dtype, rngs=rngs)
@@ -86,9 +90,7 @@ class Decoder(nnx.Module):
     def _rope(self, positions: Int[Array, "B G T"]) -> tuple[Array, Array]:
         return rotary(positions, self.config.head_dim, self.config.rope_theta)
 
-    def prefill(
-        self, x: Float[Array, "B P E"]
-    ) -> tuple[Float[Array, "B P E"], KeyValues]:
+    def prefill(self, x: Float[Array, "B P E"]) -> tuple[Float[Array, "B P E"], KeyValues]:
         """Embedded prefixes, padded on the right -> final hidden states and every layer's keys and values.
 
         Padding needs no mask: it comes after everything a real position may look at.
@@ -151,7 +153,9 @@ class Decoder(nnx.Module):
         so_far = (jnp.arange(t) <= step)[None, None, None]
 
         def write(buffer: Array, new: Array, index: Array) -> Array:
-            return jax.lax.dynamic_update_slice(buffer, new[None].astype(buffer.dtype), (index, 0, 0, step, 0, 0))
+            return jax.lax.dynamic_update_slice(
+                buffer, new[None].astype(buffer.dtype), (index, 0, 0, step, 0, 0)
+            )
 
         def body(layer: DecoderLayer, carry: tuple, inputs: tuple) -> tuple:
             (y, own), (index, prefix) = carry, inputs

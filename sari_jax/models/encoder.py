@@ -18,7 +18,6 @@ from sari_jax.models.config import EncoderConfig
 # A frame looks at most this far past its clip's end: 200 samples of STFT window, 3 mel frames of the stem.
 LOOKAHEAD = 4 * HOP
 
-
 Counts = Int[Array | np.ndarray, "..."] | int
 
 

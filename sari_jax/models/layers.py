@@ -30,11 +30,15 @@ def _flat_dot(x: Array, kernel: Array, dimension_numbers: Any, **settings: Any) 
 
 def layer_norm(width: int, *, dtype: str, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """Two-pass variance: the one-pass form loses digits where mean^2 is far above the variance."""
-    return nnx.LayerNorm(width, epsilon=1e-5, dtype=jnp.dtype(dtype), use_fast_variance=False, rngs=rngs)
+    return nnx.LayerNorm(
+        width, epsilon=1e-5, dtype=jnp.dtype(dtype), use_fast_variance=False, rngs=rngs
+    )
 
 
 def rms_norm(width: int, eps: float, *, dtype: str, rngs: nnx.Rngs) -> nnx.RMSNorm:
-    return nnx.RMSNorm(width, epsilon=eps, dtype=jnp.dtype(dtype), use_fast_variance=False, rngs=rngs)
+    return nnx.RMSNorm(
+        width, epsilon=eps, dtype=jnp.dtype(dtype), use_fast_variance=False, rngs=rngs
+    )
 
 
 def stack(layer: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) -> nnx.Module:

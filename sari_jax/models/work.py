@@ -25,7 +25,9 @@ def decoder_flops(config: AudioLMConfig, tokens: int, attended: int, predicted: 
     query, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
     layer = 2 * c.width * (2 * query + 2 * kv) + 6 * c.width * c.ffn
     return float(
-        tokens * c.layers * layer + 4 * attended * c.layers * query + 2 * predicted * c.width * c.vocabulary
+        tokens * c.layers * layer
+        + 4 * attended * c.layers * query
+        + 2 * predicted * c.width * c.vocabulary
     )
 
 

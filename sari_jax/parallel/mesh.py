@@ -48,15 +48,21 @@ def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1) -> Mesh:
         sizes[sizes.index(-1)] = devices // known
         known = devices
     if known != devices or min(sizes) < 1:
-        told = ", ".join(f"{name}={size}" for name, size in zip(AXES, (data, fsdp, tensor), strict=True))
-        raise InputError(f"config: mesh {told} does not cover {devices} devices; their product must be {devices}")
+        told = ", ".join(
+            f"{name}={size}" for name, size in zip(AXES, (data, fsdp, tensor), strict=True)
+        )
+        raise InputError(
+            f"config: mesh {told} does not cover {devices} devices; their product must be {devices}"
+        )
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def spec(*logical: str | None) -> P:
     """Logical axes -> a partition spec; two of them on one mesh axis is refused."""
     axes = [TABLE[name] if name else None for name in logical]
-    used = [part for axis in axes if axis for part in (axis if isinstance(axis, tuple) else (axis,))]
+    used = [
+        part for axis in axes if axis for part in (axis if isinstance(axis, tuple) else (axis,))
+    ]
     if len(used) != len(set(used)):
         raise ValueError(f"logical axes {logical} land twice on one mesh axis: {used}")
     return P(*axes)
@@ -100,7 +106,9 @@ def shard_batch(mesh: Mesh, arrays: Any) -> Any:
     def place(array: Any) -> jax.Array:
         rows = array.shape[0] * jax.process_count()
         if rows % ways:
-            raise InputError(f"config: batch_size {rows} does not divide by mesh data x fsdp = {ways}")
+            raise InputError(
+                f"config: batch_size {rows} does not divide by mesh data x fsdp = {ways}"
+            )
         return jax.make_array_from_process_local_data(sharding, array)
 
     return jax.tree.map(place, arrays)

@@ -24,13 +24,17 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, keep: int):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager((Path(workdir) / "checkpoints").absolute(), options=options)
+        self._manager = ocp.CheckpointManager(
+            (Path(workdir) / "checkpoints").absolute(), options=options
+        )
 
     @property
     def steps(self) -> list[int]:
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState, data: grain.DatasetIterator, counters: dict[str, Any]) -> None:
+    def save(
+        self, state: TrainState, data: grain.DatasetIterator, counters: dict[str, Any]
+    ) -> None:
         """Saves at the state's step; the write goes on in the background."""
         self._manager.save(
             int(state.step),
@@ -41,7 +45,9 @@ class Checkpoints:
             ),
         )
 
-    def restore(self, state: TrainState, data: grain.DatasetIterator) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore(
+        self, state: TrainState, data: grain.DatasetIterator
+    ) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest complete step, into the shapes and shardings of `state`; `data` is moved in place."""
         step = self._manager.latest_step()
         if step is None:
@@ -66,7 +72,9 @@ class Checkpoints:
         step = self._manager.latest_step() if step is None else step
         if step not in self.steps:
             raise InputError(f"no checkpoint of step {step}; there are: {self.steps or 'none'}")
-        args = ocp.args.Composite(state=ocp.args.PyTreeRestore({"params": abstract}, partial_restore=True))
+        args = ocp.args.Composite(
+            state=ocp.args.PyTreeRestore({"params": abstract}, partial_restore=True)
+        )
         return self._manager.restore(step, args=args)["state"]["params"]
 
     def wait(self) -> None:
@@ -110,7 +118,9 @@ def claim(workdir: Path, config: dict[str, Any]) -> None:
         aside.write_text(text)
         aside.replace(path)
     except OSError as error:
-        raise InputError(f"{workdir}: cannot be written ({error.strerror}); name another --workdir") from error
+        raise InputError(
+            f"{workdir}: cannot be written ({error.strerror}); name another --workdir"
+        ) from error
 
 
 def read_run(workdir: Path) -> Run:

@@ -23,7 +23,10 @@ class Model:
     dtype: str = "float32"  # of activations
     param_dtype: str = "float32"  # of parameters and optimizer state
     remat: bool = False
-    trainable: tuple[str, ...] = ("projector/*", "decoder/*")  # path patterns; "*" trains the tower too
+    trainable: tuple[str, ...] = (
+        "projector/*",
+        "decoder/*",
+    )  # path patterns; "*" trains the tower too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Data:
     drop_hopeless: bool = True  # GRPO: leave out pass_rate 0 where it is known
     drop_solved: bool = False  # GRPO: leave out pass_rate 1
     max_bad_fraction: float = 0.0  # of unreadable lines before the run stops
+    keep_features_gb: float = 0.0  # host memory for the frozen tower's output between epochs
     shapes: Shapes = Shapes()
 
 
@@ -98,11 +102,17 @@ class Run:
         one_of("optimizer.schedule", self.optimizer.schedule, ("constant", "cosine"))
         for dtype in ("dtype", "param_dtype"):
             one_of(f"model.{dtype}", getattr(self.model, dtype), ("float32", "bfloat16"))
-        for key, value in (("steps", self.steps), ("batch_size", self.batch_size), ("checkpoint.every", self.checkpoint.every)):
+        for key, value in (
+            ("steps", self.steps),
+            ("batch_size", self.batch_size),
+            ("checkpoint.every", self.checkpoint.every),
+        ):
             if value < 1:
                 raise InputError(f"config: {key} = {value} must be at least 1")
         if self.stage == "grpo" and self.grpo.completions < 2:
-            raise InputError(f"config: grpo.completions = {self.grpo.completions}: a group needs at least 2")
+            raise InputError(
+                f"config: grpo.completions = {self.grpo.completions}: a group needs at least 2"
+            )
 
     @property
     def reward_weights(self) -> dict[str, float]:
@@ -136,7 +146,9 @@ def one_of(key: str, value: str, known: typing.Iterable[str]) -> None:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
     return value
 
 

@@ -40,7 +40,9 @@ def train(run: Run, workdir: Path) -> dict[str, float]:
     processor = Processor(run.model.path)
     records, counts = _records(run)
     mesh = make_mesh(**dataclasses.asdict(run.mesh))
-    flat = traverse_util.flatten_dict(load_params(run.model.path, config, dtype=run.model.param_dtype), sep="/")
+    flat = traverse_util.flatten_dict(
+        load_params(run.model.path, config, dtype=run.model.param_dtype), sep="/"
+    )
     flat = shard_parameters(mesh, flat)
     trainable, frozen = partition(traverse_util.unflatten_dict(flat, sep="/"), run.model.trainable)
     claim(workdir, {**dataclasses.asdict(run), "model_fingerprint": fingerprint(run.model.path)})
@@ -68,7 +70,11 @@ def train(run: Run, workdir: Path) -> dict[str, float]:
     start = int(state.step)
     _announce(run, records, counts, trainable, frozen, start)
 
-    metrics, schedule, row = Metrics(workdir, start + 1), make_schedule(run.optimizer, run.steps), {}
+    metrics, schedule, row = (
+        Metrics(workdir, start + 1),
+        make_schedule(run.optimizer, run.steps),
+        {},
+    )
     bar = tqdm(total=run.steps, initial=start, desc=run.stage, file=sys.stderr, disable=None)
     for step in range(start + 1, run.steps + 1):
         begun = time.perf_counter()
@@ -91,7 +97,9 @@ def train(run: Run, workdir: Path) -> dict[str, float]:
         metrics.write(step, row)
         if samples and (step % run.samples_every == 0 or step == 1):
             metrics.sample(step, samples)
-        shown = {name: row[name] for name in ("loss", "reward", "accuracy", "format") if name in row}
+        shown = {
+            name: row[name] for name in ("loss", "reward", "accuracy", "format") if name in row
+        }
         bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()}, refresh=False)
         bar.update()
         if step % run.checkpoint.every == 0 or step == run.steps:
@@ -109,7 +117,9 @@ def trained_params(run: Run, workdir: Path, step: int | None = None) -> tuple[An
     params = load_params(run.model.path, config, dtype=run.model.param_dtype)
     trainable, frozen = partition(params, run.model.trainable)
     checkpoints = Checkpoints(workdir, keep=run.checkpoint.keep)
-    trained = checkpoints.params(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), trainable), step)
+    trained = checkpoints.params(
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), trainable), step
+    )
     checkpoints.close()
     return config, merge(trained, frozen)
 
@@ -121,7 +131,11 @@ def _records(run: Run) -> tuple[list[Record], dict[str, int]]:
     if run.data.limit:
         records = records[: run.data.limit]
     counts: dict[str, int] = {}
-    if run.stage == "grpo" and run.data.drop_hopeless and any(r.pass_rate is not None for r in records):
+    if (
+        run.stage == "grpo"
+        and run.data.drop_hopeless
+        and any(r.pass_rate is not None for r in records)
+    ):
         records, counts = drop_hopeless(records, drop_solved=run.data.drop_solved)
     if len(records) < run.batch_size:
         raise InputError(
@@ -130,7 +144,9 @@ def _records(run: Run) -> tuple[list[Record], dict[str, int]]:
     return records, counts
 
 
-def _announce(run: Run, records: list[Record], counts: dict, trainable: dict, frozen: dict, start: int) -> None:
+def _announce(
+    run: Run, records: list[Record], counts: dict, trainable: dict, frozen: dict, start: int
+) -> None:
     million = lambda flat: sum(array.size for array in flat.values()) / 1e6  # noqa: E731
     print(
         f"{run.stage}: {len(records)} records {counts or ''} in {run.data.order} order, "

@@ -38,10 +38,6 @@ def merge(trainable: Flat, frozen: Flat) -> Params:
     return traverse_util.unflatten_dict({**frozen, **trainable}, sep="/")
 
 
-def tower_is_frozen(trainable: Flat) -> bool:
-    return not any(path.startswith("tower/") for path in trainable)
-
-
 def make_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
     """Linear warm-up, then constant or a cosine down to a tenth."""
     peak, warmup = settings.learning_rate, settings.warmup_steps

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from sari_jax.data.processor import Batch, Processor
 from sari_jax.data.styles import style
-from sari_jax.generate.rollout import encode, rollout
+from sari_jax.generate.rollout import rollout
 from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
@@ -20,7 +20,8 @@ from sari_jax.rl.advantages import group_advantages, zero_spread
 from sari_jax.rl.policy import reference_logprobs
 from sari_jax.rl.rewards import score
 from sari_jax.train.config import Run
-from sari_jax.train.optimizer import Flat, merge, tower_is_frozen
+from sari_jax.train.features import TowerFeatures
+from sari_jax.train.optimizer import Flat, merge
 from sari_jax.train.state import TrainState
 from sari_jax.train.steps import make_grpo_step, make_sft_step
 
@@ -54,20 +55,30 @@ def make_stage(
     return make(run, config, processor, mesh, optimizer, frozen, reference)
 
 
-def _features(config: AudioLMConfig, state: TrainState, frozen: Flat, prompts: Prompts) -> jax.Array | None:
-    """The tower's output, once per step, if the tower does not learn; else each pass computes its own."""
-    if not tower_is_frozen(state.params):
-        return None
-    return encode(config, merge(state.params, frozen), prompts)
+def _features(
+    run: Run, config: AudioLMConfig, mesh: Mesh, frozen: Flat
+) -> Callable[..., jax.Array | None]:
+    """(state, batch, prompts) -> the tower's output, if the tower does not learn; else each pass computes its own."""
+    tower = TowerFeatures(config, mesh, run.data.keep_features_gb)
+
+    def features(state: TrainState, batch: Batch, prompts: Prompts) -> jax.Array | None:
+        if any(path.startswith("tower/") for path in state.params):
+            return None
+        return tower(merge(state.params, frozen), batch, prompts)
+
+    return features
 
 
 def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
     step = make_sft_step(config, optimizer)
+    features_of = _features(run, config, mesh, frozen)
 
     def sft(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, float], Samples]:
         watch = Stopwatch()
-        prompts, answers, mask = shard_batch(mesh, (batch.prompts, batch.answers, batch.answer_mask))
-        features = _features(config, state, frozen, prompts)
+        prompts, answers, mask = shard_batch(
+            mesh, (batch.prompts, batch.answers, batch.answer_mask)
+        )
+        features = features_of(state, batch, prompts)
         state, metrics = step(state, frozen, prompts, answers, mask, features)
         watch.lap("update", metrics)
         return state, {**_host(metrics), **watch.seconds}, []
@@ -78,6 +89,7 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
 def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
     settings = run.grpo
     step = make_grpo_step(config, settings, optimizer)
+    features_of = _features(run, config, mesh, frozen)
     answer_style = style(run.data.style)
     sampler = Sampler(
         completions=settings.completions,
@@ -93,7 +105,7 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
     def grpo(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, float], Samples]:
         watch = Stopwatch()
         prompts, seeds = shard_batch(mesh, (batch.prompts, batch.seeds))
-        features = _features(config, state, frozen, prompts)
+        features = features_of(state, batch, prompts)
         key = jax.random.fold_in(root, state.step)
         policy = merge(state.params, frozen)
         completions = rollout(config, sampler, policy, prompts, seeds, key, features)
@@ -104,7 +116,9 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         reference_scores = reference_logprobs(
             config, kept, prompts, completions.tokens, features, temperature=settings.temperature
         )
-        tokens, lengths, ended = jax.device_get((completions.tokens, completions.lengths, completions.ended))
+        tokens, lengths, ended = jax.device_get(
+            (completions.tokens, completions.lengths, completions.ended)
+        )
         texts = processor.texts(tokens.reshape(-1, tokens.shape[-1]), lengths.reshape(-1))
         records = [record for record in batch.records for _ in range(settings.completions)]
         scores = [
@@ -118,9 +132,15 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         watch.lap("reference")
 
         advantages = group_advantages(rewards)
-        state, metrics = step(state, frozen, prompts, completions, reference_scores, advantages, features)
+        state, metrics = step(
+            state, frozen, prompts, completions, reference_scores, advantages, features
+        )
         watch.lap("update", metrics)
-        means = {name: float(np.mean([row[name] for row in scores])) for name in scores[0] if name != "total"}
+        means = {
+            name: float(np.mean([row[name] for row in scores]))
+            for name in scores[0]
+            if name != "total"
+        }
         return (
             state,
             {
@@ -133,8 +153,16 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
                 **watch.seconds,
             },
             [
-                {"id": r.id, "question": r.question, "answer": r.choices[r.answer_index], "completion": text, **row}
-                for r, text, row in list(zip(records, texts, scores, strict=True))[: settings.completions]
+                {
+                    "id": r.id,
+                    "question": r.question,
+                    "answer": r.choices[r.answer_index],
+                    "completion": text,
+                    **row,
+                }
+                for r, text, row in list(zip(records, texts, scores, strict=True))[
+                    : settings.completions
+                ]
             ],
         )
 

@@ -42,7 +42,9 @@ def make_sft_step(config: AudioLMConfig, optimizer: optax.GradientTransformation
     return sft_step
 
 
-def make_grpo_step(config: AudioLMConfig, settings: Grpo, optimizer: optax.GradientTransformation) -> Step:
+def make_grpo_step(
+    config: AudioLMConfig, settings: Grpo, optimizer: optax.GradientTransformation
+) -> Step:
     """(state, frozen, prompts, completions, reference, advantages, features) -> (state, metrics).
 
     One update per rollout: the sampling policy is the policy of this step, so the old log-probabilities are the

@@ -23,10 +23,8 @@ EMBEDDING, HEAD = "language_model.model.embed_tokens.weight", "language_model.lm
 
 
 @pytest.fixture(scope="module")
-def nano(tmp_path_factory):
-    path = tmp_path_factory.mktemp("assemble") / "nano"
-    assemble("nano", path)
-    return path
+def nano(nano_dir):
+    return nano_dir
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +97,10 @@ def test_we_load_it(nano):
     config = read_config(nano)
     assert config.decoder.tied and config.decoder.vocabulary % ROWS == 0
     params = load_params(nano, config)
-    assert params["decoder"]["embed"]["embedding"].shape == (config.decoder.vocabulary, NanoSize().width)
+    assert params["decoder"]["embed"]["embedding"].shape == (
+        config.decoder.vocabulary,
+        NanoSize().width,
+    )
 
 
 def test_every_word_of_the_corpus_is_one_token(nano):
@@ -115,6 +116,19 @@ def test_every_tag_is_one_token(nano, make_record, style):
     tags = re.findall("</?[a-z]+>", rendered)
     tokens = Processor(nano).tokenizer.convert_ids_to_tokens(Processor(nano).tokens(rendered))
     assert [token for token in tokens if re.fullmatch("</?[a-z]+>", token)] == tags
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_tags_are_one_token_each_and_come_back(nano, make_record, name):
+    tokenizer, text = (
+        AutoProcessor.from_pretrained(nano).tokenizer,
+        STYLES[name].render(make_record()),
+    )
+    tags = re.findall(r"</?\w+>", text)
+    ids = tokenizer(text)["input_ids"]
+    assert len(tags) == {"direct": 2, "free": 4, "structured": 12}[name]
+    assert [tokenizer.decode([i]) for i in ids if tokenizer.decode([i]) in tags] == tags
+    assert tokenizer.decode(ids) == tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
 def test_embedding_and_head_are_stored_and_equal(small):
@@ -133,7 +147,9 @@ def test_shards_hold_the_same(small, tmp_path):
         assert (tmp_path / "many" / file).stat().st_size < 8_100_000
         for name, array in load_file(tmp_path / "many" / file).items():
             np.testing.assert_array_equal(array, whole[name])
-    _, info = Qwen2AudioForConditionalGeneration.from_pretrained(tmp_path / "many", output_loading_info=True)
+    _, info = Qwen2AudioForConditionalGeneration.from_pretrained(
+        tmp_path / "many", output_loading_info=True
+    )
     assert not any(info.values())
 
 
@@ -144,7 +160,11 @@ def test_seed_decides_what_is_new(small, tmp_path):
     assemble("nano", tmp_path / "other", size=SMALL, seed=1)
     first, other = (load_file(path / "model.safetensors") for path in (small, tmp_path / "other"))
     same = {name for name in first if np.array_equal(first[name], other[name])}
-    random = {name for name, array in first.items() if array.ndim == 2 and not name.startswith("audio_tower")}
+    random = {
+        name
+        for name, array in first.items()
+        if array.ndim == 2 and not name.startswith("audio_tower")
+    }
     assert same == set(first) - random
 
 

@@ -24,8 +24,12 @@ def test_fits_transformers_qwen2():
 @pytest.mark.parametrize("size", [SMALL, NanoSize()])
 def test_starts_unsure(size):
     """Every token about equally likely: the loss begins near log(vocabulary)."""
-    model = Qwen2ForCausalLM(Qwen2Config(**text_config(size), vocab_size=96, tie_word_embeddings=True)).eval()
-    state = {name.removeprefix("language_model."): torch.tensor(a) for name, a in drawn(0, size).items()}
+    model = Qwen2ForCausalLM(
+        Qwen2Config(**text_config(size), vocab_size=96, tie_word_embeddings=True)
+    ).eval()
+    state = {
+        name.removeprefix("language_model."): torch.tensor(a) for name, a in drawn(0, size).items()
+    }
     model.load_state_dict(state | {"lm_head.weight": state["model.embed_tokens.weight"]})
     tokens = torch.arange(96)[None]
     with torch.no_grad():

@@ -16,7 +16,9 @@ TOKENS = ["<|im_end|>", "a", "b", "ab"]
 def permute(weight: np.ndarray, heads: int) -> np.ndarray:
     """What llama.cpp does to query and key maps when it makes a GGUF file."""
     rows, columns = weight.shape
-    return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    return (
+        weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    )
 
 
 def write_gguf(path, model: LlamaForCausalLM) -> None:
@@ -67,8 +69,12 @@ def test_llama_becomes_qwen2_without_loss(llama):
     config = Qwen2Config(**read.text_config, vocab_size=4, tie_word_embeddings=True)
     assert config.rope_parameters["rope_theta"] == 777.0
     qwen2 = Qwen2ForCausalLM(config).eval()
-    state = {name.removeprefix("language_model."): torch.tensor(a) for name, a in read.tensors.items()}
-    qwen2.load_state_dict(state | {"lm_head.weight": state["model.embed_tokens.weight"]}, strict=True)
+    state = {
+        name.removeprefix("language_model."): torch.tensor(a) for name, a in read.tensors.items()
+    }
+    qwen2.load_state_dict(
+        state | {"lm_head.weight": state["model.embed_tokens.weight"]}, strict=True
+    )
     tokens = torch.tensor([[0, 1, 2, 3, 3, 1, 2, 0]])
     with torch.no_grad():
         torch.testing.assert_close(qwen2(tokens).logits, model(tokens).logits, atol=1e-6, rtol=1e-6)
@@ -98,13 +104,19 @@ def test_speaks_english_through_qwen2_audio(tmp_path):
     from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
     from sari_jax.assemble import assemble
+    from sari_jax.data.processor import Shapes
+    from sari_jax.generate.engine import Engine
 
     asset = assets.ASSETS["smollm2-135m"]
     cached = (assets.cache() / f"smollm2-135m-{asset.sha256[:12]}").is_dir()
     if not cached and os.environ.get("SARI_TEST_SMOL") != "1":
-        pytest.skip("smollm2-135m is not cached: python -m sari_jax.assets smollm2-135m, or SARI_TEST_SMOL=1")
+        pytest.skip(
+            "smollm2-135m is not cached: python -m sari_jax.assets smollm2-135m, or SARI_TEST_SMOL=1"
+        )
     assemble("smol", tmp_path / "smol")
-    model, info = Qwen2AudioForConditionalGeneration.from_pretrained(tmp_path / "smol", output_loading_info=True)
+    model, info = Qwen2AudioForConditionalGeneration.from_pretrained(
+        tmp_path / "smol", output_loading_info=True
+    )
     assert not any(info.values())
     processor = AutoProcessor.from_pretrained(tmp_path / "smol")
     prompt = processor.apply_chat_template(
@@ -112,8 +124,19 @@ def test_speaks_english_through_qwen2_audio(tmp_path):
         add_generation_prompt=True,
         tokenize=False,
     )
-    assert prompt.startswith("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nWhat")
+    assert prompt.startswith(
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nWhat"
+    )
     tokens = processor.tokenizer(prompt, return_tensors="pt")
     made = model.generate(**tokens, max_new_tokens=16, do_sample=False)
     said = processor.tokenizer.decode(made[0, tokens["input_ids"].shape[1] :])
     assert "Paris" in said and said.endswith("<|im_end|>")
+
+    engine = Engine(tmp_path / "smol")
+    text = engine.processor.prompt_text("What is the capital of France?", 0)
+    assert text == prompt
+    shapes = Shapes(prompt_tokens=(48,), audio_seconds=(1.0,))
+    (ours,) = engine.answer(
+        [engine.processor.encode(text, [])], engine.sampler(1, 16, 0.0), shapes, rows=1
+    )
+    assert ours.texts[0] + "<|im_end|>" == said and ours.ended == [True]

@@ -1,10 +1,15 @@
+import re
 import struct
 
 import numpy as np
 import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from sari_jax import assets
 from sari_jax.assemble.whisper import DTYPES, encoder_tensors, read_ctranslate2
+from sari_jax.data.sources.starter.speech import Speaker
 from sari_jax.errors import InputError
 
 
@@ -77,7 +82,8 @@ def test_query_key_and_value_come_apart(tmp_path, variables):
 
 
 @pytest.mark.parametrize(
-    ("version", "kept", "reason"), [(5, None, "format 5"), (6, 300, "truncated"), (6, 2, "truncated")]
+    ("version", "kept", "reason"),
+    [(5, None, "format 5"), (6, 300, "truncated"), (6, 2, "truncated")],
 )
 def test_refuses_other_versions_and_cut_files(tmp_path, variables, version, kept, reason):
     path = tmp_path / "model.bin"
@@ -101,3 +107,81 @@ def test_whisper_tiny():
     for layer in range(4):
         bias = read_ctranslate2(path)[f"encoder/layer_{layer}/self_attention/linear_0/bias"]
         assert not bias[384:768].any()
+
+
+def whisper_state(
+    encoder: dict[str, np.ndarray], source: dict[str, np.ndarray]
+) -> dict[str, torch.Tensor]:
+    """Our encoder tensors and the file's decoder, as transformers' Whisper names them."""
+    state = {name.replace("audio_tower", "model.encoder"): array for name, array in encoder.items()}
+
+    def pair(ours: str, weight: np.ndarray, bias: np.ndarray) -> None:
+        state[f"model.decoder.{ours}.weight"], state[f"model.decoder.{ours}.bias"] = weight, bias
+
+    def norm(ours: str, theirs: str) -> None:
+        pair(ours, source[f"decoder/{theirs}/gamma"], source[f"decoder/{theirs}/beta"])
+
+    def linear(names: list[str], theirs: str) -> None:
+        parts = (
+            np.split(source[f"decoder/{theirs}/{kind}"], len(names)) for kind in ("weight", "bias")
+        )
+        for ours, weight, bias in zip(names, *parts, strict=True):
+            pair(ours, weight, bias)
+
+    state["model.decoder.embed_tokens.weight"] = state["proj_out.weight"] = source[
+        "decoder/embeddings/weight"
+    ]
+    state["model.decoder.embed_positions.weight"] = source["decoder/position_encodings/encodings"]
+    norm("layer_norm", "layer_norm")
+    for i in range(4):
+        to, of = f"layers.{i}", f"layer_{i}"
+        norm(f"{to}.self_attn_layer_norm", f"{of}/self_attention/layer_norm")
+        norm(f"{to}.encoder_attn_layer_norm", f"{of}/attention/layer_norm")
+        norm(f"{to}.final_layer_norm", f"{of}/ffn/layer_norm")
+        linear([f"{to}.self_attn.{part}_proj" for part in "qkv"], f"{of}/self_attention/linear_0")
+        linear([f"{to}.self_attn.out_proj"], f"{of}/self_attention/linear_1")
+        linear([f"{to}.encoder_attn.q_proj"], f"{of}/attention/linear_0")
+        linear([f"{to}.encoder_attn.{part}_proj" for part in "kv"], f"{of}/attention/linear_1")
+        linear([f"{to}.encoder_attn.out_proj"], f"{of}/attention/linear_2")
+        linear([f"{to}.fc1"], f"{of}/ffn/linear_0")
+        linear([f"{to}.fc2"], f"{of}/ffn/linear_1")
+    unused = [name for name in state if name.endswith("k_proj.bias")]
+    return {
+        name: torch.tensor(np.float32(array)) for name, array in state.items() if name not in unused
+    }
+
+
+@pytest.fixture(scope="module")
+def whisper():
+    path = assets.fetch("whisper-tiny.en") / "model.bin"
+    config = WhisperConfig(
+        vocab_size=51_864, d_model=384, encoder_layers=4, encoder_attention_heads=6, encoder_ffn_dim=1536,
+        decoder_layers=4, decoder_attention_heads=6, decoder_ffn_dim=1536,
+    )  # fmt: skip
+    model = WhisperForConditionalGeneration(config).eval()
+    model.load_state_dict(whisper_state(encoder_tensors(path), read_ctranslate2(path)), strict=True)
+    return model, Tokenizer.from_file(str(path.parent / "tokenizer.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "voice"),
+    [("Where is the station?", "en-us+m3"), ("Good morning, my friend.", "en-us+m1")],
+)
+def test_it_understands_speech(whisper, text, voice):
+    """With its own decoder behind it, in transformers, the encoder that we read writes down what is said."""
+    model, tokenizer = whisper
+    start, plain, end = (
+        tokenizer.token_to_id(token)
+        for token in ("<|startoftranscript|>", "<|notimestamps|>", "<|endoftext|>")
+    )
+    sound = WhisperFeatureExtractor()(
+        Speaker().say(text, voice), sampling_rate=16_000, return_tensors="pt"
+    )
+    tokens = [start, plain]
+    with torch.no_grad():
+        heard = model.get_encoder()(sound.input_features)
+        while len(tokens) < 16 and tokens[-1] != end:
+            logits = model(encoder_outputs=heard, decoder_input_ids=torch.tensor([tokens])).logits
+            tokens.append(int(logits[0, -1].argmax()))
+    words = re.findall(r"\w+", tokenizer.decode(tokens).lower())
+    assert words == re.findall(r"\w+", text.lower())

@@ -9,7 +9,9 @@ SECONDS, TONE = 1.5, 440.0
 
 
 def tone(rate: int, seconds: float = SECONDS) -> np.ndarray:
-    return (0.5 * np.sin(2 * np.pi * TONE * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+    return (0.5 * np.sin(2 * np.pi * TONE * np.arange(round(seconds * rate)) / rate)).astype(
+        np.float32
+    )
 
 
 def loudest_hertz(waveform: np.ndarray, rate: int = 16_000) -> float:
@@ -64,7 +66,9 @@ def test_channels_are_averaged(tmp_path, channels):
     np.testing.assert_allclose(load_waveform(tmp_path / "many.wav"), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("start", "end"), [(None, 0.5), (0.25, None), (0.25, 1.0), (0, 1.5), (1, 1.25)])
+@pytest.mark.parametrize(
+    ("start", "end"), [(None, 0.5), (0.25, None), (0.25, 1.0), (0, 1.5), (1, 1.25)]
+)
 def test_span(tmp_path, start, end):
     soundfile.write(tmp_path / "tone.flac", tone(16_000), 16_000, subtype="PCM_24")
     whole = load_waveform(tmp_path / "tone.flac")
@@ -78,7 +82,9 @@ def test_only_the_span_is_read(tmp_path, monkeypatch):
     asked = []
     read = soundfile.SoundFile.read
     monkeypatch.setattr(
-        soundfile.SoundFile, "read", lambda file, count, **how: asked.append(count) or read(file, count, **how)
+        soundfile.SoundFile,
+        "read",
+        lambda file, count, **how: asked.append(count) or read(file, count, **how),
     )
     load_waveform(tmp_path / "long.wav", start=30, end=31)
     assert asked == [16_000]
@@ -86,11 +92,22 @@ def test_only_the_span_is_read(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("start", "end"),
-    [(0, 2.0), (-0.1, 1.0), (1.0, 1.0), (1.0, 0.5), (1.5, None), (None, 0.0), (float("nan"), 1.0), (0, float("inf"))],
+    [
+        (0, 2.0),
+        (-0.1, 1.0),
+        (1.0, 1.0),
+        (1.0, 0.5),
+        (1.5, None),
+        (None, 0.0),
+        (float("nan"), 1.0),
+        (0, float("inf")),
+    ],
 )
 def test_span_outside(tmp_path, start, end):
     soundfile.write(tmp_path / "tone.wav", tone(16_000), 16_000)
-    with pytest.raises(InputError, match=r"tone.wav: the span from .* does not lie within its 1.5 s"):
+    with pytest.raises(
+        InputError, match=r"tone.wav: the span from .* does not lie within its 1.5 s"
+    ):
         load_waveform(tmp_path / "tone.wav", start=start, end=end)
 
 

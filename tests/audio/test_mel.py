@@ -19,7 +19,9 @@ def reference(waveform: np.ndarray, mel_bins: int) -> np.ndarray:
 
 
 def ours(waveform: np.ndarray, size: int, mel_bins: int = 80) -> np.ndarray:
-    padded = np.pad(waveform, (0, size - len(waveform)), constant_values=0.7)  # not silence: must be masked
+    padded = np.pad(
+        waveform, (0, size - len(waveform)), constant_values=0.7
+    )  # not silence: must be masked
     return np.asarray(device_log_mel(padded[None], np.array([len(waveform)]), mel_bins=mel_bins)[0])
 
 
@@ -73,6 +75,14 @@ def test_a_click_at_either_end_sets_the_floor(place):
     waveform = 1e-3 * noise(16_000)
     waveform[place] = 1.0
     np.testing.assert_allclose(ours(waveform, 16_000), reference(waveform, 80)[:, :100], atol=1e-4)
+
+
+@pytest.mark.parametrize("mel_bins", [80, 128])
+def test_a_quiet_end_is_held_to_the_floor_of_the_loud_start(mel_bins):
+    waveform = np.concatenate([8 * noise(16_000), 1e-6 * noise(15_999, 1)])
+    got, expected = ours(waveform, 64_000, mel_bins), reference(waveform, mel_bins)[:, :400]
+    np.testing.assert_allclose(got, expected, atol=1e-4, rtol=0)
+    assert (got[:, 110:] == got.min()).all() and got.max() - got.min() == pytest.approx(2.0)
 
 
 def test_batched_equals_single():

@@ -58,7 +58,9 @@ def test_prompt_text_is_the_directorys_template(processor):
 
 
 @pytest.mark.parametrize(
-    "sizes", [(MIN_SAMPLES,), (RATE,), (20_001, 47_999), (MAX_SAMPLES, 700), (640, 641, 642)], ids=str
+    "sizes",
+    [(MIN_SAMPLES,), (RATE,), (20_001, 47_999), (MAX_SAMPLES, 700), (640, 641, 642)],
+    ids=str,
 )
 def test_tokens_are_those_of_transformers(nano_dir, processor, encode, sizes):
     """Its processor expands each placeholder by a count of its own."""
@@ -67,7 +69,9 @@ def test_tokens_are_those_of_transformers(nano_dir, processor, encode, sizes):
         text=example.text, audio=list(example.waveforms), sampling_rate=RATE, return_tensors="np"
     )
     np.testing.assert_array_equal(example.tokens, theirs["input_ids"][0])
-    assert (example.tokens == processor.audio_id).sum() == sum(frame_counts(size)[1] for size in sizes)
+    assert (example.tokens == processor.audio_id).sum() == sum(
+        frame_counts(size)[1] for size in sizes
+    )
     assert example.tokens.dtype == np.int32
 
 
@@ -93,7 +97,9 @@ def test_a_question_is_read_from_disk(processor, make_record, tmp_path):
 def test_a_clip_over_30_seconds(processor, make_record, tmp_path):
     path = tmp_path / "long.wav"
     soundfile.write(path, noise(MAX_SAMPLES + 1), RATE)
-    with pytest.raises(InputError, match=r"long.wav: 30.0 s exceeds 30 s; split it, or name a span"):
+    with pytest.raises(
+        InputError, match=r"long.wav: 30.0 s exceeds 30 s; split it, or name a span"
+    ):
         processor.question(make_record(audio=(Clip(str(path)),)), DIRECT)
     whole = processor.question(make_record(audio=(Clip(str(path), end=30.0),)), DIRECT)
     assert (whole.tokens == processor.audio_id).sum() == 750
@@ -108,7 +114,9 @@ def test_a_clip_without_a_frame(encode):
 def test_a_placeholder_typed_in_the_question(processor, make_record, tmp_path):
     soundfile.write(tmp_path / "dog.wav", noise(RATE), RATE)
     record = make_record(audio=(Clip(str(tmp_path / "dog.wav")),), question=f"Is {AUDIO} a dog?")
-    with pytest.raises(InputError, match=r"has 2 <\|AUDIO\|> placeholders for 1 clips; take the placeholder out"):
+    with pytest.raises(
+        InputError, match=r"has 2 <\|AUDIO\|> placeholders for 1 clips; take the placeholder out"
+    ):
         processor.question(record, DIRECT)
 
 
@@ -133,12 +141,13 @@ def test_a_missing_sound_file(processor, make_record):
         (2 * RATE - LOOKAHEAD, 2),
         (2 * RATE - LOOKAHEAD + 1, 4),  # its last frames look at the silence behind it
         (2 * RATE, 4),
-        (15 * RATE, 30),
+        (8 * RATE, 30),
         (MAX_SAMPLES, 30),  # the tower ends here, there is nothing to look at
     ],
 )
 def test_the_smallest_length_of_sound_that_fits(processor, encode, samples, seconds):
-    batch = processor.collate([encode(MIN_SAMPLES), encode(samples)], Shapes())
+    shapes = Shapes(audio_seconds=(2, 4, 8, 30))
+    batch = processor.collate([encode(MIN_SAMPLES), encode(samples)], shapes)
     assert batch.prompts.waveforms.shape == (2, 1, seconds * RATE)
 
 
@@ -149,7 +158,7 @@ def test_a_length_is_cut_to_whole_frames(processor, encode):
 
 @pytest.mark.parametrize(("clips", "slots"), [(1, 1), (2, 2), (3, 4)])
 def test_the_smallest_number_of_clips_that_fits(processor, encode, clips, slots):
-    batch = processor.collate([encode(RATE), encode(*[RATE] * clips)], Shapes())
+    batch = processor.collate([encode(RATE), encode(*[RATE] * clips)], Shapes(audios=(1, 2, 4)))
     assert batch.prompts.waveforms.shape[1] == slots
     assert batch.prompts.samples[0].tolist() == [RATE] + [0] * (slots - 1)
 
@@ -165,10 +174,19 @@ def test_the_smallest_prompt_that_fits(processor, encode):
 @pytest.mark.parametrize(
     ("shapes", "told"),
     [
-        (Shapes(prompt_tokens=(4, 8)), r"\d+ prompt tokens exceed 8, the largest of data.shapes.prompt_tokens"),
-        (Shapes(answer_tokens=(2,)), r"\d+ answer tokens exceed 2, the largest of data.shapes.answer_tokens"),
+        (
+            Shapes(prompt_tokens=(4, 8)),
+            r"\d+ prompt tokens exceed 8, the largest of data.shapes.prompt_tokens",
+        ),
+        (
+            Shapes(answer_tokens=(2,)),
+            r"\d+ answer tokens exceed 2, the largest of data.shapes.answer_tokens",
+        ),
         (Shapes(audios=(1,)), r"2 clips in a prompt exceed 1, the largest of data.shapes.audios"),
-        (Shapes(audio_seconds=(0.5, 1.0)), r"a clip of 1.0 s does not fit data.shapes.audio_seconds = \(0.5, 1.0\)"),
+        (
+            Shapes(audio_seconds=(0.5, 1.0)),
+            r"a clip of 1.0 s does not fit data.shapes.audio_seconds = \(0.5, 1.0\)",
+        ),
     ],
 )
 def test_what_no_size_fits(processor, encode, shapes, told):
@@ -197,7 +215,9 @@ def test_audio_index_leads_each_placeholder_to_its_clips_frame(processor, encode
     sizes = (20_000, 30_000, 700)
     prompts = processor.collate([encode(RATE), encode(*sizes)], Shapes()).prompts
     frames = prompts.waveforms.shape[2] // STRIDE
-    expected = [i * frames + frame for i, size in enumerate(sizes) for frame in range(frame_counts(size)[1])]
+    expected = [
+        i * frames + frame for i, size in enumerate(sizes) for frame in range(frame_counts(size)[1])
+    ]
     for row, places in enumerate([list(range(25)), expected]):
         sound = prompts.tokens[row] == processor.audio_id
         assert prompts.audio_index[row, sound].tolist() == places
@@ -205,7 +225,7 @@ def test_audio_index_leads_each_placeholder_to_its_clips_frame(processor, encode
 
 
 def test_a_prompt_without_sound(processor, encode):
-    prompts = processor.collate([encode()], Shapes()).prompts
+    prompts = processor.collate([encode()], Shapes(audio_seconds=(2, 4))).prompts
     assert (prompts.audio_index == -1).all() and not prompts.samples.any()
     assert prompts.waveforms.shape == (1, 1, 2 * RATE)
     mixed = processor.collate([encode(), encode(RATE)], Shapes()).prompts
@@ -215,7 +235,8 @@ def test_a_prompt_without_sound(processor, encode):
 def test_answers_and_their_mask(processor, encode):
     answers = [processor.tokens(text + END) for text in ("dog", "one two three four")]
     batch = processor.collate(
-        [dataclasses.replace(encode(RATE), answer=answer) for answer in answers], Shapes(answer_tokens=(16,))
+        [dataclasses.replace(encode(RATE), answer=answer) for answer in answers],
+        Shapes(answer_tokens=(16,)),
     )
     assert batch.answers.shape == batch.answer_mask.shape == (2, 1, 16)
     for row, answer in enumerate(answers):
@@ -224,10 +245,16 @@ def test_answers_and_their_mask(processor, encode):
     assert batch.answers[0, 0, -1] == processor.pad_id
 
 
-def test_rows_beyond_the_examples_repeat_the_first_and_count_nowhere(processor, encode, make_record):
+def test_rows_beyond_the_examples_repeat_the_first_and_count_nowhere(
+    processor, encode, make_record
+):
     examples = [
-        dataclasses.replace(encode(RATE), record=make_record(id="a"), answer=processor.tokens("dog"), number=5),
-        dataclasses.replace(encode(9_000), record=make_record(id="b"), answer=processor.tokens("cat"), number=6),
+        dataclasses.replace(
+            encode(RATE), record=make_record(id="a"), answer=processor.tokens("dog"), number=5
+        ),
+        dataclasses.replace(
+            encode(9_000), record=make_record(id="b"), answer=processor.tokens("cat"), number=6
+        ),
     ]
     batch = processor.collate(examples, Shapes(), rows=4)
     assert [record.id for record in batch.records] == ["a", "b"]
@@ -247,8 +274,14 @@ def test_rows_beyond_the_examples_repeat_the_first_and_count_nowhere(processor, 
 
 def test_texts_keep_tags_and_drop_end_tokens(processor, make_record):
     said = STRUCTURED.render(make_record())
-    ids = [processor.tokens(said + END), processor.tokens("Où ?" + END_OF_TEXT), processor.tokens("cut short")]
-    tokens = np.full((3, max(map(len, ids)) + 4), processor.tokens(" five")[0])  # past its length: no matter what
+    ids = [
+        processor.tokens(said + END),
+        processor.tokens("Où ?" + END_OF_TEXT),
+        processor.tokens("cut short"),
+    ]
+    tokens = np.full(
+        (3, max(map(len, ids)) + 4), processor.tokens(" five")[0]
+    )  # past its length: no matter what
     for row, one in zip(tokens, ids, strict=True):
         row[: len(one)] = one
     texts = processor.texts(tokens, np.array([len(one) for one in ids]))
@@ -305,5 +338,7 @@ def test_a_tokenizer_that_knows_no_sound(copied):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         path = copied / name
         path.write_text(path.read_text().replace(AUDIO, "<|SMELL|>"))
-    with pytest.raises(InputError, match=r"lacks <\|AUDIO\|> or <\|im_end\|>; is it a Qwen2-Audio one\?"):
+    with pytest.raises(
+        InputError, match=r"lacks <\|AUDIO\|> or <\|im_end\|>; is it a Qwen2-Audio one\?"
+    ):
         Processor(copied)

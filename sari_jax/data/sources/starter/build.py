@@ -49,7 +49,9 @@ def build(
             material = materials[SPLITS[split]]
             records = []
             for i in range(size):
-                rng = np.random.default_rng([seed, number, i])  # a question does not depend on its neighbours
+                rng = np.random.default_rng(
+                    [seed, number, i]
+                )  # a question does not depend on its neighbours
                 difficulty = str(rng.choice(list(WEIGHTS), p=list(WEIGHTS.values())))
                 draft = KINDS[i % len(KINDS)](rng, difficulty)
                 records.append(_record(f"{split}-{i:05d}", draft, material, rng, aside))
@@ -80,15 +82,24 @@ def _new_folder(out: Path) -> Iterator[Path]:
             out.rmdir()
         aside.rename(out)
     except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); name another --out") from error
+        raise InputError(
+            f"{out}: cannot be written ({error.strerror}); name another --out"
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _record(name: str, draft: Draft, material: Material, rng: np.random.Generator, out: Path) -> Record:
+def _record(
+    name: str, draft: Draft, material: Material, rng: np.random.Generator, out: Path
+) -> Record:
     sounds = draft.sounds(material)
     path = f"audio/{name}.flac"
-    soundfile.write(out / path, _mix(draft, [samples for samples, _ in sounds], rng), SAMPLE_RATE, subtype="PCM_16")
+    soundfile.write(
+        out / path,
+        _mix(draft, [samples for samples, _ in sounds], rng),
+        SAMPLE_RATE,
+        subtype="PCM_16",
+    )
     sources = sorted({source for _, source in sounds})
     return Record(
         id=name,
@@ -132,11 +143,11 @@ def _summary(records: list[Record]) -> dict[str, Any]:
     count = lambda name: dict(sorted(Counter(str(getattr(r, name)) for r in records).items()))  # noqa: E731
     return {
         "questions": len(records),
-        "chance": float(np.mean([1 / len(record.choices) for record in records])) if records else None,
+        "chance": float(np.mean([1 / len(record.choices) for record in records]))
+        if records
+        else None,
         "tasks": count("task"),
         "kinds": count("kind"),
         "difficulties": count("difficulty"),
         "choices": dict(sorted(Counter(str(len(record.choices)) for record in records).items())),
     }
-
-

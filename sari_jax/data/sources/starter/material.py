@@ -99,15 +99,21 @@ class Sources:
     @property
     def names(self) -> set[str]:
         """Everything a clip can come from, for checking that splits are disjoint."""
-        return {self.soundfont, self.recordings, *(f"espeak-ng+{voice}" for voice in self.voices)} | (
-            {self.speaker} if self.speaker else set()
-        )
+        return {
+            self.soundfont,
+            self.recordings,
+            *(f"espeak-ng+{voice}" for voice in self.voices),
+        } | ({self.speaker} if self.speaker else set())
 
 
 TRAIN = Sources(
-    "timgm6mb", ("m1", "m3", "m4", "m6", "f1", "f2", "f5", "Andy", "Alicia", "belinda"), "arcade-sounds"
+    "timgm6mb",
+    ("m1", "m3", "m4", "m6", "f1", "f2", "f5", "Andy", "Alicia", "belinda"),
+    "arcade-sounds",
 )
-TEST = Sources("fluidr3", ("m2", "m5", "m7", "f3", "f4", "Michael", "linda"), "sonic-pi", "asterisk-en")
+TEST = Sources(
+    "fluidr3", ("m2", "m5", "m7", "f3", "f4", "Michael", "linda"), "sonic-pi", "asterisk-en"
+)
 SPLITS = {"train": TRAIN, "validation": TRAIN, "test": TEST}
 
 # Short single events of the recording sets; file name stems. Of sonic-pi only what Debian lists as CC0.
@@ -132,7 +138,9 @@ RECORDED_EFFECTS = {
         "cowbell": ("drum_cowbell",),
     },
 }
-DIGITS = dict(zip("one two three four five six seven eight nine".split(), range(1, 10), strict=True))
+DIGITS = dict(
+    zip("one two three four five six seven eight nine".split(), range(1, 10), strict=True)
+)
 
 
 class Material:
@@ -176,7 +184,9 @@ class Material:
         return (samples * fade * (0.5 / max(float(np.abs(samples).max()), 1e-6))).astype(np.float32)
 
     def _generate(self, seconds: float) -> np.ndarray:
-        stereo = np.frombuffer(bytes(self._synth[0].generate(int(seconds * SAMPLE_RATE))), np.float32)
+        stereo = np.frombuffer(
+            bytes(self._synth[0].generate(int(seconds * SAMPLE_RATE))), np.float32
+        )
         return stereo.reshape(-1, 2).mean(axis=1)
 
     def instrument(self, family: str, key: int, seconds: float, variant: int) -> np.ndarray:

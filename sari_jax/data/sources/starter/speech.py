@@ -17,7 +17,9 @@ from sari_jax.errors import InputError
 SYNCHRONOUS, RATE_PARAMETER = 2, 1
 SAMPLE_RATE = 16_000
 
-_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+_CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+)
 
 
 class Speaker:
@@ -27,7 +29,9 @@ class Speaker:
         try:
             import espeakng_loader
         except ImportError as error:
-            raise InputError("the starter corpus speaks through espeak-ng: pip install 'sari_jax[starter]'") from error
+            raise InputError(
+                "the starter corpus speaks through espeak-ng: pip install 'sari_jax[starter]'"
+            ) from error
         # A copy of its own: the library keeps what the last utterance left behind in globals, so that a
         # second corpus of the same process would not be the same bits.
         with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +67,9 @@ class Speaker:
         raw = text.encode()
         self._library.espeak_Synth(raw, len(raw) + 1, 0, 1, 0, 1, None, None)
         samples = np.concatenate(self._pieces).astype(np.float32) / 32768
-        return trim(librosa.resample(samples, orig_sr=self._rate, target_sr=SAMPLE_RATE, res_type="soxr_hq"))
+        return trim(
+            librosa.resample(samples, orig_sr=self._rate, target_sr=SAMPLE_RATE, res_type="soxr_hq")
+        )
 
 
 def trim(samples: Float[np.ndarray, "S"]) -> Float[np.ndarray, "T"]:

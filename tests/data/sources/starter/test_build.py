@@ -10,8 +10,9 @@ import soundfile
 
 from sari_jax.data.records import SECTIONS, read_records
 from sari_jax.data.sources import SOURCES
-from sari_jax.data.sources.starter.build import build, sources_of
-from sari_jax.data.sources.starter.questions import KINDS
+from sari_jax.data.sources.starter.build import WEIGHTS, build, sources_of
+from sari_jax.data.sources.starter.questions import DIFFICULTIES, KINDS
+from sari_jax.data.styles import STYLES
 from sari_jax.errors import InputError
 
 SIZES = {"train": 96, "validation": 24, "test": 72}
@@ -47,7 +48,9 @@ def test_records_can_be_used_as_they_are(corpus):
     for split, size in SIZES.items():
         records = read_records(out / f"{split}.jsonl")
         assert len(records) == size == summary["splits"][split]["questions"]
-        assert {record.kind for record in records} == {record.kind for record in records[: len(KINDS)]}
+        assert {record.kind for record in records} == {
+            record.kind for record in records[: len(KINDS)]
+        }
         for record in records:
             assert tuple(record.chain_structured) == SECTIONS
             assert record.chain_free and record.licence and record.difficulty
@@ -61,8 +64,30 @@ def test_clips_are_short_mono_and_16_khz(corpus):
     for clip in clips:
         info = soundfile.info(clip)
         assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "PCM_16")
-        assert 0.4 < info.duration < 4.0
+        assert 0.4 < info.duration <= 3.15
         assert abs(soundfile.read(clip)[0]).max() > 0.02
+
+
+@pytest.mark.parametrize("style", STYLES.values(), ids=lambda style: style.name)
+def test_every_record_renders_in_every_style(starter_dir, style):
+    for record in read_records(starter_dir / "train.jsonl"):
+        text = style.render(record)
+        assert style.matches(text), text
+        assert style.answer(text) == record.choices[record.answer_index]
+
+
+def test_clips_grow_harder(starter_dir):
+    """More choices, and over more noise: the silence that every clip begins with tells."""
+    records, silence = read_records(starter_dir / "train.jsonl"), {}
+    for record in records:
+        assert len(record.choices) == DIFFICULTIES[record.difficulty]
+        samples, _ = soundfile.read(record.audio[0].path)
+        silence.setdefault(record.difficulty, []).append(samples[:800].std())
+    assert max(silence["easy"]) < min(silence["medium"]) and max(silence["medium"]) < min(
+        silence["hard"]
+    )
+    for difficulty, share in WEIGHTS.items():
+        assert abs(len(silence[difficulty]) / len(records) - share) < 0.1
 
 
 def test_paths_are_relative_so_that_the_corpus_can_be_moved(corpus):
@@ -75,7 +100,11 @@ def test_paths_are_relative_so_that_the_corpus_can_be_moved(corpus):
 def test_nothing_of_test_is_heard_in_training(corpus):
     out, summary = corpus
     heard = {
-        split: {source for record in read_records(out / f"{split}.jsonl") for source in sources_of(record)}
+        split: {
+            source
+            for record in read_records(out / f"{split}.jsonl")
+            for source in sources_of(record)
+        }
         for split in SIZES
     }
     assert not heard["test"] & (heard["train"] | heard["validation"])

@@ -34,11 +34,17 @@ def test_train_and_test_share_no_source():
     assert not SPLITS["validation"].names & TEST.names
     for sources in (TRAIN, TEST):
         assert len(set(sources.voices)) == len(sources.voices)
-        assert {sources.soundfont, sources.recordings, sources.speaker} - {None} <= assets.ASSETS.keys()
+        assert {sources.soundfont, sources.recordings, sources.speaker} - {
+            None
+        } <= assets.ASSETS.keys()
 
 
 def audible(samples: np.ndarray) -> bool:
-    return samples.dtype == np.float32 and samples.ndim == 1 and 0.05 < np.sqrt(np.mean(samples[:4000] ** 2)) < 0.5
+    return (
+        samples.dtype == np.float32
+        and samples.ndim == 1
+        and 0.05 < np.sqrt(np.mean(samples[:4000] ** 2)) < 0.5
+    )
 
 
 def test_every_instrument_and_effect_is_heard(material):
@@ -54,7 +60,10 @@ def test_every_instrument_and_effect_is_heard(material):
 
 def test_every_recording_is_there_and_short(material):
     recordings = material.sources.recordings
-    stems = [*RECORDED_EVENTS[recordings], *(s for found in RECORDED_EFFECTS[recordings].values() for s in found)]
+    stems = [
+        *RECORDED_EVENTS[recordings],
+        *(s for found in RECORDED_EFFECTS[recordings].values() for s in found),
+    ]
     for stem in stems:
         samples = material.recording(stem)
         assert 0.02 < len(samples) / SAMPLE_RATE <= 0.9, stem
@@ -68,7 +77,9 @@ def test_notes_are_in_tune(material, key):
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples)), 1 << 17))
     peak = np.argmax(spectrum) * SAMPLE_RATE / (1 << 17)
     octaves = np.log2(peak / (440 * 2 ** ((key - 69) / 12)))
-    assert abs(octaves - round(octaves)) < 1 / 24  # of the note or, where that is stronger, of an overtone
+    assert (
+        abs(octaves - round(octaves)) < 1 / 24
+    )  # of the note or, where that is stronger, of an overtone
 
 
 def test_events_and_words_name_their_source(material):

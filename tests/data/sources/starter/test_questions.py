@@ -1,5 +1,6 @@
 """The questions without their sound: true to what will be heard, and silent about the answer."""
 
+import dataclasses
 import types
 from collections import Counter, defaultdict
 
@@ -8,9 +9,13 @@ import pytest
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from sari_jax.data.records import read_records
+from sari_jax.data.sources.starter.build import WEIGHTS
+from sari_jax.data.sources.starter.material import SPLITS
 from sari_jax.data.sources.starter.questions import DIFFICULTIES, KINDS, LOUDNESS, NUMBERS, texts
 
 LEVELS = list(DIFFICULTIES)
+ALL_KINDS = {kind(np.random.default_rng(0), "easy").kind for kind in KINDS}
 
 
 def drafts(seed: int, count: int) -> list:
@@ -101,7 +106,10 @@ def test_what_is_said_is_what_is_heard(many):
         else:
             assert draft.kind == "language"
             ((_, code),) = heard(draft)
-            assert code[:2] == {"English": "en", "French": "fr", "German": "de", "Spanish": "es"}[draft.answer]
+            assert (
+                code[:2]
+                == {"English": "en", "French": "fr", "German": "de", "Spanish": "es"}[draft.answer]
+            )
 
 
 def test_loudness_is_what_it_is_called():
@@ -114,54 +122,99 @@ def test_loudness_is_what_it_is_called():
 
 def test_tokenizer_texts_hold_every_word_of_the_questions(many):
     known = {word for text in texts(count=1200) for word in text.split()}
-    asked = {word for draft in many for word in (*draft.question.split(), *" ".join(draft.choices).split())}
+    asked = {
+        word
+        for draft in many
+        for word in (*draft.question.split(), *" ".join(draft.choices).split())
+    }
     assert asked <= known
     assert list(texts(count=24, seed=1)) == list(texts(count=24, seed=1))
     assert list(texts(count=24, seed=1)) != list(texts(count=24, seed=2))
 
 
+def as_built(split: str, size: int) -> list:
+    """The drafts of a corpus of seed 0."""
+    number, made = list(SPLITS).index(split), []
+    for i in range(size):
+        rng = np.random.default_rng([0, number, i])
+        made.append(
+            KINDS[i % len(KINDS)](rng, str(rng.choice(list(WEIGHTS), p=list(WEIGHTS.values()))))
+        )
+    return made
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_they_are_the_drafts_of_the_corpus(starter_dir, split):
+    records = read_records(starter_dir / f"{split}.jsonl")
+    for record, draft in zip(records, as_built(split, len(records)), strict=True):
+        assert (record.question, record.choices, record.kind) == (
+            draft.question,
+            draft.choices,
+            draft.kind,
+        )
+        assert (record.difficulty, record.choices[record.answer_index]) == (
+            draft.difficulty,
+            draft.answer,
+        )
+
+
 def features(draft, place: int) -> dict[str, float]:
     """All that the text of a question says about one of its choices."""
     choice, others = draft.choices[place], [c for i, c in enumerate(draft.choices) if i != place]
-    many = len(draft.choices)
-    asked = [f"{draft.kind}", *(f"asked {word}" for word in draft.question.split())]
-    about = [f"choice {choice}", f"place {place} of {many}", *(f"beside {other}" for other in others)]
-    return dict.fromkeys([*about, *(f"{a} & {b}" for a in asked for b in about[:2])], 1.0)
+    asked = [draft.kind, *(f"asked {word}" for word in draft.question.split())]
+    about = [f"choice {choice}", f"place {place} of {len(draft.choices)}"]
+    pairs = [f"{choice} beside {other}" for other in others]
+    return dict.fromkeys([*about, *pairs, *(f"{a} & {b}" for a in asked for b in about)], 1.0)
 
 
-def text_only_accuracy(train: list, test: list) -> float:
-    """How often a classifier that has never heard anything picks the answer."""
+def text_only_excess(train: list, test: list) -> dict[str, float]:
+    """What a classifier that has never heard anything guesses above chance, in standard errors: of a kind, of all."""
     vectorizer = DictVectorizer()
-    pairs = [(features(d, i), choice == d.answer) for d in train for i, choice in enumerate(d.choices)]
+    pairs = [
+        (features(d, i), choice == d.answer) for d in train for i, choice in enumerate(d.choices)
+    ]
     model = LogisticRegression(C=0.3, max_iter=200)
     model.fit(vectorizer.fit_transform([f for f, _ in pairs]), [right for _, right in pairs])
     rows = vectorizer.transform([features(d, i) for d in test for i in range(len(d.choices))])
     scores = iter(model.decision_function(rows))
-    guesses = [d.choices[int(np.argmax([next(scores) for _ in d.choices]))] for d in test]
-    return float(np.mean([guess == d.answer for guess, d in zip(guesses, test, strict=True)]))
+    right = np.array(
+        [d.answer == d.choices[int(np.argmax([next(scores) for _ in d.choices]))] for d in test]
+    )
+    chance, kinds = np.array([1 / len(d.choices) for d in test]), np.array([d.kind for d in test])
+
+    def excess(of: np.ndarray) -> float:
+        return float(
+            (right[of] - chance[of]).sum() / np.sqrt((chance[of] * (1 - chance[of])).sum())
+        )
+
+    return {kind: excess(kinds == kind) for kind in sorted(set(kinds))} | {
+        "all": excess(kinds == kinds)
+    }
 
 
 def test_the_text_alone_says_nothing_about_the_answer():
-    train, test = drafts(1, 2400), drafts(2, 2400)
-    chances = np.array([1 / len(draft.choices) for draft in test])
-    error = np.sqrt((chances * (1 - chances)).sum()) / len(test)
-    assert abs(text_only_accuracy(train, test) - chances.mean()) < 3 * error
+    found = text_only_excess(as_built("train", 4200), as_built("test", 600))
+    assert max(found.values()) < 3, found
 
 
-def test_that_classifier_would_find_a_leak():
-    """One question in five that has its answer first is enough for it."""
+@pytest.mark.parametrize(
+    ("leaky", "part", "where"),
+    [({"loudness"}, 1.0, "loudness"), (ALL_KINDS, 0.2, "all")],
+    ids=["a kind", "a part"],
+)
+def test_that_classifier_finds_a_leak(leaky, part, where):
+    """The answer always first in one kind, or in one question of five everywhere."""
     rng = np.random.default_rng(3)
 
-    def leaking(seed: int) -> list:
-        def leak(draft):
-            others = [choice for choice in draft.choices if choice != draft.answer]
-            return types.SimpleNamespace(
-                kind=draft.kind, question=draft.question, answer=draft.answer, choices=(draft.answer, *others)
-            )
+    def leak(draft):
+        if draft.kind not in leaky or rng.random() >= part:
+            return draft
+        others = [choice for choice in draft.choices if choice != draft.answer]
+        return dataclasses.replace(draft, choices=(draft.answer, *others))
 
-        return [leak(draft) if rng.random() < 0.2 else draft for draft in drafts(seed, 1800)]
-
-    test = leaking(5)
-    chances = np.array([1 / len(draft.choices) for draft in test])
-    error = np.sqrt((chances * (1 - chances)).sum()) / len(test)
-    assert text_only_accuracy(leaking(4), test) > chances.mean() + 3 * error
+    found = text_only_excess(
+        *([leak(d) for d in as_built(*split)] for split in (("train", 2400), ("test", 600)))
+    )
+    assert found[where] > 3
+    if where != "all":
+        assert max(excess for kind, excess in found.items() if kind not in (where, "all")) < 3
