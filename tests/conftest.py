@@ -80,7 +80,7 @@ def starter_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture(
     scope="session",
-    params=("multi_head_80", "grouped_80_tied", "multi_head_128_tied", "grouped_128"),
+    params=("multi_head_80", "grouped_128_tied", "multi_head_128", "grouped_80_tied"),
 )
 def tiny_model(request, tmp_path_factory):
     """Each of the tiny random models, in transformers and here."""

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import torch
 from flax import traverse_util
 from transformers import (
@@ -22,7 +24,7 @@ from sari_jax.hf.names import qwen2_audio_rules
 from sari_jax.models.audio_lm import Params, Prompts
 from sari_jax.models.config import AudioLMConfig
 
-AUDIO_ID, VOCABULARY = 3, 211
+AUDIO_ID, VOCABULARY = 3, 208
 SECOND = 16_000  # samples; the clips are shorter, and so all of them fit a bucket of one second
 
 
@@ -44,13 +46,13 @@ class Sizes:
 
 SIZES = {
     "multi_head_80": Sizes(80, heads=4, kv_heads=4, tied=False),
-    "grouped_80_tied": Sizes(
-        80, heads=6, kv_heads=2, head_dim=6, ffn=40, tied=True, rope_theta=500.0
+    "grouped_128_tied": Sizes(
+        128, heads=6, kv_heads=2, head_dim=6, ffn=40, tied=True, rope_theta=500.0
     ),
-    "multi_head_128_tied": Sizes(
-        128, heads=2, kv_heads=2, head_dim=16, tower_width=16, tower_heads=4, tied=True
+    "multi_head_128": Sizes(
+        128, heads=2, kv_heads=2, head_dim=16, tower_width=16, tower_heads=4, tied=False
     ),
-    "grouped_128": Sizes(128, heads=4, kv_heads=1, head_dim=10, ffn=56, tied=False),
+    "grouped_80_tied": Sizes(80, heads=4, kv_heads=1, head_dim=10, ffn=56, tied=True),
 }
 
 
@@ -255,6 +257,14 @@ def torch_gradients(
     gradients = torch.autograd.grad(loss, list(named.values()))
     found = {name: g.detach().numpy() for name, g in zip(named, gradients, strict=True)}
     return theirs_as_ours(found, config)
+
+
+def recording() -> optax.GradientTransformation:
+    """An optimizer that changes nothing and keeps the gradient as its state: a step then tells what it computed."""
+    zeros = functools.partial(jax.tree.map, jnp.zeros_like)
+    return optax.GradientTransformation(
+        zeros, lambda gradient, state, params: (zeros(gradient), gradient)
+    )
 
 
 def flatten(params: Params) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ Values marked "ours" are this project's: the SARI paper publishes no hyperparame
 import dataclasses
 import difflib
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -124,7 +125,7 @@ def defaults() -> ConfigDict:
     return ConfigDict(_plain(Run()))
 
 
-def freeze(config: ConfigDict) -> Run:
+def freeze(config: ConfigDict | dict[str, Any]) -> Run:
     """A config file's result -> `Run`.
 
     Raises:
@@ -133,13 +134,13 @@ def freeze(config: ConfigDict) -> Run:
     return _build(Run, config.to_dict() if isinstance(config, ConfigDict) else config, "")
 
 
-def nearest(key: str, known: typing.Iterable[str]) -> str:
+def nearest(key: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name."""
     close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.4)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
 
 
-def one_of(key: str, value: str, known: typing.Iterable[str]) -> None:
+def one_of(key: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
         raise InputError(f"config: {key} = {value!r} is unknown; {nearest(value, known)}")
 

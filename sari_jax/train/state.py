@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from sari_jax.train.optimizer import Flat
 
@@ -22,7 +22,7 @@ class TrainState:
         opt_state: of optax.
     """
 
-    step: Int[Array, ""]
+    step: Any  # an int32 scalar, or what stands for it while a checkpoint is restored
     params: Flat
     opt_state: Any
 

@@ -1,0 +1,143 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from sari_jax.generate.rollout import encode, rollout
+from sari_jax.generate.sampling import Sampler
+from sari_jax.models.audio_lm import bind
+from sari_jax.rl.policy import reference_logprobs
+
+ENDS, PAD = (
+    tuple(range(10, 30)),
+    1,
+)  # a tenth of the vocabulary ends a completion: after ten tokens or so
+SEEDS = jnp.array([5, 6, 7])
+
+
+@functools.cache
+def batch():
+    """Rows of equal shapes in every test, so that few programs are compiled."""
+    return tiny.prompts(tiny.ragged(), tokens=64, clips=3)
+
+
+def row(prompts, *rows):
+    return jax.tree.map(lambda array: array[np.array(rows)], prompts)
+
+
+@pytest.fixture(scope="module")
+def sampled(one_tiny):
+    """12 tokens, 4 completions of 3 prompts, with any change of key, seeds, prompts or settings."""
+
+    def run(seeds=SEEDS, key=0, prompts=None, features=None, **settings):
+        sampler = Sampler(
+            **(
+                dict(completions=4, max_tokens=12, end_ids=ENDS, pad_id=PAD, temperature=0.8)
+                | settings
+            )
+        )
+        prompts = batch() if prompts is None else prompts
+        done = rollout(
+            one_tiny.config, sampler, one_tiny.params, prompts, seeds, jax.random.key(key), features
+        )
+        return jax.device_get(done)
+
+    return run
+
+
+def test_64_greedy_tokens_as_transformers(tiny_model):
+    questions = tiny.ragged()
+    sampler = Sampler(completions=1, max_tokens=64, end_ids=(), pad_id=0, temperature=0)
+    done = rollout(tiny_model.config, sampler, tiny_model.params, batch(), SEEDS, jax.random.key(0))
+    assert (done.lengths == 64).all() and not done.ended.any()
+    for ours, question in zip(np.asarray(done.tokens[:, 0]), questions, strict=True):
+        inputs = tiny.torch_inputs(tiny_model.sizes, [question])
+        inputs.pop("labels")
+        theirs = tiny_model.theirs.generate(
+            **inputs, max_new_tokens=64, do_sample=False, num_beams=1, pad_token_id=0
+        )
+        assert ours.tolist() == theirs[0, len(question.tokens) :].tolist()
+        assert len(set(ours.tolist())) > 5  # not one token for ever, which any model could do
+
+
+def test_what_a_batch_of_completions_looks_like(sampled):
+    done = sampled()
+    assert done.tokens.shape == done.logprobs.shape == (3, 4, 12) and done.lengths.shape == (3, 4)
+    for tokens, logprobs, length, ended, mask in zip(
+        *(
+            np.asarray(part).reshape(12, *part.shape[2:])
+            for part in (done.tokens, done.logprobs, done.lengths)
+        ),
+        done.ended.reshape(12),
+        np.asarray(done.mask).reshape(12, 12),
+        strict=True,
+    ):
+        ends = np.flatnonzero(np.isin(tokens, ENDS))
+        assert ended == bool(ends.size)
+        assert length == (ends[0] + 1 if ended else 12)  # the end token is part of it
+        assert (tokens[length:] == PAD).all() and not logprobs[length:].any()
+        assert (logprobs[:length] < 0).all()
+        assert mask.tolist() == [i < length for i in range(12)]
+    assert done.ended.any() and not done.ended.all() and len(set(done.lengths.flat)) > 3
+
+
+def test_completions_of_a_group_differ(sampled):
+    done = sampled()
+    for group in done.tokens:
+        assert len({tuple(tokens) for tokens in group.tolist()}) == 4
+
+
+def test_the_key_decides(sampled):
+    first, again, other = sampled(), sampled(), sampled(key=1)
+    np.testing.assert_array_equal(first.tokens, again.tokens)
+    np.testing.assert_array_equal(first.logprobs, again.logprobs)
+    assert not (first.tokens == other.tokens).all(axis=-1).any()
+
+
+def test_neighbours_do_not_matter(sampled):
+    """A prompt's completions are its own: alone, elsewhere in the batch, among others."""
+    together = sampled()
+    turned = sampled(seeds=SEEDS[::-1], prompts=row(batch(), 2, 1, 0))
+    np.testing.assert_array_equal(turned.tokens[::-1], together.tokens)
+    among = sampled(seeds=jnp.array([5, 0, 1]), prompts=row(batch(), 0, 2, 2))
+    np.testing.assert_array_equal(among.tokens[0], together.tokens[0])
+    assert not np.array_equal(among.tokens[1], among.tokens[2])  # one prompt, two seeds
+    for i in range(3):
+        alone = sampled(seeds=SEEDS[i : i + 1], prompts=row(batch(), i))
+        np.testing.assert_array_equal(alone.tokens[0], together.tokens[i])
+        np.testing.assert_array_equal(alone.lengths[0], together.lengths[i])
+        np.testing.assert_allclose(alone.logprobs[0], together.logprobs[i], rtol=0, atol=1e-5)
+
+
+def test_a_larger_group_begins_with_the_smaller(sampled):
+    np.testing.assert_array_equal(sampled(completions=2).tokens, sampled().tokens[:, :2])
+
+
+def test_logprobs_are_those_the_loss_will_find(sampled, one_tiny):
+    done = sampled()
+    scored = reference_logprobs(
+        one_tiny.config, one_tiny.params, batch(), done.tokens, temperature=0.8
+    )
+    mask = np.asarray(done.mask)
+    np.testing.assert_allclose(np.asarray(scored)[mask], done.logprobs[mask], rtol=0, atol=1e-5)
+
+
+def test_known_features_change_nothing(sampled, one_tiny):
+    features = encode(one_tiny.config, one_tiny.params, batch())
+    np.testing.assert_allclose(
+        features, bind(one_tiny.config, one_tiny.params).encode(batch()), atol=1e-5
+    )
+    silent = batch().replace(waveforms=batch().waveforms * 0)
+    np.testing.assert_array_equal(
+        sampled(features=features, prompts=silent).tokens, sampled().tokens
+    )
+
+
+def test_stops_once_all_have_ended(sampled):
+    """Every token ends: one step, and the rest is padding."""
+    done = sampled(end_ids=tuple(range(tiny.VOCABULARY)))
+    assert (done.lengths == 1).all() and done.ended.all()
+    assert (done.tokens[:, :, 1:] == PAD).all()

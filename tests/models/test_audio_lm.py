@@ -1,0 +1,110 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from sari_jax.models.audio_lm import abstract_params, bind, init_params, last
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def logits(config, params, prompts):
+    return bind(config, params).prompt_logits(prompts)
+
+
+def test_logits_as_transformers(tiny_model):
+    """One and three clips of unlike lengths, in prompts of unlike lengths."""
+    questions = tiny.ragged()
+    ours = logits(tiny_model.config, tiny_model.params, tiny.prompts(questions))
+    inputs = tiny.torch_inputs(tiny_model.sizes, questions)
+    with torch.no_grad():
+        theirs = tiny_model.theirs(**inputs).logits.numpy()
+    assert theirs.std() > 0.5  # else there would be nothing to compare
+    for row, question in enumerate(questions):
+        size = len(question.tokens)
+        np.testing.assert_allclose(ours[row, :size], theirs[row, :size], rtol=0, atol=1e-4)
+
+
+def test_a_batch_as_each_alone(one_tiny):
+    """Whatever else is padded: more tokens, clips and seconds than a prompt needs change nothing."""
+    questions = tiny.ragged()
+    together = logits(
+        one_tiny.config,
+        one_tiny.params,
+        tiny.prompts(questions, samples=2 * tiny.SECOND, tokens=96),
+    )
+    for row, question in enumerate(questions):
+        alone = logits(
+            one_tiny.config, one_tiny.params, tiny.prompts([question], tokens=64, clips=3)
+        )
+        size = len(question.tokens)
+        np.testing.assert_allclose(together[row, :size], alone[0, :size], rtol=0, atol=1e-4)
+
+
+def test_completions_as_part_of_the_prompt(one_tiny):
+    """The states that predict G completions hanging off a prompt are those of G sequences that repeat it."""
+    questions = [tiny.question([0.4], 7, 1), tiny.question([0.6, 0.3], 11, 2)]
+    completions = np.stack(tiny.answers([5] * 6)).reshape(2, 3, 5)
+
+    @jax.jit
+    def ours(params, prompts):
+        model = bind(one_tiny.config, params)
+        return model.decoder.logits(model.hidden(prompts, completions))
+
+    shared = ours(one_tiny.params, tiny.prompts(questions))
+    repeated = [
+        dataclasses.replace(question, tokens=np.concatenate([question.tokens, completion]))
+        for question, group in zip(questions, completions, strict=True)
+        for completion in group
+    ]
+    whole = np.asarray(logits(one_tiny.config, one_tiny.params, tiny.prompts(repeated)))
+    for row, question in enumerate(questions):
+        start = len(question.tokens) - 1
+        for g in range(3):
+            np.testing.assert_allclose(
+                shared[row, g], whole[row * 3 + g, start : start + 5], rtol=0, atol=1e-4
+            )
+
+
+def test_sound_makes_a_difference(one_tiny):
+    prompts = tiny.prompts(tiny.ragged(), tokens=96)
+    silent = prompts.replace(waveforms=prompts.waveforms * 0)
+    heard, unheard = (logits(one_tiny.config, one_tiny.params, p) for p in (prompts, silent))
+    assert np.abs(heard - unheard)[0].max() > 0.1
+
+
+def test_given_features_are_used(one_tiny):
+    prompts = tiny.prompts(tiny.ragged())
+    model = bind(one_tiny.config, one_tiny.params)
+    features = model.encode(prompts)
+    assert features.shape == (3, 3, 25, one_tiny.sizes.tower_width)
+    silent = prompts.replace(waveforms=prompts.waveforms * 0)
+    np.testing.assert_array_equal(model.embed(silent, features), model.embed(prompts))
+
+
+def test_parameters_are_drawn_as_described(one_tiny):
+    abstract = abstract_params(one_tiny.config)
+    params = init_params(one_tiny.config, jax.random.key(0))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), params) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), abstract
+    )
+    assert jax.tree.structure(params) == jax.tree.structure(one_tiny.params)
+    kernel = params["decoder"]["layers"]["q_proj"]["kernel"]
+    assert np.asarray(kernel).std() == pytest.approx(0.02, rel=0.1)
+    assert not np.array_equal(kernel[0], kernel[1])
+
+
+def test_a_tied_model_has_no_head(one_tiny):
+    decoder = dataclasses.replace(one_tiny.config.decoder, tied=True)
+    tied = dataclasses.replace(one_tiny.config, decoder=decoder)
+    assert "head" in abstract_params(one_tiny.config)["decoder"]
+    assert "head" not in abstract_params(tied)["decoder"]
+
+
+def test_last():
+    hidden = jnp.arange(12.0).reshape(2, 3, 2)
+    np.testing.assert_array_equal(last(hidden, jnp.array([1, 3])), [[0, 1], [10, 11]])

@@ -1,0 +1,150 @@
+"""Runs as users start them: real processes, killed for good and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import traverse_util
+
+ROOT = Path(__file__).parent.parent.parent
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory) -> Path:
+    """nano's files and formats with a decoder that compiles in seconds."""
+    from sari_jax.assemble import NanoSize, assemble
+
+    out = tmp_path_factory.mktemp("models") / "small"
+    assemble("nano", out, size=NanoSize(width=32, layers=2, heads=2, kv_heads=1, ffn=48))
+    return out
+
+
+@pytest.fixture(scope="module")
+def scored(starter_dir, tmp_path_factory) -> Path:
+    """A few training questions with made-up pass rates, one of them hopeless."""
+    import dataclasses
+
+    from sari_jax.data.records import read_records, write_records
+
+    records = read_records(starter_dir / "train.jsonl")[:25]
+    rated = [dataclasses.replace(record, pass_rate=i / 24) for i, record in enumerate(records)]
+    out = tmp_path_factory.mktemp("scored") / "scored.jsonl"
+    write_records(out, rated)
+    return out
+
+
+def command(stage: str, model: Path, data: Path, workdir: Path, *more: str) -> list[str]:
+    changes = {
+        "model.path": model,
+        "data.train": data,
+        "steps": STEPS,
+        "batch_size": 4,
+        "checkpoint.every": 2,
+        "samples_every": 2,
+    }
+    if stage == "grpo":
+        changes |= {"grpo.completions": 2, "grpo.max_tokens": 12}
+    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
+    config = str(ROOT / f"configs/{stage}_nano.py")
+    return [sys.executable, "-m", "sari_jax.cli", "train", "--config", config, "--workdir", str(workdir), *overrides, *more]  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+
+
+def finish(words: list[str]) -> subprocess.CompletedProcess:
+    return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=300)
+
+
+def rows(workdir: Path) -> list[dict]:
+    path = workdir / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def trained(workdir: Path) -> dict:
+    from sari_jax.train.checkpoint import read_run
+    from sari_jax.train.loop import trained_params
+
+    _, params = trained_params(read_run(workdir), workdir)
+    return {
+        path: np.asarray(array)
+        for path, array in traverse_util.flatten_dict(params, sep="/").items()
+    }
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_a_run_that_is_killed_and_started_again_ends_bit_identical(
+    stage, small_model, scored, tmp_path
+):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = finish(command(stage, small_model, scored, whole))
+    assert done.returncode == 0, done.stderr[-2000:]
+
+    words = command(stage, small_model, scored, killed)
+    process = subprocess.Popen(
+        words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 200
+    while len(rows_so_far(killed)) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    done = finish(words)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+    kept = [{k: v for k, v in row.items() if "seconds" not in k} for row in rows(whole)]
+    again = [{k: v for k, v in row.items() if "seconds" not in k} for row in rows(killed)]
+    assert [row["step"] for row in again] == list(range(1, STEPS + 1))
+    assert again == kept
+    before, after = trained(whole), trained(killed)
+    assert before.keys() == after.keys()
+    for path, array in before.items():
+        np.testing.assert_array_equal(array, after[path], err_msg=path)
+    if stage == "grpo":
+        steps = [
+            json.loads(line)["step"] for line in (killed / "samples.jsonl").read_text().splitlines()
+        ]
+        assert steps == sorted(steps) and set(steps) == {1, 2, 4, 6}
+    assert list((killed / "tensorboard").iterdir())
+
+
+def rows_so_far(workdir: Path) -> list[dict]:
+    try:
+        return rows(workdir)
+    except ValueError:  # a line that is being written
+        return []
+
+
+def test_a_finished_run_does_nothing_more_and_other_settings_are_refused(
+    small_model, scored, tmp_path
+):
+    workdir = tmp_path / "run"
+    words = command("sft", small_model, scored, workdir)
+    assert finish(words).returncode == 0
+    before = rows(workdir)
+    assert finish(words).returncode == 0
+    assert rows(workdir) == before
+
+    other = finish([*words, "--config.optimizer.learning_rate=0.5"])
+    assert other.returncode == 2
+    assert "optimizer" in other.stderr and "Traceback" not in other.stderr
+    assert rows(workdir) == before
+
+    from sari_jax.cli import main
+    from sari_jax.evaluate.parity import check
+
+    assert main(["export", "--workdir", str(workdir), "--out", str(tmp_path / "model")]) == 0
+    assert check(tmp_path / "model").ok
+    assert (
+        main(["export", "--workdir", str(workdir), "--out", str(tmp_path / "x"), "--step", "3"])
+        == 2
+    )
+    assert not (tmp_path / "x").exists()
