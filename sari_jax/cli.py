@@ -64,6 +64,10 @@ def score(args: argparse.Namespace) -> int:
         )
     )  # fmt: skip
     kept, dropped = drop_hopeless(scored)
+    if not kept:
+        raise InputError(
+            f"{args.data}: all {len(scored)} questions have pass rate 0; train the model further, or raise --attempts"
+        )
     write_records(args.out, kept)
     rates = [record.pass_rate for record in scored]
     _tell(

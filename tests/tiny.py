@@ -175,6 +175,20 @@ def ragged() -> list[Question]:
     return [question([0.51], 9, 1), question([0.2, 0.9137, 0.33], 14, 2), question([0.8], 5, 3)]
 
 
+def answers(lengths: Sequence[int], seed: int = 0) -> list[np.ndarray]:
+    """Random text of these lengths, without sound's placeholder: transformers would want a clip for it."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(AUDIO_ID + 1, VOCABULARY, n).astype(np.int32) for n in lengths]
+
+
+def padded(rows: Sequence[np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of ids -> [N, size] ids padded with 0, and a mask of what is real."""
+    ids, mask = np.zeros((len(rows), size), np.int32), np.zeros((len(rows), size), bool)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)], mask[i, : len(row)] = row, True
+    return ids, mask
+
+
 def prompts(
     questions: Sequence[Question], *, samples: int = SECOND, tokens: int = 0, clips: int = 0
 ) -> Prompts:

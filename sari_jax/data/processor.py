@@ -80,7 +80,7 @@ class Batch:
 class Processor:
     """A model directory's tokenizer and chat template."""
 
-    def __init__(self, model_dir: Path):
+    def __init__(self, model_dir: Path | str):
         from transformers import AutoTokenizer
 
         self.model_dir = Path(model_dir)

@@ -23,7 +23,7 @@ class Parity:
     ok: bool
 
 
-def check(model_dir: Path, *, tokens: int = 16, seed: int = 0) -> Parity:
+def check(model_dir: Path | str, *, tokens: int = 16, seed: int = 0) -> Parity:
     """Compares logits and greedy tokens on two synthetic clips of unlike length, in float32.
 
     Raises:

@@ -38,7 +38,7 @@ class Answered:
 class Engine:
     """A model directory loaded for answering."""
 
-    def __init__(self, model_dir: Path, *, dtype: str = "float32"):
+    def __init__(self, model_dir: Path | str, *, dtype: str = "float32"):
         self.config: AudioLMConfig = read_config(model_dir, dtype=dtype)
         self.processor = Processor(model_dir)
         self.params: Params = load_params(model_dir, self.config)

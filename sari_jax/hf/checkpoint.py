@@ -30,7 +30,7 @@ TIED_HEAD = "language_model.lm_head.weight"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 
 
-def weight_map(model_dir: Path) -> dict[str, str]:
+def weight_map(model_dir: Path | str) -> dict[str, str]:
     """Tensor name -> shard file name.
 
     Raises:
@@ -78,7 +78,9 @@ def _open(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def load_params(model_dir: Path, config: AudioLMConfig, *, dtype: str | None = None) -> Params:
+def load_params(
+    model_dir: Path | str, config: AudioLMConfig, *, dtype: str | None = None
+) -> Params:
     """The parameters of a Hugging Face directory, in the source's dtype unless `dtype` is given.
 
     Raises:
@@ -113,14 +115,16 @@ def load_params(model_dir: Path, config: AudioLMConfig, *, dtype: str | None = N
     return traverse_util.unflatten_dict(params)
 
 
-def _read(shards: dict, files: dict[str, str], name: str, model_dir: Path) -> np.ndarray:
+def _read(shards: dict, files: dict[str, str], name: str, model_dir: Path | str) -> np.ndarray:
     try:
         return shards[files[name]].get_tensor(name)
     except SafetensorError as error:
         raise InputError(f"{model_dir}/{files[name]}: no tensor {name}; fetch it again") from error
 
 
-def _check_names(model_dir: Path, wanted: set[str], found: set[str], config: AudioLMConfig) -> None:
+def _check_names(
+    model_dir: Path | str, wanted: set[str], found: set[str], config: AudioLMConfig
+) -> None:
     if config.decoder.tied:
         found = found - {TIED_HEAD}
     missing, unexpected = sorted(wanted - found), sorted(found - wanted)
@@ -133,7 +137,7 @@ def _check_names(model_dir: Path, wanted: set[str], found: set[str], config: Aud
         raise InputError(f"{model_dir}: tensors do not fit config.json: {'; '.join(told)}")
 
 
-def export(params: Params, config: AudioLMConfig, source: Path, out: Path) -> None:
+def export(params: Params, config: AudioLMConfig, source: Path | str, out: Path | str) -> None:
     """Writes `params` as a Hugging Face directory like `source`, aside and then renamed.
 
     Tensors take the source's dtypes: what was loaded and not trained comes out bit for bit.
@@ -177,7 +181,7 @@ def _is_pickle(path: Path) -> bool:
 
 
 @contextmanager
-def new_directory(out: Path) -> Iterator[Path]:
+def new_directory(out: Path | str) -> Iterator[Path]:
     """A directory filled aside and renamed to `out` once whole; nothing is left behind otherwise.
 
     Raises:

@@ -11,7 +11,9 @@ from sari_jax.errors import InputError
 from sari_jax.models.config import AudioLMConfig, DecoderConfig, EncoderConfig
 
 
-def read_config(model_dir: Path, *, dtype: str = "float32", remat: bool = False) -> AudioLMConfig:
+def read_config(
+    model_dir: Path | str, *, dtype: str = "float32", remat: bool = False
+) -> AudioLMConfig:
     """The config of a Hugging Face directory.
 
     Raises:

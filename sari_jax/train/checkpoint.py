@@ -22,7 +22,7 @@ from sari_jax.train.state import TrainState
 class Checkpoints:
     """A run's checkpoint folder; every save is written aside and renamed by Orbax."""
 
-    def __init__(self, workdir: Path, *, keep: int):
+    def __init__(self, workdir: Path | str, *, keep: int):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         self._manager = ocp.CheckpointManager(
             (Path(workdir) / "checkpoints").absolute(), options=options
@@ -84,7 +84,7 @@ class Checkpoints:
         self._manager.close()
 
 
-def fingerprint(model_dir: Path) -> str:
+def fingerprint(model_dir: Path | str) -> str:
     """Of a model directory's config and weight headers: enough to notice that another model stands there."""
     digest = hashlib.sha256()
     for path in sorted(Path(model_dir).glob("*")):
@@ -95,7 +95,7 @@ def fingerprint(model_dir: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def claim(workdir: Path, config: dict[str, Any]) -> None:
+def claim(workdir: Path | str, config: dict[str, Any]) -> None:
     """Writes the run's settings, or checks them against those that the folder was started with.
 
     Raises:
@@ -123,7 +123,7 @@ def claim(workdir: Path, config: dict[str, Any]) -> None:
         ) from error
 
 
-def read_run(workdir: Path) -> Run:
+def read_run(workdir: Path | str) -> Run:
     """The settings that a workdir was started with.
 
     Raises:

@@ -18,18 +18,18 @@ def read_config_file(path: str, overrides: list[str]) -> ConfigDict:
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such config file")
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
-    values(["sari", f"--config={path}"])
-    config = values.config
     for override in overrides:
-        _check_override(config, override)
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+        _check_override(_parse(path, []), override)
     try:
-        values(["sari", f"--config={path}", *overrides])
+        return _parse(path, overrides)
     except (flags.Error, TypeError, ValueError) as error:
         raise InputError(f"config: {str(error).splitlines()[0]}") from error
+
+
+def _parse(path: str, overrides: list[str]) -> ConfigDict:
+    argv, values = ["sari", f"--config={path}", *overrides], flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=argv)
+    values(argv)
     return values.config
 
 

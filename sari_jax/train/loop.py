@@ -28,7 +28,7 @@ from sari_jax.train.stages import make_stage
 from sari_jax.train.state import create_state
 
 
-def train(run: Run, workdir: Path) -> dict[str, float]:
+def train(run: Run, workdir: Path | str) -> dict[str, float]:
     """Runs or resumes a run to its last step; returns the last step's metrics.
 
     Raises:
@@ -111,7 +111,7 @@ def train(run: Run, workdir: Path) -> dict[str, float]:
     return row
 
 
-def trained_params(run: Run, workdir: Path, step: int | None = None) -> tuple[Any, Any]:
+def trained_params(run: Run, workdir: Path | str, step: int | None = None) -> tuple[Any, Any]:
     """(config, parameters) of a run's checkpoint: what it trained, and the rest from its model directory."""
     config = read_config(run.model.path, dtype=run.model.dtype)
     params = load_params(run.model.path, config, dtype=run.model.param_dtype)

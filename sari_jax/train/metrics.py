@@ -15,7 +15,7 @@ class Metrics:
     stands there once.
     """
 
-    def __init__(self, workdir: Path, start: int):
+    def __init__(self, workdir: Path | str, start: int):
         self._rows = _reopen(Path(workdir) / "metrics.jsonl", start)
         self._samples = _reopen(Path(workdir) / "samples.jsonl", start)
         self._board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=start)
@@ -40,7 +40,7 @@ class Metrics:
         self._board.close()
 
 
-def read_metrics(workdir: Path) -> list[dict[str, float]]:
+def read_metrics(workdir: Path | str) -> list[dict[str, float]]:
     """The rows of metrics.jsonl; a last line cut short by a kill is left out."""
     return _rows_before(Path(workdir) / "metrics.jsonl", None)
 

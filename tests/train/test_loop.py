@@ -53,7 +53,8 @@ def command(stage: str, model: Path, data: Path, workdir: Path, *more: str) -> l
         changes |= {"grpo.completions": 2, "grpo.max_tokens": 12}
     overrides = [f"--config.{key}={value}" for key, value in changes.items()]
     config = str(ROOT / f"configs/{stage}_nano.py")
-    return [sys.executable, "-m", "sari_jax.cli", "train", "--config", config, "--workdir", str(workdir), *overrides, *more]  # fmt: skip
+    sari = [sys.executable, "-m", "sari_jax.cli"]
+    return [*sari, "train", "--config", config, "--workdir", str(workdir), *overrides, *more]
 
 
 def environment() -> dict[str, str]:

@@ -1,0 +1,57 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from sari_jax.models.audio_lm import bind
+from sari_jax.sft.loss import sft_loss
+
+
+def loss_and_gradient(model, questions, answers, size=8):
+    ids, mask = tiny.padded(answers, size)
+
+    @jax.jit
+    def run(params, prompts, ids, mask):
+        return jax.value_and_grad(
+            lambda p: sft_loss(bind(model.config, p), prompts, ids, mask), has_aux=True
+        )(params)
+
+    prompts = tiny.prompts(questions, tokens=64)
+    (loss, metrics), gradient = run(model.params, prompts, jnp.array(ids[:, None]), jnp.array(mask[:, None]))
+    return float(loss), metrics, tiny.flatten(gradient)
+
+
+@pytest.mark.slow
+def test_loss_and_every_gradient_as_transformers(tiny_model):
+    """Through the head, both stacks, the projector, the tower's positions and its convolutions.
+
+    No tensor's gradient vanishes by symmetry: the tower's keys have no bias, and the decoder's are rotated.
+    """
+    questions, answers = tiny.ragged(), tiny.answers((5, 3, 8))
+    loss, metrics, gradient = loss_and_gradient(tiny_model, questions, answers)
+    expected = tiny_model.theirs(**tiny.torch_inputs(tiny_model.sizes, questions, answers)).loss
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    assert metrics["tokens"] == 16 and metrics["loss"] == loss
+    theirs = tiny.torch_gradients(tiny_model.theirs, expected, tiny_model.config)
+    tiny.assert_close(gradient, theirs, 1e-4)
+
+
+def test_padding_counts_nowhere(one_tiny):
+    """The mean is over tokens, not rows; a row without tokens adds nothing, whatever its ids are."""
+    questions = tiny.ragged()
+    answers = tiny.answers((5, 3, 8))
+    model, prompts = bind(one_tiny.config, one_tiny.params), tiny.prompts(questions, tokens=64)
+    features = model.encode(prompts)
+
+    @jax.jit
+    def run(ids, mask):
+        return sft_loss(bind(one_tiny.config, one_tiny.params), prompts, ids[:, None], mask[:, None], features)[0]
+
+    ids, mask = tiny.padded(answers, 8)
+    whole = run(ids, mask)
+    changed = np.where(mask, ids, 77)
+    assert run(changed, mask) == pytest.approx(whole, abs=1e-6)
+    rows = [run(ids, mask & (np.arange(3) == row)[:, None]) for row in range(3)]
+    assert whole == pytest.approx(np.dot(rows, [5, 3, 8]) / 16, rel=1e-5)
+    assert run(ids, np.zeros_like(mask)) == 0

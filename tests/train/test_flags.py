@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from sari_jax.errors import InputError
+from sari_jax.train.config import freeze
+from sari_jax.train.flags import read_config_file
+
+CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").glob("*.py"))
+NANO = str(next(path for path in CONFIGS if path.name == "sft_nano.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_complete_and_says_how_to_run_it(path):
+    run = freeze(read_config_file(str(path), []))
+    assert path.name.startswith(run.stage)
+    assert f"--config configs/{path.name}" in path.read_text()
+
+
+def test_overrides_reach_the_run():
+    changes = [
+        "--config.optimizer.learning_rate=2e-6",
+        "--config.seed=3",
+        "--config.data.style=free",
+    ]
+    run = freeze(read_config_file(NANO, changes))
+    assert (run.optimizer.learning_rate, run.seed, run.data.style) == (2e-6, 3, "free")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("--config.optimizer.learning_rat=1", "did you mean 'learning_rate'"),
+        ("--config.optimiser.b1=1", "did you mean 'optimizer'"),
+        ("--config.steps.x=1", "unknown key steps.x"),
+        ("--config.steps=many", "config:"),
+        ("--steps=3", "reads --config.KEY=VALUE"),
+        ("stray", "reads --config.KEY=VALUE"),
+    ],
+)
+def test_bad_overrides(override, told):
+    with pytest.raises(InputError, match=told):
+        read_config_file(NANO, [override])
+
+
+def test_no_such_file():
+    with pytest.raises(InputError, match="no such config file"):
+        read_config_file("configs/none.py", [])

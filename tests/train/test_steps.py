@@ -1,0 +1,147 @@
+"""The GRPO update against an implementation in PyTorch that shares nothing with ours, and against our own, repeated."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from sari_jax.generate.rollout import Completions
+from sari_jax.hf.checkpoint import load_params
+from sari_jax.models.audio_lm import bind
+from sari_jax.rl.advantages import group_advantages
+from sari_jax.rl.policy import reference_logprobs
+from sari_jax.sft.loss import sft_loss
+from sari_jax.train.config import Grpo
+from sari_jax.train.optimizer import partition
+from sari_jax.train.state import create_state
+from sari_jax.train.steps import make_grpo_step, make_sft_step
+
+SETTINGS = Grpo(temperature=0.7, kl_coefficient=0.3)
+QUESTIONS = [tiny.question([0.51], 9, 1), tiny.question([0.33, 0.9137], 14, 2)]
+LENGTHS = (5, 3, 8, 6, 1, 7)  # of three completions each
+ANSWERS = tiny.answers(LENGTHS, 4)
+REWARDS = np.array([[2.0, 0.0, 1.0], [1.0, 2.0, 1.0]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def reference(one_tiny, tmp_path_factory):
+    """Another model of the same shape: (theirs, our parameters)."""
+    directory = tmp_path_factory.mktemp("reference")
+    theirs = tiny.random_model(one_tiny.sizes, seed=1)
+    tiny.save(theirs, directory, tied=False)
+    return theirs, load_params(directory, one_tiny.config)
+
+
+def update(model, reference, questions, answers, advantages, group):
+    """(loss, metrics, gradient) of `make_grpo_step`, as the stage calls it."""
+    tokens, mask = (x.reshape(len(questions), group, 8) for x in tiny.padded(answers, 8))
+    prompts = tiny.prompts(questions)
+    kept = reference_logprobs(
+        model.config, reference, prompts, jnp.array(tokens), temperature=SETTINGS.temperature
+    )
+    zeros = jnp.zeros(tokens.shape)
+    completions = Completions(jnp.array(tokens), zeros, jnp.array(mask.sum(-1), jnp.int32), jnp.ones(mask.shape[:2], bool))
+    trainable, frozen = partition(jax.tree.map(jnp.copy, model.params), ("*",))
+    step = make_grpo_step(model.config, SETTINGS, tiny.recording())
+    state, metrics = step(
+        create_state(trainable, tiny.recording()), frozen, prompts, completions, kept, advantages
+    )
+    return jax.device_get((metrics["loss"], metrics, state.opt_state))
+
+
+@pytest.fixture(scope="module")
+def shared(one_tiny, reference):
+    advantages = group_advantages(jnp.array(REWARDS))
+    return update(one_tiny, reference[1], QUESTIONS, ANSWERS, advantages, 3)
+
+
+def torch_logprobs(model, sizes, questions, answers, temperature):
+    """Every completion after its own copy of prompt and sound, in float64; [N, T] and NaN where there is no token."""
+    inputs = tiny.torch_inputs(sizes, questions, answers)
+    labels = inputs.pop("labels")
+    logits = model(**inputs).logits / temperature
+    rows = []
+    for row in range(len(questions)):
+        places = torch.nonzero(labels[row] != -100)[:, 0]
+        chosen = logits[row, places - 1].log_softmax(-1)
+        rows.append(chosen.gather(-1, labels[row, places][:, None])[:, 0])
+    return rows
+
+
+@pytest.mark.slow
+def test_grpo_as_an_independent_implementation(one_tiny, reference, shared):
+    loss, metrics, gradient = shared
+    repeated = [question for question in QUESTIONS for _ in range(3)]
+    policy, other = (tiny.random_model(one_tiny.sizes, seed).double() for seed in (0, 1))
+    logprobs = torch_logprobs(policy, one_tiny.sizes, repeated, ANSWERS, SETTINGS.temperature)
+    with torch.no_grad():
+        kept = torch_logprobs(other, one_tiny.sizes, repeated, ANSWERS, SETTINGS.temperature)
+    rewards = torch.tensor(REWARDS, dtype=torch.float64)
+    advantages = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
+    sequences, divergences = [], []
+    for new, ref, advantage in zip(logprobs, kept, advantages.flatten(), strict=True):
+        ratio = torch.exp(new - new.detach())
+        gain = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+        k3 = torch.exp(ref - new) - (ref - new) - 1
+        sequences.append((gain - SETTINGS.kl_coefficient * k3).mean())
+        divergences.append(k3.detach())
+    expected = -torch.stack(sequences).mean()
+    assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
+    assert float(metrics["kl"]) == pytest.approx(float(torch.cat(divergences).mean()), rel=1e-5)
+    theirs = tiny.torch_gradients(policy, expected, one_tiny.config)
+    tiny.assert_close(gradient, theirs, 1e-5)
+
+
+@pytest.mark.slow
+def test_a_shared_prompt_as_a_repeated_one(one_tiny, reference, shared):
+    """G completions off one prompt, or G rows of one completion each: the same update."""
+    repeated = [question for question in QUESTIONS for _ in range(3)]
+    advantages = group_advantages(jnp.array(REWARDS)).reshape(6, 1)
+    loss, metrics, gradient = update(one_tiny, reference[1], repeated, ANSWERS, advantages, 1)
+    assert float(loss) == pytest.approx(float(shared[0]), abs=1e-6)
+    tiny.assert_close(shared[2], gradient, 1e-5)
+    for name in ("kl", "entropy", "ratio", "sampler_gap"):
+        assert metrics[name] == pytest.approx(shared[1][name], rel=1e-5)
+
+
+def test_metrics_of_a_grpo_step(shared):
+    loss, metrics, gradient = shared
+    assert metrics["ratio"] == 1 and metrics["clip_fraction"] == 0
+    assert 0 < metrics["entropy"] < np.log(tiny.VOCABULARY)
+    assert metrics["sampler_gap"] > 1  # the sampler's are given as zero here
+    norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradient.values()))
+    assert metrics["gradient_norm"] == pytest.approx(norm, rel=1e-4)
+
+
+def test_sft_step_is_its_loss_gradient(one_tiny):
+    """Of what is trained, and of nothing else; with the tower's features given, as a run with a frozen tower does."""
+    prompts = tiny.prompts(QUESTIONS)
+    ids, mask = (jnp.array(x)[:, None] for x in tiny.padded(ANSWERS[:2], 8))
+    trainable, frozen = partition(jax.tree.map(jnp.copy, one_tiny.params), ("projector/*",))
+    features = bind(one_tiny.config, one_tiny.params).encode(prompts)
+
+    def loss(projector):
+        params = {**one_tiny.params, "projector": projector}
+        return sft_loss(bind(one_tiny.config, params), prompts, ids, mask, features)[0]
+
+    expected, gradient = jax.jit(jax.value_and_grad(loss))(one_tiny.params["projector"])
+    step = make_sft_step(one_tiny.config, tiny.recording())
+    state, metrics = step(create_state(trainable, tiny.recording()), frozen, prompts, ids, mask, features)
+    assert metrics["loss"] == pytest.approx(float(expected), rel=1e-6) and state.step == 1
+    assert set(state.opt_state) == {"projector/kernel", "projector/bias"}
+    for name in ("kernel", "bias"):
+        np.testing.assert_allclose(state.opt_state[f"projector/{name}"], gradient[name], rtol=1e-5, atol=1e-8)
+
+
+def test_the_dtype_of_activations_is_the_configs(one_tiny):
+    half = dataclasses.replace(one_tiny.config, dtype="bfloat16")
+    hidden = jax.eval_shape(
+        lambda params, prompts: bind(half, params).hidden(prompts, jnp.zeros((2, 1, 4), jnp.int32)),
+        one_tiny.params,
+        tiny.prompts(QUESTIONS),
+    )
+    assert hidden.dtype == jnp.bfloat16
