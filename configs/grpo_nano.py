@@ -12,7 +12,7 @@ from sari_jax.train.config import defaults
 def get_config():
     config = defaults()
     config.stage = "grpo"
-    config.steps = 100
+    config.steps = 70
     config.batch_size = 16
     config.model.path = "runs/sft-model"
     config.data.train = "runs/scored.jsonl"
@@ -24,8 +24,8 @@ def get_config():
     config.data.shapes.audios = (1,)
     config.grpo.completions = 8
     config.grpo.max_tokens = 56
-    config.grpo.kl_coefficient = 0.01
-    config.optimizer.learning_rate = 5e-4
+    config.grpo.kl_coefficient = 0.003
+    config.optimizer.learning_rate = 3e-4
     config.optimizer.warmup_steps = 5
-    config.checkpoint.every = 50
+    config.checkpoint.every = 35
     return config

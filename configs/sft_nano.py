@@ -12,8 +12,8 @@ from sari_jax.train.config import defaults
 def get_config():
     config = defaults()
     config.stage = "sft"
-    config.steps = 200
-    config.batch_size = 32
+    config.steps = 420
+    config.batch_size = 16
     config.model.path = "runs/nano"
     config.data.train = "runs/starter/train.jsonl"
     config.data.style = "structured"
@@ -22,9 +22,9 @@ def get_config():
     config.data.shapes.audio_seconds = (3.2,)
     config.data.keep_features_gb = 1.0
     config.data.shapes.audios = (1,)
-    config.optimizer.learning_rate = 2e-3
+    config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_steps = 20
     config.optimizer.schedule = "cosine"
     config.optimizer.weight_decay = 0.05
-    config.checkpoint.every = 100
+    config.checkpoint.every = 140
     return config

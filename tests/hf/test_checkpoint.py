@@ -11,7 +11,16 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2AudioForConditionalGeneration
 
 from sari_jax.errors import InputError
-from sari_jax.hf.checkpoint import EMBED, INDEX, SINGLE, TIED_HEAD, export, load_params, new_directory, weight_map
+from sari_jax.hf.checkpoint import (
+    EMBED,
+    INDEX,
+    SINGLE,
+    TIED_HEAD,
+    export,
+    load_params,
+    new_directory,
+    weight_map,
+)
 from sari_jax.hf.config import read_config
 
 
