@@ -40,11 +40,11 @@ def weight_map(model_dir: Path | str) -> dict[str, str]:
     if (model_dir / INDEX).is_file():
         try:
             names = json.loads((model_dir / INDEX).read_text())["weight_map"]
-        except (ValueError, KeyError) as error:
+            outside = [file for file in set(names.values()) if Path(file).name != file]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{model_dir / INDEX}: not a safetensors index; fetch it again"
             ) from error
-        outside = [file for file in set(names.values()) if Path(file).name != file]
         if outside:
             raise InputError(
                 f"{model_dir / INDEX}: shard {outside[0]!r} lies outside the directory"
@@ -99,12 +99,14 @@ def load_params(
         }
         for rule in rules:
             tensors = [rule.to_ours(_read(shards, files, name, model_dir)) for name in rule.names]
+            shape = abstract[rule.path].shape[1:] if rule.layers else abstract[rule.path].shape
+            for name, tensor in zip(rule.names, tensors, strict=True):
+                if tensor.shape != shape:
+                    raise InputError(
+                        f"{model_dir}: {name} has shape {tensor.shape} (our axis order),"
+                        f" config.json implies {shape}"
+                    )
             array = np.stack(tensors) if rule.layers else tensors[0]
-            if array.shape != abstract[rule.path].shape:
-                raise InputError(
-                    f"{model_dir}: {rule.name} has shape {array.shape} (our axis order),"
-                    f" config.json implies {abstract[rule.path].shape}"
-                )
             params[rule.path] = jnp.asarray(array, dtype)
             if config.decoder.tied and rule.name == EMBED and TIED_HEAD in files:
                 if not np.array_equal(array, _read(shards, files, TIED_HEAD, model_dir)):

@@ -29,6 +29,8 @@ def read_config(
         raw = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); fetch the file again") from error
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: not a JSON object; fetch the file again")
     family = raw.get("model_type")
     if family not in FAMILIES:
         raise InputError(
@@ -40,7 +42,11 @@ def read_config(
 def _qwen2_audio(raw: dict, path: Path, dtype: str, remat: bool) -> AudioLMConfig:
     from transformers import Qwen2AudioConfig
 
-    full = Qwen2AudioConfig(**raw)
+    try:
+        full = Qwen2AudioConfig(**raw)
+    except Exception as error:  # transformers raises several kinds, all meaning a broken file
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a Qwen2-Audio config ({reason}); fetch it again") from error
     audio, text = full.audio_config, full.text_config
     if audio.activation_function != "gelu" or text.hidden_act != "silu":
         raise InputError(f"{path}: activations must be gelu (tower) and silu (decoder)")
@@ -53,7 +59,6 @@ def _qwen2_audio(raw: dict, path: Path, dtype: str, remat: bool) -> AudioLMConfi
         heads=audio.encoder_attention_heads,
         ffn=audio.encoder_ffn_dim,
         max_frames=audio.max_source_positions,
-        scale_embedding=audio.scale_embedding,
     )
     decoder = DecoderConfig(
         vocabulary=text.vocab_size,

@@ -13,7 +13,6 @@ class EncoderConfig:
     heads: int
     ffn: int
     max_frames: int = 1500  # 50 per second, before pooling: 30 s
-    scale_embedding: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

