@@ -101,6 +101,7 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         top_p=settings.top_p,
     )
     root = jax.random.key(run.seed)
+    compare = jax.jit(lambda rewards: (group_advantages(rewards), zero_spread(rewards)))
 
     def grpo(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, float], Samples]:
         watch = Stopwatch()
@@ -131,7 +132,7 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         jax.block_until_ready(reference_scores)
         watch.lap("reference")
 
-        advantages = group_advantages(rewards)
+        advantages, flat = compare(rewards)
         state, metrics = step(
             state, frozen, prompts, completions, reference_scores, advantages, features
         )
@@ -147,7 +148,7 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
                 "reward": float(totals.mean()),
                 **means,
                 **_host(metrics),
-                "zero_spread": float(jax.device_get(zero_spread(rewards)).mean()),
+                "zero_spread": float(jax.device_get(flat).mean()),
                 "completion_tokens": float(lengths.mean()),
                 "ended": float(ended.mean()),
                 **watch.seconds,
