@@ -12,7 +12,6 @@ from tokenizers import Tokenizer
 
 from sari_jax import assets
 from sari_jax.assemble import nano, tokenizer
-from sari_jax.assemble.projector import whitened_projector
 from sari_jax.assemble.whisper import encoder_tensors
 from sari_jax.data.sources import starter
 from sari_jax.data.styles import STYLES, Style, question_text
@@ -68,7 +67,6 @@ SYSTEM
 {%- endif -%}
 """
 ROWS = 64  # the vocabulary is padded to a multiple, so that it divides evenly among devices
-PROJECTOR = "multi_modal_projector.linear"
 EMBEDDING, HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
 Licences = list[tuple[str, str, str]]  # part, where it is from, licence
 
@@ -120,12 +118,10 @@ def assemble(
         language = _nano(size, rng) if name == "nano" else _smol(rng)
         encoder = encoder_tensors(assets.fetch("whisper-tiny.en") / "model.bin")
         width = language.text_config["hidden_size"]
-        tensors = encoder | _no_projector(width) | language.tensors
+        tensors = encoder | _projector(width, rng) | language.tensors
         # Tied, but transformers' Qwen2-Audio never ties: without a head of its own it would draw one.
         tensors[HEAD] = tensors[EMBEDDING]
         _write_configs(language, aside)
-        weight, bias = whitened_projector(tensors, aside, width, rng)
-        tensors |= {f"{PROJECTOR}.weight": weight, f"{PROJECTOR}.bias": bias}
         _write_weights(tensors, aside, max_shard_bytes)
         tokenizer.write_tokenizer(
             language.tokenizer, aside, tokenizer_class=language.tokenizer_class
@@ -188,12 +184,14 @@ def _tags(style: Style) -> list[str]:
     return [mark for name in names if name for mark in (f"<{name}>", f"</{name}>")]
 
 
-def _no_projector(width: int) -> dict[str, np.ndarray]:
-    """Of the right shape, until the tower's features are known."""
-    shape = (width, AUDIO_CONFIG["d_model"])
+def _projector(width: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Random: the tower's features are of unit scale, what comes out has a tenth of it, near the embeddings'."""
+    inside = AUDIO_CONFIG["d_model"]
     return {
-        f"{PROJECTOR}.weight": np.zeros(shape, np.float32),
-        f"{PROJECTOR}.bias": np.zeros(width, np.float32),
+        "multi_modal_projector.linear.weight": nano.normal(
+            rng, (width, inside), 0.1 * inside**-0.5
+        ),
+        "multi_modal_projector.linear.bias": np.zeros(width, np.float32),
     }
 
 

@@ -164,7 +164,10 @@ def test_the_dtype_of_activations_is_the_configs(one_tiny):
 
 
 def on(mesh, model, stage):
-    """(loss, gradient) of one step over eight prompts, as a run does it; on one device if `mesh` is None."""
+    """(loss, gradient) of one step over eight prompts, as a run does it; on one device if `mesh` is None.
+
+    SFT goes through the tower too, GRPO takes its features as given.
+    """
     group = 2 if stage == "grpo" else 1
     tokens, mask = (
         x.reshape(8, group, 8) for x in tiny.padded(tiny.answers([8, 3, 5, 1] * (2 * group)), 8)
@@ -177,6 +180,7 @@ def on(mesh, model, stage):
         mask,
         -rng.uniform(4, 6, tokens.shape).astype(np.float32),
         rng.standard_normal((8, group)).astype(np.float32),
+        rng.standard_normal((8, 1, 25, model.sizes.tower_width)).astype(np.float32),
     )
     parts = partition(jax.tree.map(jnp.copy, model.params), ("projector/*", "decoder/*"))
     if mesh is None:
@@ -184,7 +188,7 @@ def on(mesh, model, stage):
     else:
         batch = shard_batch(mesh, batch)
         parts = tuple(shard_parameters(mesh, part) for part in parts)
-    (trainable, frozen), (prompts, tokens, mask, reference, advantages) = parts, batch
+    (trainable, frozen), (prompts, tokens, mask, reference, advantages, features) = parts, batch
     state = create_state(trainable, tiny.recording())
     if stage == "sft":
         step = make_sft_step(model.config, tiny.recording())
@@ -192,7 +196,7 @@ def on(mesh, model, stage):
     else:
         done = Completions(tokens, reference, mask.sum(-1), mask.any(-1))
         step = make_grpo_step(model.config, SETTINGS, tiny.recording())
-        state, metrics = step(state, frozen, prompts, done, reference, advantages)
+        state, metrics = step(state, frozen, prompts, done, reference, advantages, features)
     kernel = state.opt_state["decoder/layers/up_proj/kernel"]
     if mesh is not None:  # the gradient is split as the parameters are
         ways = (1, mesh.shape["fsdp"], mesh.shape["tensor"])
