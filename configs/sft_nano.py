@@ -1,6 +1,6 @@
 """Structured-reasoning SFT of nano on the starter corpus: the embedded default.
 
-Reproduces: the paper's first stage in miniature; settings are ours. Costs: about two minutes on two cores.
+Reproduces: the paper's first stage in miniature; settings are ours. Costs: about six minutes on two cores.
 
     sari train --config configs/sft_nano.py --workdir runs/sft \
         --config.model.path=runs/nano --config.data.train=runs/starter/train.jsonl
