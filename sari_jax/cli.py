@@ -83,13 +83,13 @@ def score(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
+    from sari_jax.atomic import new_directory
     from sari_jax.data.processor import Shapes
     from sari_jax.data.records import read_records
     from sari_jax.data.styles import style
     from sari_jax.evaluate.benchmark import predict
     from sari_jax.evaluate.scores import score_predictions
     from sari_jax.generate.engine import Engine
-    from sari_jax.hf.checkpoint import new_directory
 
     if not (args.model or args.predictions):
         raise InputError(

@@ -25,6 +25,7 @@ LAYERS = [
     {"models", "parallel"},
     {"audio"},
     {"assets"},
+    {"atomic"},
     {"errors"},
 ]
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}

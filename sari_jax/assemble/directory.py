@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 from sari_jax import assets
 from sari_jax.assemble import nano, tokenizer
 from sari_jax.assemble.whisper import encoder_tensors
+from sari_jax.atomic import new_directory
 from sari_jax.data.sources import starter
 from sari_jax.data.styles import STYLES, Style, question_text
 from sari_jax.errors import InputError
-from sari_jax.hf.checkpoint import new_directory
 
 AUDIO_CONFIG = {
     "model_type": "qwen2_audio_encoder",

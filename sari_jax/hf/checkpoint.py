@@ -5,7 +5,6 @@ names, same dtypes, and whatever was not loaded carried through.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from sari_jax.atomic import new_directory
 from sari_jax.errors import InputError
 from sari_jax.hf.names import Rule, qwen2_audio_rules
 from sari_jax.models.audio_lm import Params, abstract_params
@@ -180,29 +180,3 @@ def _trained(place: tuple[Rule, int | None] | None, flat: dict, old: np.ndarray)
 
 def _is_pickle(path: Path) -> bool:
     return any(path.match(pattern) for pattern in PICKLES)
-
-
-@contextmanager
-def new_directory(out: Path | str) -> Iterator[Path]:
-    """A directory filled aside and renamed to `out` once whole; nothing is left behind otherwise.
-
-    Raises:
-        InputError: `out` holds something already, or its parent cannot be written.
-    """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists and is not empty; name a new directory with --out")
-    aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        aside.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(
-            f"{out}: cannot be written ({error.strerror}); name another --out"
-        ) from error
-    try:
-        yield aside
-        if out.exists():
-            out.rmdir()
-        aside.rename(out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

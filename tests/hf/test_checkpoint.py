@@ -18,7 +18,6 @@ from sari_jax.hf.checkpoint import (
     TIED_HEAD,
     export,
     load_params,
-    new_directory,
     weight_map,
 )
 from sari_jax.hf.config import read_config
@@ -268,27 +267,3 @@ def test_a_directory_with_something_in_it_is_left_alone(kinds, tmp_path):
         ):
             export(loaded(kinds / "single"), read_config(kinds / "single"), kinds / "single", out)
     assert [path.name for path in tmp_path.iterdir()] == ["note"]
-
-
-def test_nothing_is_left_after_an_exception(tmp_path):
-    with pytest.raises(RuntimeError), new_directory(tmp_path / "out") as aside:
-        (aside / "half").write_text("written")
-        assert not (tmp_path / "out").exists()
-        raise RuntimeError
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_new_directory_appears_whole(tmp_path):
-    (tmp_path / "empty").mkdir()
-    for out in (tmp_path / "empty", tmp_path / "new", tmp_path / "deep" / "er"):
-        with new_directory(out) as aside:
-            (aside / "file").write_text("x")
-        assert [path.name for path in out.iterdir()] == ["file"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "empty", "new"]
-
-
-def test_a_place_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="cannot be written .*; name another --out"):
-        with new_directory(tmp_path / "file" / "out"):
-            pass

@@ -1,12 +1,8 @@
 """Drafts -> clips on disk and the records that name them."""
 
 import json
-import os
-import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ import soundfile
 from tqdm import tqdm
 
 from sari_jax.assets import ASSETS
+from sari_jax.atomic import new_directory
 from sari_jax.data.records import SECTIONS, Clip, Record, write_records
 from sari_jax.data.sources.starter.material import SPLITS, Material
 from sari_jax.data.sources.starter.questions import KINDS, Draft
@@ -41,7 +38,7 @@ def build(
     summary: dict[str, Any] = {"seed": seed, "splits": {}}
     terms: dict[str, str] = {}
     with (
-        _new_folder(Path(out)) as aside,
+        new_directory(out) as aside,
         tqdm(total=sum(sizes.values()), desc="starter", file=sys.stderr, disable=None) as bar,
     ):
         (aside / "audio").mkdir()
@@ -66,27 +63,6 @@ def build(
         )
         (aside / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder filled aside and renamed to `out` once whole."""
-    out = out.resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists and is not empty; name a new folder with --out")
-    aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        aside.mkdir(parents=True)
-        yield aside
-        if out.exists():
-            out.rmdir()
-        aside.rename(out)
-    except OSError as error:
-        raise InputError(
-            f"{out}: cannot be written ({error.strerror}); name another --out"
-        ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _record(

@@ -1,0 +1,35 @@
+"""Directories that appear whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sari_jax.errors import InputError
+
+
+@contextmanager
+def new_directory(out: Path | str) -> Iterator[Path]:
+    """A directory filled aside and renamed to `out` once whole; nothing is left behind otherwise.
+
+    Raises:
+        InputError: `out` holds something already, or its parent cannot be written.
+    """
+    out = Path(out).resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists and is not empty; name a new directory with --out")
+    aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        aside.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(
+            f"{out}: cannot be written ({error.strerror}); name another --out"
+        ) from error
+    try:
+        yield aside
+        if out.exists():
+            out.rmdir()
+        aside.rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
