@@ -1,6 +1,6 @@
 """Curriculum-guided GRPO of nano on the starter corpus: the embedded default.
 
-Reproduces: the paper's second stage in miniature; settings are ours. Costs: about five minutes on two cores.
+Reproduces: the paper's second stage in miniature; settings are ours. Costs: about six minutes on two cores.
 
     sari train --config configs/grpo_nano.py --workdir runs/grpo \
         --config.model.path=runs/sft-model --config.data.train=runs/scored.jsonl
@@ -12,7 +12,7 @@ from sari_jax.train.config import defaults
 def get_config():
     config = defaults()
     config.stage = "grpo"
-    config.steps = 70
+    config.steps = 110
     config.batch_size = 16
     config.model.path = "runs/sft-model"
     config.data.train = "runs/scored.jsonl"
@@ -24,8 +24,8 @@ def get_config():
     config.data.shapes.audios = (1,)
     config.grpo.completions = 8
     config.grpo.max_tokens = 56
-    config.grpo.kl_coefficient = 0.003
-    config.optimizer.learning_rate = 3e-4
+    config.grpo.kl_coefficient = 0.02
+    config.optimizer.learning_rate = 5e-5
     config.optimizer.warmup_steps = 5
-    config.checkpoint.every = 35
+    config.checkpoint.every = 55
     return config
