@@ -21,10 +21,11 @@ from sari_jax.data.records import read_records, write_records
 from sari_jax.report.curves import plot_demo
 from sari_jax.train.metrics import read_metrics
 
-SFT_QUESTIONS = 1200  # with chains; the rest of the training questions is for GRPO
-GRPO_QUESTIONS = 640  # of those, scored for difficulty
+# Chains are dear and questions cheap: a few teach the form of an answer, many more what to hear in the sound.
+SFT_QUESTIONS = 200  # with chains; the rest of the training questions is for GRPO
+GRPO_QUESTIONS = 2400  # of those, scored for difficulty
 ATTEMPTS = 16
-ANSWERING = ["--max-tokens", "56", "--style", "structured"]
+ANSWERING = ["--max-tokens", "48", "--style", "structured"]
 
 
 def main() -> int:
@@ -46,7 +47,7 @@ def main() -> int:
     evaluate(out, "base")
     run_stage(out, "sft", "base", "sft.jsonl", seed)
     evaluate(out, "sft")
-    score = ["--attempts", str(ATTEMPTS), "--rows", "16", "--seed", seed, *ANSWERING]
+    score = ["--attempts", str(ATTEMPTS), "--rows", "32", "--seed", seed, *ANSWERING]
     data = ["--data", path("unscored.jsonl"), "--out", path("scored.jsonl")]
     step("score", "--model", path("sft"), *data, *score, makes=path("scored.jsonl"))
     run_stage(out, "grpo", "sft", "scored.jsonl", seed)

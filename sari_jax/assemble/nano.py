@@ -8,10 +8,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class NanoSize:
-    """The decoder's sizes, ours. `tokens` limits the vocabulary before the special tokens."""
+    """The decoder's sizes, ours. `tokens` limits the vocabulary before the special tokens.
+
+    Four layers learnt no more in as many steps than two, and took nearly twice the time.
+    """
 
     width: int = 128
-    layers: int = 4
+    layers: int = 2
     heads: int = 4
     kv_heads: int = 2
     ffn: int = 384

@@ -16,7 +16,7 @@ def normalise(text: str) -> str:
 
 
 def choice_index(answer: str, choices: Sequence[str]) -> int | None:
-    """The index of the one choice that the answer names, or None.
+    """The index of the one choice that the answer names, or None. Of a choice given twice, the first.
 
     The choice's own text comes first, so that choices may be letters themselves. A leading letter, "(B) dog" or
     "B. dog", must agree with the text after it; alone, "B", it names the second choice unless a choice holds the
@@ -46,5 +46,5 @@ def _named(answer: str, choices: Sequence[str]) -> int | None:
         wanted = form(answer)
         same = [i for i, choice in enumerate(choices) if form(choice) == wanted]
         if wanted and same:
-            return same[0] if len(same) == 1 else None
+            return same[0] if len({choices[i] for i in same}) == 1 else None
     return None

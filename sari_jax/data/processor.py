@@ -74,7 +74,7 @@ class Batch:
 
     @property
     def audio_seconds(self) -> float:
-        return float(self.prompts.samples.sum()) / SAMPLE_RATE
+        return float(self.prompts.samples[: len(self.records)].sum()) / SAMPLE_RATE
 
 
 class Processor:

@@ -166,8 +166,11 @@ def style(name: str) -> Style:
 
 
 def question_text(question: str, choices: Sequence[str], style: Style) -> str:
-    """What the user says: the question, the choices one a line (if any), and the style's instruction."""
-    listed = ["Choose one:", *choices] if choices else []
+    """What the user says: the question, the choices as a list (if any), and the style's instruction.
+
+    After "- " a choice is made of the same tokens as within a sentence, so that a small model can copy it.
+    """
+    listed = ["Choose one:", *(f"- {choice}" for choice in choices)] if choices else []
     return "\n".join([question, *listed, style.instruction])
 
 

@@ -14,9 +14,13 @@ def format_reward(completion: str, record: Record, style: Style) -> float:
 
 
 def accuracy_reward(completion: str, record: Record, style: Style) -> float:
-    """1 if the extracted answer names the right choice after normalisation, whatever surrounds it."""
-    answer = style.answer(completion)
-    return float(answer is not None and choice_index(answer, record.choices) == record.answer_index)
+    """1 if the extracted answer names the right choice after normalisation, whatever surrounds it.
+
+    Choices are compared by their text: some benchmarks give the right one twice.
+    """
+    answer, choices = style.answer(completion), record.choices
+    index = None if answer is None else choice_index(answer, choices)
+    return float(index is not None and choices[index] == choices[record.answer_index])
 
 
 REWARDS: dict[str, Callable[[str, Record, Style], float]] = {

@@ -45,6 +45,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
+    name: str = "adamw"  # adamw | muon
     learning_rate: float = 1e-6  # ours, after R1-AQA and Ke-Omni-R
     warmup_steps: int = 0
     schedule: str = "constant"  # constant | cosine
@@ -100,6 +101,7 @@ class Run:
         one_of("stage", self.stage, ("sft", "grpo"))
         one_of("data.style", self.data.style, STYLES)
         one_of("data.order", self.data.order, ORDERS)
+        one_of("optimizer.name", self.optimizer.name, ("adamw", "muon"))
         one_of("optimizer.schedule", self.optimizer.schedule, ("constant", "cosine"))
         for dtype in ("dtype", "param_dtype"):
             one_of(f"model.{dtype}", getattr(self.model, dtype), ("float32", "bfloat16"))

@@ -19,7 +19,7 @@ from sari_jax.data.styles import style
 from sari_jax.errors import InputError
 from sari_jax.hf.checkpoint import load_params
 from sari_jax.hf.config import read_config
-from sari_jax.parallel.mesh import make_mesh, shard_parameters
+from sari_jax.parallel.mesh import make_mesh, place_counters, shard_parameters
 from sari_jax.train.checkpoint import Checkpoints, claim, fingerprint
 from sari_jax.train.config import Run
 from sari_jax.train.metrics import Metrics
@@ -50,7 +50,7 @@ def train(run: Run, workdir: Path | str) -> dict[str, float]:
     optimizer = make_optimizer(run.optimizer, run.steps)
     # The state is donated step by step; the reference keeps the parameters it starts from.
     reference = trainable if run.stage == "grpo" else {}
-    state = create_state(jax.tree.map(jnp.copy, trainable), optimizer)
+    state = place_counters(mesh, create_state(jax.tree.map(jnp.copy, trainable), optimizer))
     data = batches(
         records,
         processor,

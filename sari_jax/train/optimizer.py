@@ -1,8 +1,10 @@
 """The optimizer, and which parameters it may touch."""
 
 import fnmatch
+from typing import Any
 
 import optax
+import optax.contrib
 from flax import traverse_util
 from jaxtyping import Array
 
@@ -50,14 +52,39 @@ def make_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformation:
-    """AdamW on globally clipped gradients; norms and biases are not decayed."""
-    return optax.chain(
-        optax.clip_by_global_norm(settings.clip_norm),
-        optax.adamw(
-            make_schedule(settings, steps),
+    """AdamW or Muon on globally clipped gradients; norms and biases are not decayed.
+
+    Muon (Jordan et al. 2024) makes each matrix's update orthogonal. Its updates are brought to the size of AdamW's
+    (Liu et al. 2025, "Muon is Scalable for LLM Training"), so that one learning rate serves both; embeddings, norms
+    and biases go by Adam with Nesterov momentum. Each layer of a stack is a matrix of its own.
+    """
+    schedule = make_schedule(settings, steps)
+    if settings.name == "adamw":
+        descend = optax.adamw(
+            schedule,
             b1=settings.b1,
             b2=settings.b2,
             weight_decay=settings.weight_decay,
             mask=lambda flat: {path: path.endswith(("kernel", "embedding")) for path in flat},
-        ),
-    )
+        )
+    else:
+        descend = optax.contrib.muon(
+            schedule,
+            weight_decay=settings.weight_decay,
+            consistent_rms=0.2,
+            adam_b1=settings.b1,
+            adam_b2=settings.b2,
+            muon_weight_dimension_numbers=_matrices,
+        )
+    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), descend)
+
+
+def _matrices(flat: dict[str, Any]) -> dict[str, optax.contrib.MuonDimensionNumbers | None]:
+    """Which axes of each parameter are a matrix's, if it is one; leading axes count layers.
+
+    The values are parameters, or optax's marks where it has masked them out.
+    """
+    matrix = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+    return {
+        path: matrix if path.endswith("kernel") and "/conv" not in path else None for path in flat
+    }

@@ -50,7 +50,7 @@ def test_normalise():
         ("wait?", ("Wait!", "wait?"), 1),
         ("Yes ", ("yes", "Yes"), 1),
         ("YES", ("yes", "Yes"), None),  # either
-        ("yes", ("yes", "yes"), None),
+        ("yes", ("no", "yes", "yes"), 1),  # the same, given twice
         # Choices that are letters, or hold them.
         ("A", ("C", "A", "D"), 1),
         ("(A)", ("C", "A", "D"), 1),

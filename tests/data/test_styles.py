@@ -20,7 +20,7 @@ def test_instructions_name_every_tag():
 
 def test_question_text_has_the_choices_one_a_line():
     assert question_text("Which animal?", ("cat", "dog; barking"), DIRECT) == (
-        "Which animal?\nChoose one:\ncat\ndog; barking\nGive the answer in <answer>."
+        "Which animal?\nChoose one:\n- cat\n- dog; barking\nGive the answer in <answer>."
     )
     assert (
         question_text("What is heard?", (), DIRECT)

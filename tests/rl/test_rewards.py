@@ -36,6 +36,12 @@ def test_a_supervised_target_earns_everything(style, make_record):
     assert score(style.render(record), record, style, EVEN)["total"] == len(REWARDS)
 
 
+def test_a_right_choice_given_twice_is_right(make_record):
+    twice = make_record(choices=("dog", "cat", "dog"), answer_index=2)
+    assert score("<answer>dog</answer>", twice, FREE, EVEN)["accuracy"] == 1.0
+    assert score("<answer>cat</answer>", twice, FREE, EVEN)["accuracy"] == 0.0
+
+
 def test_weights(make_record):
     text = FREE.render(make_record())
     scored = score(text, make_record(), FREE, {"format": 0.5, "accuracy": 2.0})

@@ -57,12 +57,14 @@ def command(stage: str, model: Path, data: Path, workdir: Path, *more: str) -> l
     return [*sari, "train", "--config", config, "--workdir", str(workdir), *overrides, *more]
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+def environment(devices: int = 1) -> dict[str, str]:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
 
 
-def finish(words: list[str]) -> subprocess.CompletedProcess:
-    return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=300)
+def finish(words: list[str], devices: int = 1) -> subprocess.CompletedProcess:
+    environ = environment(devices)
+    return subprocess.run(words, env=environ, capture_output=True, text=True, timeout=300)
 
 
 def rows(workdir: Path) -> list[dict]:
@@ -124,14 +126,15 @@ def rows_so_far(workdir: Path) -> list[dict]:
         return []
 
 
-def test_a_finished_run_does_nothing_more_and_other_settings_are_refused(
+def test_a_run_on_two_devices_does_nothing_more_when_finished_and_other_settings_are_refused(
     small_model, scored, tmp_path
 ):
     workdir = tmp_path / "run"
     words = command("sft", small_model, scored, workdir)
-    assert finish(words).returncode == 0
+    first = finish(words, devices=2)
+    assert first.returncode == 0 and "2 cpu device(s)" in first.stderr
     before = rows(workdir)
-    assert finish(words).returncode == 0
+    assert finish(words, devices=2).returncode == 0
     assert rows(workdir) == before
 
     other = finish([*words, "--config.optimizer.learning_rate=0.5"])

@@ -1,5 +1,6 @@
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from sari_jax.errors import InputError
@@ -40,3 +41,40 @@ def test_norms_are_not_decayed():
     updates, _ = optimizer.update(zero, state, trainable)
     assert float(jnp.abs(updates["decoder/norm/scale"]).max()) == 0
     np.testing.assert_allclose(updates["decoder/proj/kernel"], -0.5)
+
+
+def test_muon_orthogonalises_each_layers_matrix_and_leaves_the_rest_to_adam():
+    rng = np.random.default_rng(0)
+    shapes = {"layers/q_proj/kernel": (3, 8, 4), "norm/scale": (8,), "embed/embedding": (16, 8)}
+    params = {path: jnp.asarray(rng.standard_normal(shape)) for path, shape in shapes.items()}
+    gradient = {path: jnp.asarray(rng.standard_normal(shape)) for path, shape in shapes.items()}
+
+    def updates(gradient):
+        optimizer = make_optimizer(Optimizer("muon", learning_rate=0.1, clip_norm=1e9), 10)
+        _, state = optimizer.update(gradient, optimizer.init(params), params)
+        return optimizer.update(gradient, state, params)[0]  # the first step has rate 0
+
+    muon = updates(gradient)
+    adam = optax.nadam(0.1, b1=0.9, b2=0.95)
+    _, state = adam.update(gradient, adam.init(params))
+    adams, _ = adam.update(gradient, state)
+    for layer in np.asarray(muon["layers/q_proj/kernel"]):
+        singular = np.linalg.svd(layer, compute_uv=False)
+        assert singular.max() < 1.8 * singular.min()  # five Newton-Schulz steps come that near
+        np.testing.assert_allclose(np.sqrt(np.mean(layer**2)), 0.1 * 0.2, rtol=0.3)
+    for path in ("norm/scale", "embed/embedding"):
+        np.testing.assert_allclose(muon[path], adams[path], rtol=1e-4)
+    # A layer's update does not depend on the other layers' gradients.
+    other = gradient | {"layers/q_proj/kernel": gradient["layers/q_proj/kernel"].at[0].mul(7.0)}
+    np.testing.assert_allclose(
+        updates(other)["layers/q_proj/kernel"][1:], muon["layers/q_proj/kernel"][1:], rtol=1e-4, atol=1e-7
+    )  # fmt: skip
+
+
+def test_convolutions_are_left_to_adam():
+    from sari_jax.train.optimizer import _matrices
+
+    found = _matrices(
+        {"tower/conv1/kernel": 0, "tower/layers/q_proj/kernel": 0, "tower/norm/scale": 0}
+    )
+    assert [path for path, axes in found.items() if axes] == ["tower/layers/q_proj/kernel"]
