@@ -1,13 +1,17 @@
 """`make demo`: from sound files to a better model, on one small machine.
 
 Every step is a command that a user could type; each is printed before it runs. What ends up in runs/demo:
-summary.json, curves.png, and `model`, the trained model as a Hugging Face directory. Everything here is ours: sizes,
+summary.json, curves.png, and `grpo`, the trained model as a Hugging Face directory. Everything here is ours: sizes,
 steps and rates are chosen for two cores and a quarter of an hour, not taken from the paper.
+
+The same command goes on where a run broke off; `minutes` then counts from the last start.
 
     python -m experiments.demo [--seed N] [--out runs/demo]
 """
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import shlex
@@ -16,13 +20,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from configs import sft_nano
 from sari_jax.cli import main as sari
 from sari_jax.data.records import read_records, write_records
 from sari_jax.report.curves import plot_demo
 from sari_jax.train.metrics import read_metrics
 
 # Chains are dear and questions cheap: a few teach the form of an answer, many more what to hear in the sound.
-SFT_QUESTIONS = 200  # with chains; the rest of the training questions is for GRPO
+SFT_QUESTIONS = (
+    sft_nano.get_config().data.limit
+)  # with chains; the rest of the training questions is for GRPO
 GRPO_QUESTIONS = 2400  # of those, scored for difficulty
 ATTEMPTS = 16
 ANSWERING = ["--max-tokens", "48", "--style", "structured"]
@@ -35,26 +42,23 @@ def main() -> int:
     args = parser.parse_args()
     begun, out, seed = time.monotonic(), args.out, str(args.seed)
     path = lambda name: str(out / name)  # noqa: E731
-
     step("model", "assemble", "nano", "--out", path("base"), "--seed", seed, makes=path("base"))
+    claim(out, seed)
     step(
         "data", "build", "starter", "--out", path("starter"), "--seed", seed, makes=path("starter")
     )
     train = read_records(path("starter/train.jsonl"))
-    write_records(path("sft.jsonl"), train[:SFT_QUESTIONS])
     write_records(path("unscored.jsonl"), train[SFT_QUESTIONS : SFT_QUESTIONS + GRPO_QUESTIONS])
 
     evaluate(out, "base")
-    run_stage(out, "sft", "base", "sft.jsonl", seed)
+    run_stage(out, "sft", "base", "starter/train.jsonl", seed)
     evaluate(out, "sft")
     score = ["--attempts", str(ATTEMPTS), "--rows", "32", "--seed", seed, *ANSWERING]
     data = ["--data", path("unscored.jsonl"), "--out", path("scored.jsonl")]
     step("score", "--model", path("sft"), *data, *score, makes=path("scored.jsonl"))
     run_stage(out, "grpo", "sft", "scored.jsonl", seed)
     evaluate(out, "grpo")
-    step("check", "--model", path("grpo"))
-
-    from sari_jax.evaluate.parity import check
+    parity = step("check", "--model", path("grpo"))
 
     stages = ("base", "sft", "grpo")
     scores = {stage: read_json(path(f"eval-{stage}/scores.json")) for stage in stages}
@@ -68,7 +72,7 @@ def main() -> int:
         "chance": sum(1 / len(record.choices) for record in test) / len(test),
         "test_examples": len(test),
         "minutes": minutes(begun),
-        "export_max_abs_logit_diff": check(Path(path("grpo"))).max_abs_logit_diff,
+        "export_max_abs_logit_diff": parity["max_abs_logit_diff"],
         "seed": args.seed,
     }
     interval = {stage: scores[stage]["interval"] for stage in stages}
@@ -111,15 +115,32 @@ def evaluate(out: Path, stage: str) -> None:
     step("eval", "--benchmark", test, "--model", model, "--out", results, *options, makes=results)
 
 
-def step(*words: str, makes: str = "") -> None:
-    """Runs one `sari` command; what it makes and is there already is not made again, so that a rerun goes on."""
+def claim(out: Path, seed: str) -> None:
+    """Refuses to go on with another seed's model and corpus."""
+    marker = out / "seed"
+    if marker.exists() and marker.read_text().strip() != seed:
+        print(
+            f"{out}: holds seed {marker.read_text().strip()}; name another --out", file=sys.stderr
+        )
+        sys.exit(2)
+    marker.write_text(seed + "\n")
+
+
+def step(*words: str, makes: str = "") -> Any:
+    """Runs one `sari` command and returns what it tells.
+
+    What it makes and is there already is not made again, so that a rerun goes on.
+    """
     print(f"\n$ sari {shlex.join(words)}", file=sys.stderr)
     if makes and Path(makes).exists():
         print(f"{makes} is there already", file=sys.stderr)
-        return
-    code = sari([*words, "--json"])
+        return None
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        code = sari([*words, "--json"])
+    print(told.getvalue(), end="", flush=True)
     if code:
         sys.exit(code)
+    return json.loads(told.getvalue())
 
 
 def read_json(path: str) -> Any:

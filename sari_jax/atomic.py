@@ -20,6 +20,7 @@ def new_directory(out: Path | str) -> Iterator[Path]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists and is not empty; name a new directory with --out")
     aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    shutil.rmtree(aside, ignore_errors=True)  # of a killed process that had our number
     try:
         aside.mkdir(parents=True)
     except OSError as error:

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,41 +51,39 @@ def train(args: argparse.Namespace) -> int:
 
 def score(args: argparse.Namespace) -> int:
     from sari_jax.data.curriculum import drop_hopeless
-    from sari_jax.data.records import read_records, write_records
+    from sari_jax.data.records import Record, read_records, write_records
     from sari_jax.data.styles import style
     from sari_jax.evaluate.difficulty import pass_rates
     from sari_jax.generate.engine import Engine
 
     records = read_records(args.data)
-    engine = Engine(args.model)
-    scored = list(
-        pass_rates(
-            engine, records, style(args.style), attempts=args.attempts, temperature=args.temperature,
-            max_tokens=args.max_tokens, rows=args.rows, seed=args.seed,
-        )
+    rated = pass_rates(
+        Engine(args.model), records, style(args.style), attempts=args.attempts, temperature=args.temperature,
+        max_tokens=args.max_tokens, rows=args.rows, seed=args.seed,
     )  # fmt: skip
-    kept, dropped = drop_hopeless(scored)
-    if not kept:
-        raise InputError(
-            f"{args.data}: all {len(scored)} questions have pass rate 0; train the model further, or raise --attempts"
-        )
-    write_records(args.out, kept)
+    scored = []
+
+    def kept() -> Iterator[Record]:
+        """Drawn by the writer, which thus finds out at once whether it can write."""
+        scored.extend(rated)
+        kept, _ = drop_hopeless(scored)
+        if not kept:
+            raise InputError(
+                f"{args.data}: all {len(scored)} questions have pass rate 0; train the model further,"
+                " or raise --attempts"
+            )
+        yield from kept
+
+    write_records(args.out, kept())
     rates = [record.pass_rate for record in scored]
-    _tell(
-        args,
-        {
-            "scored": len(scored),
-            "kept": len(kept),
-            "dropped": dropped,
-            "mean_pass_rate": sum(rates) / len(rates),
-        },
-    )
+    _, counts = drop_hopeless(scored)
+    told = {"scored": len(scored), "mean_pass_rate": sum(rates) / len(rates)}
+    _tell(args, told | {name: counts[name] for name in ("kept", "hopeless")})
     return 0
 
 
 def evaluate(args: argparse.Namespace) -> int:
     from sari_jax.atomic import new_directory
-    from sari_jax.data.processor import Shapes
     from sari_jax.data.records import read_records
     from sari_jax.data.styles import style
     from sari_jax.evaluate.benchmark import predict
@@ -103,8 +102,8 @@ def evaluate(args: argparse.Namespace) -> int:
             predictions = _read_json(args.predictions)
         else:
             predictions = predict(
-                Engine(args.model), records, style(args.style), max_tokens=args.max_tokens, rows=args.rows,
-                shapes=Shapes(),
+                Engine(args.model), records, style(args.style), max_tokens=args.max_tokens,
+                temperature=args.temperature, rows=args.rows, seed=args.seed,
             )  # fmt: skip
         scores = {"benchmark": Path(args.benchmark).stem, **score_predictions(records, predictions)}
         for name, value in (("predictions.json", predictions), ("scores.json", scores)):
@@ -208,14 +207,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     build = command(data, "build", data_build, "build a corpus of records from a source", "--out")
     build.add_argument("source", metavar="SOURCE")
-    build.add_argument("--seed", type=int, default=0)
+    build.add_argument("--seed", type=_at_least(0), default=0)
 
     model = groups.add_parser("model", help="models").add_subparsers(
         required=True, metavar="COMMAND"
     )
     make = command(model, "assemble", model_assemble, "assemble a small real checkpoint", "--out")
     make.add_argument("name", choices=("nano", "smol"))
-    make.add_argument("--seed", type=int, default=0)
+    make.add_argument("--seed", type=_at_least(0), default=0)
 
     fit = command(
         groups,
@@ -236,8 +235,9 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         "--out",
     )
-    rate.add_argument("--attempts", type=int, default=16)
-    _generation(rate, temperature=1.0, rows=8)
+    rate.add_argument("--attempts", type=_at_least(1), default=16)
+    _generation(rate, temperature=1.0)
+    _rows(rate)
 
     bench = command(
         groups, "eval", evaluate, "answer a benchmark and score it", "--benchmark", "--out"
@@ -245,12 +245,13 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--model")
     bench.add_argument("--predictions", help="score this file instead of answering")
     bench.add_argument("--audio-root", help="folder that the records' audio paths start from")
-    _generation(bench, temperature=0.0, rows=8)
+    _generation(bench, temperature=0.0)
+    _rows(bench)
 
     question = command(groups, "ask", ask, "ask a model about sound files", "--model", "--question")
     question.add_argument("--audio", nargs="+", required=True)
     question.add_argument("--choices", nargs="+")
-    _generation(question, temperature=0.0, rows=1)
+    _generation(question, temperature=0.0)
 
     out = command(
         groups, "export", export, "a run's model as a Hugging Face directory", "--workdir", "--out"
@@ -263,12 +264,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _generation(sub: argparse.ArgumentParser, *, temperature: float, rows: int) -> None:
+def _generation(sub: argparse.ArgumentParser, *, temperature: float) -> None:
     sub.add_argument("--style", default="structured")
     sub.add_argument("--temperature", type=float, default=temperature)
-    sub.add_argument("--max-tokens", type=int, default=512)
-    sub.add_argument("--rows", type=int, default=rows, help="prompts per batch")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--max-tokens", type=_at_least(1), default=512)
+    sub.add_argument("--seed", type=_at_least(0), default=0)
+
+
+def _rows(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--rows", type=_at_least(1), default=8, help="prompts per batch")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} must be at least {least}")
+        return int(text)
+
+    return number
 
 
 def main(argv: list[str] | None = None) -> int:

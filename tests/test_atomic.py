@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from sari_jax.atomic import new_directory
@@ -19,6 +21,15 @@ def test_a_new_directory_appears_whole(tmp_path):
             (aside / "file").write_text("x")
         assert [path.name for path in out.iterdir()] == ["file"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "empty", "new"]
+
+
+def test_what_a_killed_process_of_our_number_left_is_in_nobodys_way(tmp_path):
+    stale = tmp_path / f".out.{os.getpid()}.partial"
+    stale.mkdir()
+    (stale / "half").write_text("")
+    with new_directory(tmp_path / "out") as aside:
+        (aside / "file").write_text("x")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

@@ -92,6 +92,15 @@ def test_score_then_eval_then_scoring_alone(capsys, nano_dir, starter_dir, tmp_p
     assert main([str(word) for word in words]) == 0
     assert json.loads(capsys.readouterr().out) == scores
 
+    def completions(out, *more):
+        words = ["eval", "--model", nano_dir, "--benchmark", few, "--out", tmp_path / out, *common]
+        assert main([str(word) for word in [*words, "--temperature", "1", *more]]) == 0
+        capsys.readouterr()
+        rows = json.loads((tmp_path / out / "predictions.json").read_text())
+        return [row["completion"] for row in rows]
+
+    assert completions("a", "--seed", "1") != completions("b", "--seed", "2")
+
 
 @pytest.mark.parametrize(
     ("name", "content", "told"),
@@ -99,6 +108,7 @@ def test_score_then_eval_then_scoring_alone(capsys, nano_dir, starter_dir, tmp_p
         ("missing.wav", None, "no such sound file"),
         ("empty.wav", b"", "empty"),
         ("noise.wav", b"RIFF but not really a wave file" * 9, "corrupt"),
+        ("bare.raw", b"\0\1" * 9000, "of a kind not read here"),
     ],
 )
 def test_a_sound_file_that_cannot_be_read(capsys, nano_dir, tmp_path, name, content, told):
@@ -179,12 +189,63 @@ def test_an_output_that_cannot_be_written(capsys, nano_dir, tmp_path):
     assert [path.name for path in full.iterdir()] == ["something"]
 
 
+def test_a_place_for_scores_that_cannot_be_written_is_told_before_a_question_is_answered(
+    capsys, nano_dir, starter_dir, tmp_path, monkeypatch
+):
+    def answered(*_, **__):
+        raise AssertionError("answered first")
+        yield
+
+    monkeypatch.setattr("sari_jax.evaluate.difficulty.pass_rates", answered)
+    out = tmp_path / "nowhere" / "scored.jsonl"
+    words = ["score", "--model", nano_dir, "--data", starter_dir / "test.jsonl", "--out", out]
+    assert "cannot be written" in refused(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("stage", "override", "told"),
+    [
+        ("grpo", "data.order=easy_to_hard", "have no pass_rate"),
+        ("grpo", "grpo.top_p=0.0", "top_p"),
+        ("sft", "data.style=free", "needs chain_free"),
+        ("sft", "data.shapes.prompt_tokens=(8,)", "prompt tokens exceed 8"),
+        ("sft", "batch_size=7", "does not divide"),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_no_workdir(
+    capsys, nano_dir, starter_dir, tmp_path, stage, override, told
+):
+    data, workdir = tmp_path / "few.jsonl", tmp_path / "run"
+    rows = [json.loads(line) for line in (starter_dir / "train.jsonl").read_text().splitlines()]
+    for row in rows:
+        del row["chain_free"]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows[:32]))
+    (tmp_path / "audio").symlink_to(starter_dir / "audio")
+    words = ["train", "--config", ROOT / f"configs/{stage}_nano.py", "--workdir", workdir]
+    words += [f"--config.model.path={nano_dir}", f"--config.data.train={data}"]
+    if stage == "grpo" and "order" not in override:
+        words += ["--config.data.order=random"]
+    assert told in refused(capsys, *words, f"--config.{override}")
+    assert not workdir.exists()
+
+
 def test_an_unknown_source(capsys, tmp_path):
     line = refused(capsys, "data", "build", "startr", "--out", tmp_path / "x")
     assert "did you mean 'starter'?" in line
 
 
-def test_usage_errors_exit_with_2():
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ask", "--model", "x"],
+        ["score", "--model", "x", "--data", "y", "--out", "z", "--rows", "0"],
+        ["score", "--model", "x", "--data", "y", "--out", "z", "--attempts", "none"],
+        ["eval", "--benchmark", "y", "--out", "z", "--max-tokens", "-1"],
+        ["model", "assemble", "nano", "--out", "x", "--seed", "-1"],
+        ["data", "build", "starter", "--out", "x", "--seed", "-1"],
+    ],
+)
+def test_usage_errors_exit_with_2(words):
     with pytest.raises(SystemExit) as stopped:
-        main(["ask", "--model", "x"])
+        main(words)
     assert stopped.value.code == 2

@@ -52,8 +52,6 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "sari_jax/generate/engine.py": "test_cli.py and evaluate/test_parity.py answer with it",
     "sari_jax/evaluate/benchmark.py": "test_cli.py runs it with a real model",
     "sari_jax/evaluate/difficulty.py": "test_cli.py runs it with a real model",
-    "sari_jax/train/checkpoint.py": "train/test_loop.py kills runs and starts them again",
-    "sari_jax/train/features.py": "train/test_loop.py trains with features kept, whole and resumed",
     "sari_jax/train/stages.py": "train/test_loop.py runs both stages",
     "sari_jax/train/state.py": "train/test_steps.py and train/test_loop.py update with it",
 }

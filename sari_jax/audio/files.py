@@ -49,7 +49,10 @@ def load_waveform(
                     f"{path}: corrupt or cut short: ends after {(first + len(samples)) / rate:.3f} of"
                     f" {frames / rate:.3f} s; fetch it again"
                 )
-    except soundfile.SoundFileRuntimeError as error:
+    except (
+        soundfile.SoundFileRuntimeError,
+        TypeError,
+    ) as error:  # TypeError: raw samples, by the file's name
         raise InputError(
             f"{path}: corrupt, or of a kind not read here ({error}); convert it to wav or flac"
         ) from error

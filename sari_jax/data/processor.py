@@ -247,6 +247,6 @@ def _samples(longest: int, seconds: tuple[float, ...]) -> int:
             if longest <= size:
                 return size
     raise InputError(
-        f"a clip of {longest / SAMPLE_RATE:.1f} s does not fit data.shapes.audio_seconds = {seconds};"
-        " add a larger size, 30 at most"
+        f"a clip of {longest / SAMPLE_RATE:.1f} s does not fit data.shapes.audio_seconds = {seconds}"
+        f" with {1000 * LOOKAHEAD / SAMPLE_RATE:.0f} ms of silence behind it; add a larger size, 30 at most"
     )

@@ -167,7 +167,9 @@ def export(params: Params, config: AudioLMConfig, source: Path | str, out: Path 
                     name: _trained(where.get(name), flat, shard.get_tensor(name))
                     for name in shard.keys()
                 }
-                save_file(tensors, aside / file, metadata=shard.metadata() or {"format": "pt"})
+                metadata = shard.metadata() or {"format": "pt"}
+            save_file(tensors, aside / file, metadata=metadata)
+            shutil.copymode(source / file, aside / file)  # save_file lets nobody else read it
 
 
 def _trained(place: tuple[Rule, int | None] | None, flat: dict, old: np.ndarray) -> np.ndarray:

@@ -94,8 +94,8 @@ def shard_parameters(mesh: Mesh, flat: dict[str, jax.Array]) -> dict[str, jax.Ar
     }
 
 
-def place_counters(mesh: Mesh, tree: Any) -> Any:
-    """Copies what is not on the mesh yet, a state's step counts, to every device; what is, stays as it lies."""
+def onto_mesh(mesh: Mesh, tree: Any) -> Any:
+    """Copies what is not on the mesh yet, step counts and keys, to every device; what is, stays as it lies."""
     devices, everywhere = set(mesh.devices.flat), NamedSharding(mesh, P())
     return jax.tree.map(
         lambda x: x if x.sharding.device_set == devices else jax.device_put(x, everywhere), tree

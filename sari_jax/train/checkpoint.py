@@ -13,6 +13,7 @@ from typing import Any
 import grain
 import jax
 import orbax.checkpoint as ocp
+from flax import traverse_util
 
 from sari_jax.errors import InputError
 from sari_jax.train.config import Run, freeze
@@ -84,14 +85,22 @@ class Checkpoints:
         self._manager.close()
 
 
-def fingerprint(model_dir: Path | str) -> str:
-    """Of a model directory's config and weight headers: enough to notice that another model stands there."""
+def fingerprints(run: Run) -> dict[str, str]:
+    """Of what a run reads: its model's config and weights, and its questions. Of whole files, wherever they differ."""
+    return {"model": _model_digest(run), "data": _digest([Path(run.data.train)])}
+
+
+def _model_digest(run: Run) -> str:
+    files = sorted(Path(run.model.path).glob("*"))
+    return _digest([f for f in files if f.name == "config.json" or f.suffix == ".safetensors"])
+
+
+def _digest(paths: list[Path]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(Path(model_dir).glob("*")):
-        if path.name == "config.json" or path.suffix == ".safetensors":
-            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-            with path.open("rb") as file:
-                digest.update(file.read(1 << 20))
+    for path in paths:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.name} {content}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -104,8 +113,11 @@ def claim(workdir: Path | str, config: dict[str, Any]) -> None:
     path = Path(workdir) / "config.json"
     text = json.dumps(config, indent=2, sort_keys=True, default=list) + "\n"
     if path.exists():
-        before = json.loads(path.read_text())
-        changed = [key for key in config if before.get(key) != json.loads(text)[key]]
+        before, now = (
+            traverse_util.flatten_dict(settings, sep=".")
+            for settings in (_settings(workdir), json.loads(text))
+        )
+        changed = [key for key in now if before.get(key) != now[key]]
         if changed:
             raise InputError(
                 f"{workdir}: holds a run with another {', '.join(changed)}; name a new --workdir, or repeat"
@@ -127,11 +139,26 @@ def read_run(workdir: Path | str) -> Run:
     """The settings that a workdir was started with.
 
     Raises:
-        InputError: not the folder of a run.
+        InputError: not the folder of a run, or another model stands in its model directory now.
     """
+    settings = _settings(workdir)
+    before = settings.pop("fingerprints", {})
+    run = freeze(settings)
+    if before.get("model") != _model_digest(run):
+        raise InputError(
+            f"{run.model.path}: not the model that {workdir} was started from; put that one back"
+        )
+    return run
+
+
+def _settings(workdir: Path | str) -> dict[str, Any]:
     path = Path(workdir) / "config.json"
     if not path.is_file():
         raise InputError(f"{workdir}: no config.json; name the --workdir of a run")
-    settings = json.loads(path.read_text())
-    settings.pop("model_fingerprint", None)
-    return freeze(settings)
+    try:
+        settings = json.loads(path.read_text())
+        if isinstance(settings, dict):
+            return settings
+    except ValueError:
+        pass
+    raise InputError(f"{path}: not the settings of a run; it was changed or cut short")

@@ -105,16 +105,25 @@ class Run:
         one_of("optimizer.schedule", self.optimizer.schedule, ("constant", "cosine"))
         for dtype in ("dtype", "param_dtype"):
             one_of(f"model.{dtype}", getattr(self.model, dtype), ("float32", "bfloat16"))
-        for key, value in (
-            ("steps", self.steps),
-            ("batch_size", self.batch_size),
-            ("checkpoint.every", self.checkpoint.every),
+        for key, value, least in (
+            ("steps", self.steps, 1),
+            ("batch_size", self.batch_size, 1),
+            ("seed", self.seed, 0),
+            ("samples_every", self.samples_every, 1),
+            ("checkpoint.every", self.checkpoint.every, 1),
+            ("checkpoint.keep", self.checkpoint.keep, 1),
+            ("data.limit", self.data.limit, 0),
+            ("optimizer.warmup_steps", self.optimizer.warmup_steps, 0),
         ):
-            if value < 1:
-                raise InputError(f"config: {key} = {value} must be at least 1")
+            if value < least:
+                raise InputError(f"config: {key} = {value} must be at least {least}")
         if self.stage == "grpo" and self.grpo.completions < 2:
             raise InputError(
                 f"config: grpo.completions = {self.grpo.completions}: a group needs at least 2"
+            )
+        if self.stage == "grpo" and not self.grpo.temperature > 0:
+            raise InputError(
+                f"config: grpo.temperature = {self.grpo.temperature} must be above 0: at 0 a group has no spread"
             )
 
     @property

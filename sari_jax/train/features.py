@@ -24,11 +24,11 @@ class TowerFeatures:
         self._config, self._mesh = config, mesh
         # Another process's rows cannot be read here.
         self._room = int(keep_gb * 1e9) if jax.process_count() == 1 else 0
-        self._kept: dict[tuple[int, int], Float[np.ndarray, "A F D"]] = {}
+        self._kept: dict[tuple[int, ...], Float[np.ndarray, "A F D"]] = {}
 
     def __call__(self, params: Params, batch: Batch, prompts: Prompts) -> Float[Array, "B A F D"]:
-        size = batch.prompts.waveforms.shape[-1]
-        keys = [(int(number), size) for number in batch.seeds]
+        clips = batch.prompts.waveforms.shape[1:]
+        keys = [(int(number), *clips) for number in batch.seeds]
         if all(key in self._kept for key in keys):
             return shard_batch(self._mesh, np.stack([self._kept[key] for key in keys]))
         features = encode(self._config, params, prompts)

@@ -13,17 +13,20 @@ def read_config_file(path: str, overrides: list[str]) -> ConfigDict:
     """The config file's `get_config()` with overrides applied.
 
     Raises:
-        InputError: no such file; an override that is not --config.KEY=VALUE, names an unknown key or has a value of
-            the wrong type.
+        InputError: no such file; one that fails; an override that is not --config.KEY=VALUE, names an unknown key or
+            has a value of the wrong type.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such config file")
-    for override in overrides:
-        _check_override(_parse(path, []), override)
     try:
+        for override in overrides:
+            _check_override(_parse(path, []), override)
         return _parse(path, overrides)
-    except (flags.Error, TypeError, ValueError) as error:
-        raise InputError(f"config: {str(error).splitlines()[0]}") from error
+    except InputError:
+        raise
+    except Exception as error:  # the file is the user's program and may fail in any way
+        reason = [line for line in str(error).splitlines() if line.strip()] or [""]
+        raise InputError(f"config: {path}: {type(error).__name__}: {reason[-1].strip()}") from error
 
 
 def _parse(path: str, overrides: list[str]) -> ConfigDict:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from sari_jax.data.curriculum import drop_hopeless
@@ -19,10 +20,10 @@ from sari_jax.data.styles import style
 from sari_jax.errors import InputError
 from sari_jax.hf.checkpoint import load_params
 from sari_jax.hf.config import read_config
-from sari_jax.parallel.mesh import make_mesh, place_counters, shard_parameters
-from sari_jax.train.checkpoint import Checkpoints, claim, fingerprint
+from sari_jax.parallel.mesh import make_mesh, onto_mesh, shard_batch, shard_parameters
+from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints
 from sari_jax.train.config import Run
-from sari_jax.train.metrics import Metrics
+from sari_jax.train.metrics import Metrics, read_metrics
 from sari_jax.train.optimizer import make_optimizer, make_schedule, merge, partition
 from sari_jax.train.stages import make_stage
 from sari_jax.train.state import create_state
@@ -32,8 +33,8 @@ def train(run: Run, workdir: Path | str) -> dict[str, float]:
     """Runs or resumes a run to its last step; returns the last step's metrics.
 
     Raises:
-        InputError: settings, model directory, data or workdir that cannot be used. Nothing is written before
-            all of them are read.
+        InputError: settings, model directory, data or workdir that cannot be used. Nothing is written before all of
+            them are read and a first batch is made; a clip that cannot be read may still end a run later.
     """
     workdir = Path(workdir)
     config = read_config(run.model.path, dtype=run.model.dtype, remat=run.model.remat)
@@ -45,12 +46,11 @@ def train(run: Run, workdir: Path | str) -> dict[str, float]:
     )
     flat = shard_parameters(mesh, flat)
     trainable, frozen = partition(traverse_util.unflatten_dict(flat, sep="/"), run.model.trainable)
-    claim(workdir, {**dataclasses.asdict(run), "model_fingerprint": fingerprint(run.model.path)})
 
     optimizer = make_optimizer(run.optimizer, run.steps)
     # The state is donated step by step; the reference keeps the parameters it starts from.
     reference = trainable if run.stage == "grpo" else {}
-    state = place_counters(mesh, create_state(jax.tree.map(jnp.copy, trainable), optimizer))
+    state = onto_mesh(mesh, create_state(jax.tree.map(jnp.copy, trainable), optimizer))
     data = batches(
         records,
         processor,
@@ -62,6 +62,8 @@ def train(run: Run, workdir: Path | str) -> dict[str, float]:
         seed=run.seed,
     )
     stage = make_stage(run, config, processor, mesh, optimizer, frozen, reference)
+    _try_first_batch(run, processor, records, mesh)
+    claim(workdir, {**dataclasses.asdict(run), "fingerprints": fingerprints(run)})
     checkpoints = Checkpoints(workdir, keep=run.checkpoint.keep)
     totals = {"audio_seconds": 0.0, "examples": 0}
     restored = checkpoints.restore(state, data)
@@ -70,19 +72,17 @@ def train(run: Run, workdir: Path | str) -> dict[str, float]:
     start = int(state.step)
     _announce(run, records, counts, trainable, frozen, start)
 
-    metrics, schedule, row = (
-        Metrics(workdir, start + 1),
-        make_schedule(run.optimizer, run.steps),
-        {},
-    )
+    metrics, schedule = Metrics(workdir, start + 1), make_schedule(run.optimizer, run.steps)
+    row = (read_metrics(workdir) or [{}])[-1]  # what a finished run tells again
     bar = tqdm(total=run.steps, initial=start, desc=run.stage, file=sys.stderr, disable=None)
     for step in range(start + 1, run.steps + 1):
         begun = time.perf_counter()
         batch = next(data)
         waited = time.perf_counter() - begun
+        sampled = step % run.samples_every == 0 or step == 1
         # Every transfer in a step is an explicit one; an accidental one fails loudly.
         with jax.transfer_guard("disallow"):
-            state, values, samples = stage(state, batch)
+            state, values, samples = stage(state, batch, sampled)
         totals = {
             "audio_seconds": totals["audio_seconds"] + batch.audio_seconds,
             "examples": totals["examples"] + len(batch.records),
@@ -95,8 +95,7 @@ def train(run: Run, workdir: Path | str) -> dict[str, float]:
             **totals,
         }
         metrics.write(step, row)
-        if samples and (step % run.samples_every == 0 or step == 1):
-            metrics.sample(step, samples)
+        metrics.sample(step, samples)
         shown = {
             name: row[name] for name in ("loss", "reward", "accuracy", "format") if name in row
         }
@@ -142,6 +141,19 @@ def _records(run: Run) -> tuple[list[Record], dict[str, int]]:
             f"{run.data.train}: {len(records)} usable records are fewer than batch_size {run.batch_size}"
         )
     return records, counts
+
+
+def _try_first_batch(run: Run, processor: Processor, records: list[Record], mesh: Mesh) -> None:
+    """So that a chain that is not there, a shape or a mesh that does not fit is told before anything is written."""
+    answers = run.stage == "sft"
+    if answers:
+        for record in records:
+            style(run.data.style).render(record)
+    examples = [
+        processor.question(record, style(run.data.style), answer=answers)
+        for record in records[: run.batch_size // jax.process_count()]
+    ]
+    shard_batch(mesh, processor.collate(examples, run.data.shapes).seeds)
 
 
 def _announce(

@@ -1,7 +1,7 @@
 """What one step of each stage does around its jitted update."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,12 +10,13 @@ import optax
 from jax.sharding import Mesh
 
 from sari_jax.data.processor import Batch, Processor
+from sari_jax.data.records import Record
 from sari_jax.data.styles import style
 from sari_jax.generate.rollout import rollout
 from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.parallel.mesh import shard_batch
+from sari_jax.parallel.mesh import onto_mesh, shard_batch
 from sari_jax.rl.advantages import group_advantages, zero_spread
 from sari_jax.rl.policy import reference_logprobs
 from sari_jax.rl.rewards import score
@@ -25,8 +26,10 @@ from sari_jax.train.optimizer import Flat, merge
 from sari_jax.train.state import TrainState
 from sari_jax.train.steps import make_grpo_step, make_sft_step
 
+SFT_SAMPLES = 4  # prompts of a batch whose greedy completions are shown
 Samples = list[dict[str, Any]]
-Stage = Callable[[TrainState, Batch], tuple[TrainState, dict[str, float], Samples]]
+# (state, batch, whether to show sample completions) -> (state, metrics, samples)
+Stage = Callable[[TrainState, Batch, bool], tuple[TrainState, dict[str, float], Samples]]
 
 
 class Stopwatch:
@@ -72,16 +75,36 @@ def _features(
 def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
     step = make_sft_step(config, optimizer)
     features_of = _features(run, config, mesh, frozen)
+    answer_style = style(run.data.style)
+    root = onto_mesh(
+        mesh, jax.random.key(run.seed)
+    )  # greedy decoding takes a key and does not use it
 
-    def sft(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, float], Samples]:
+    def sft(
+        state: TrainState, batch: Batch, sampled: bool
+    ) -> tuple[TrainState, dict[str, float], Samples]:
         watch = Stopwatch()
         prompts, answers, mask = shard_batch(
             mesh, (batch.prompts, batch.answers, batch.answer_mask)
         )
         features = features_of(state, batch, prompts)
+        samples: Samples = []
+        if sampled:
+            sampler = Sampler(1, answers.shape[-1], processor.end_ids, processor.pad_id, 0.0)
+            seeds = shard_batch(mesh, batch.seeds)
+            policy = merge(state.params, frozen)
+            done = rollout(config, sampler, policy, prompts, seeds, root, features)
+            tokens, lengths = jax.device_get((done.tokens, done.lengths))
+            texts = processor.texts(tokens[:SFT_SAMPLES, 0], lengths[:SFT_SAMPLES, 0])
+            scores = [
+                score(text, record, answer_style, run.reward_weights)
+                for text, record in zip(texts, batch.records, strict=False)
+            ]
+            samples = _samples(batch.records, texts, scores)
+            watch.lap("sample")
         state, metrics = step(state, frozen, prompts, answers, mask, features)
         watch.lap("update", metrics)
-        return state, {**_host(metrics), **watch.seconds}, []
+        return state, {**_host(metrics), **watch.seconds}, samples
 
     return sft
 
@@ -100,10 +123,12 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         top_k=settings.top_k,
         top_p=settings.top_p,
     )
-    root = jax.random.key(run.seed)
+    root = onto_mesh(mesh, jax.random.key(run.seed))
     compare = jax.jit(lambda rewards: (group_advantages(rewards), zero_spread(rewards)))
 
-    def grpo(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, float], Samples]:
+    def grpo(
+        state: TrainState, batch: Batch, sampled: bool
+    ) -> tuple[TrainState, dict[str, float], Samples]:
         watch = Stopwatch()
         prompts, seeds = shard_batch(mesh, (batch.prompts, batch.seeds))
         features = features_of(state, batch, prompts)
@@ -153,21 +178,26 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
                 "ended": float(ended.mean()),
                 **watch.seconds,
             },
-            [
-                {
-                    "id": r.id,
-                    "question": r.question,
-                    "answer": r.choices[r.answer_index],
-                    "completion": text,
-                    **row,
-                }
-                for r, text, row in list(zip(records, texts, scores, strict=True))[
-                    : settings.completions
-                ]
-            ],
+            _samples(records[: settings.completions], texts, scores) if sampled else [],
         )
 
     return grpo
+
+
+def _samples(
+    records: Sequence[Record], texts: Sequence[str], scores: Sequence[dict[str, float]]
+) -> Samples:
+    """What people read beside the curves: as many as the shortest of the three."""
+    return [
+        {
+            "id": record.id,
+            "question": record.question,
+            "answer": record.choices[record.answer_index],
+            "completion": text,
+            **row,
+        }
+        for record, text, row in zip(records, texts, scores, strict=False)
+    ]
 
 
 def _host(metrics: dict[str, jax.Array]) -> dict[str, float]:

@@ -25,14 +25,6 @@ def test_a_small_difference_is_noticed(nano_dir, monkeypatch):
     monkeypatch.setattr(parity, "Engine", Off)
     found = parity.check(nano_dir)
     assert found.max_abs_logit_diff > parity.TOLERANCE and not found.ok
-    assert found.our_error > 10 * found.their_error
-
-
-def test_what_float32_cannot_settle_is_measured_against_float64(nano_dir, monkeypatch):
-    monkeypatch.setattr(parity, "TOLERANCE", 1e-9)
-    found = parity.check(nano_dir)
-    assert 0 < found.our_error < 1e-4 and 0 < found.their_error < 1e-4
-    assert found.ok and found.our_error <= parity.ROUNDING * found.their_error
 
 
 def test_without_torch(nano_dir, monkeypatch):

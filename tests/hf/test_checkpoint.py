@@ -100,6 +100,15 @@ def test_an_export_opens_in_transformers(kind, kinds, tmp_path):
         )
 
 
+def test_whoever_may_read_the_source_may_read_the_export(copied, tmp_path):
+    source = copied / "sharded"
+    for path in source.glob("*.safetensors"):
+        path.chmod(0o640)
+    export(loaded(source), read_config(source), source, tmp_path / "out")
+    shards = sorted((tmp_path / "out").glob("*.safetensors"))
+    assert shards and {path.stat().st_mode & 0o777 for path in shards} == {0o640}
+
+
 def test_what_is_not_ours_is_carried_through(copied, tmp_path):
     """Tokenizer, template, folders aside; pickles are left behind."""
     source = copied / "single"

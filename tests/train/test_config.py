@@ -51,6 +51,25 @@ def test_an_unknown_key_names_the_nearest():
         freeze(config)
 
 
+def test_greedy_groups_have_no_spread():
+    config = defaults().to_dict()
+    config["stage"], config["grpo"]["temperature"] = "grpo", 0.0
+    with pytest.raises(InputError, match="grpo.temperature = 0.0 must be above 0"):
+        freeze(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("samples_every", 0), ("seed", -1), ("data.limit", -5), ("checkpoint.keep", 0)],
+)
+def test_numbers_below_their_least(key, value):
+    config = defaults()
+    with config.unlocked():
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match=f"{key} = {value} must be at least"):
+        freeze(config)
+
+
 def test_a_group_of_one_is_no_group():
     config = defaults().to_dict()
     config["stage"], config["grpo"]["completions"] = "grpo", 1

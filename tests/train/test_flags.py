@@ -43,6 +43,28 @@ def test_bad_overrides(override, told):
         read_config_file(NANO, [override])
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("def get_config(:\n", "SyntaxError"),
+        ("import nothing_of_the_kind\n", "ModuleNotFoundError.*nothing_of_the_kind"),
+        ("def get_config():\n    raise ValueError('not today')\n", "not today"),
+        (
+            "from sari_jax.train.config import defaults\n\n"
+            "def get_config():\n    config = defaults()\n    config.optimzer.b1 = 1.0\n    return config\n",
+            "optimzer",
+        ),
+    ],
+)
+@pytest.mark.parametrize("overrides", [[], ["--config.seed=1"]])
+def test_a_config_file_that_fails(text, told, overrides, tmp_path):
+    path = tmp_path / "failing.py"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"failing.py: .*{told}") as found:
+        read_config_file(str(path), overrides)
+    assert len(str(found.value).splitlines()) == 1
+
+
 def test_no_such_file():
     with pytest.raises(InputError, match="no such config file"):
         read_config_file("configs/none.py", [])

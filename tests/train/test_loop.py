@@ -28,13 +28,17 @@ def small_model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def scored(starter_dir, tmp_path_factory) -> Path:
-    """A few training questions with made-up pass rates, one of them hopeless."""
+    """A few training questions with made-up pass rates, one of them hopeless.
+
+    So few that a run walks them three times: later epochs take the tower's output from memory, a resumed run computes
+    it anew, in other batches than those it was first computed in.
+    """
     import dataclasses
 
     from sari_jax.data.records import read_records, write_records
 
-    records = read_records(starter_dir / "train.jsonl")[:25]
-    rated = [dataclasses.replace(record, pass_rate=i / 24) for i, record in enumerate(records)]
+    records = read_records(starter_dir / "train.jsonl")[:9]
+    rated = [dataclasses.replace(record, pass_rate=i / 8) for i, record in enumerate(records)]
     out = tmp_path_factory.mktemp("scored") / "scored.jsonl"
     write_records(out, rated)
     return out
@@ -111,11 +115,11 @@ def test_a_run_that_is_killed_and_started_again_ends_bit_identical(
     assert before.keys() == after.keys()
     for path, array in before.items():
         np.testing.assert_array_equal(array, after[path], err_msg=path)
-    if stage == "grpo":
-        steps = [
-            json.loads(line)["step"] for line in (killed / "samples.jsonl").read_text().splitlines()
-        ]
-        assert steps == sorted(steps) and set(steps) == {1, 2, 4, 6}
+    samples = [json.loads(line) for line in (killed / "samples.jsonl").read_text().splitlines()]
+    steps = [sample["step"] for sample in samples]
+    assert steps == sorted(steps) and set(steps) == {1, 2, 4, 6}
+    assert all(sample["question"] and "completion" in sample for sample in samples)
+    assert (killed / "samples.jsonl").read_text() == (whole / "samples.jsonl").read_text()
     assert list((killed / "tensorboard").iterdir())
 
 
@@ -126,15 +130,28 @@ def rows_so_far(workdir: Path) -> list[dict]:
         return []
 
 
-def test_a_run_on_two_devices_does_nothing_more_when_finished_and_other_settings_are_refused(
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_two_devices_compute_what_one_does(stage, small_model, scored, tmp_path):
+    losses = {}
+    for devices in (1, 2):
+        workdir = tmp_path / f"run{devices}"
+        words = command(stage, small_model, scored, workdir, "--config.steps=2")
+        done = finish(words, devices)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert f"{devices} cpu device(s)" in done.stderr
+        losses[devices] = [row["loss"] for row in rows(workdir)]
+    assert losses[2] == pytest.approx(losses[1], rel=1e-5, abs=1e-7)
+
+
+def test_a_finished_run_tells_its_end_again_and_other_settings_are_refused(
     small_model, scored, tmp_path
 ):
     workdir = tmp_path / "run"
     words = command("sft", small_model, scored, workdir)
-    first = finish(words, devices=2)
-    assert first.returncode == 0 and "2 cpu device(s)" in first.stderr
+    assert finish(words).returncode == 0
     before = rows(workdir)
-    assert finish(words, devices=2).returncode == 0
+    again = finish([*words, "--json"])
+    assert again.returncode == 0 and json.loads(again.stdout) == before[-1]
     assert rows(workdir) == before
 
     other = finish([*words, "--config.optimizer.learning_rate=0.5"])
