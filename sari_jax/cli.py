@@ -142,7 +142,7 @@ def ask(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    from sari_jax.hf.checkpoint import export as write_model
+    from sari_jax.hf.export import export as write_model
     from sari_jax.train.checkpoint import read_run
     from sari_jax.train.loop import trained_params
 

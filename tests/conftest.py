@@ -80,7 +80,14 @@ def starter_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture(
     scope="session",
-    params=("multi_head_80", "grouped_128_tied", "multi_head_128", "grouped_80_tied"),
+    params=(
+        "multi_head_80",
+        "grouped_128_tied",
+        "multi_head_128",
+        "grouped_80_tied",
+        "omni",
+        "omni_thinker_tied",
+    ),
 )
 def tiny_model(request, tmp_path_factory):
     """Each of the tiny random models, in transformers and here."""

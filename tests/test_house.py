@@ -47,6 +47,8 @@ VAGUE = {
 TESTED_ELSEWHERE: dict[str, str] = {
     "sari_jax/errors.py": "one empty class; every test of a bad input meets it",
     "sari_jax/models/config.py": "plain dataclasses; hf/test_config.py fills them",
+    "sari_jax/hf/family.py": "what hf/test_config.py reads goes through it",
+    "sari_jax/hf/families/qwen2_audio.py": "hf/test_config.py reads its config, hf/test_names.py its names",
     "sari_jax/models/layers.py": "compared with transformers as part of models/test_audio_lm.py",
     "sari_jax/models/decoder.py": "compared with transformers as part of models/test_audio_lm.py",
     "sari_jax/generate/engine.py": "test_cli.py and evaluate/test_parity.py answer with it",

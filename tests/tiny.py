@@ -1,4 +1,4 @@
-"""Tiny Qwen2-Audio models with random weights, made by transformers, and the same prompts in its form and in ours."""
+"""Tiny models of each family with random weights, made by transformers, and the same prompts in both forms."""
 
 import dataclasses
 import functools
@@ -12,15 +12,21 @@ import numpy as np
 import optax
 import torch
 from flax import traverse_util
+from safetensors.torch import load_file, save_file
 from transformers import (
+    PreTrainedModel,
+    Qwen2_5OmniThinkerConfig,
+    Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
     WhisperFeatureExtractor,
 )
 
-from sari_jax.hf.checkpoint import load_params
 from sari_jax.hf.config import read_config
-from sari_jax.hf.names import qwen2_audio_rules
+from sari_jax.hf.families import FAMILIES
+from sari_jax.hf.load import load_params
+from sari_jax.hf.names import Names, rules
+from sari_jax.hf.shards import Shards
 from sari_jax.models.audio_lm import Params, Prompts
 from sari_jax.models.config import AudioLMConfig
 
@@ -30,8 +36,15 @@ SECOND = 16_000  # samples; the clips are shorter, and so all of them fit a buck
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What differs between the tiny models."""
+    """What differs between the tiny models.
 
+    Attributes:
+        family: the model_type of config.json.
+        window: mel frames, where the family has windows.
+    """
+
+    family: str = "qwen2_audio"
+    window: int = 40
     mels: int = 80
     heads: int = 4
     kv_heads: int = 2
@@ -45,14 +58,24 @@ class Sizes:
 
 
 SIZES = {
-    "multi_head_80": Sizes(80, heads=4, kv_heads=4, tied=False),
+    "multi_head_80": Sizes(mels=80, heads=4, kv_heads=4, tied=False),
     "grouped_128_tied": Sizes(
-        128, heads=6, kv_heads=2, head_dim=6, ffn=40, tied=True, rope_theta=500.0
+        mels=128, heads=6, kv_heads=2, head_dim=6, ffn=40, tied=True, rope_theta=500.0
     ),
     "multi_head_128": Sizes(
-        128, heads=2, kv_heads=2, head_dim=16, tower_width=16, tower_heads=4, tied=False
+        mels=128, heads=2, kv_heads=2, head_dim=16, tower_width=16, tower_heads=4, tied=False
     ),
-    "grouped_80_tied": Sizes(80, heads=4, kv_heads=1, head_dim=10, ffn=56, tied=True),
+    "grouped_80_tied": Sizes(mels=80, heads=4, kv_heads=1, head_dim=10, ffn=56, tied=True),
+    "omni": Sizes(family="qwen2_5_omni", mels=128, rope_theta=700.0),
+    "omni_thinker_tied": Sizes(
+        family="qwen2_5_omni_thinker",
+        window=20,
+        heads=8,
+        kv_heads=2,
+        head_dim=6,
+        tied=True,
+        tower_heads=2,
+    ),
 }
 
 
@@ -75,47 +98,29 @@ class Tiny:
 
     directory: Path
     sizes: Sizes
-    theirs: Qwen2AudioForConditionalGeneration
+    theirs: PreTrainedModel
     config: AudioLMConfig
     params: Params
+
+    @property
+    def names(self) -> Names:
+        return FAMILIES[self.sizes.family].names(Shards(self.directory).tensors)
 
 
 def make(directory: Path, sizes: Sizes, seed: int = 0) -> Tiny:
     theirs = random_model(sizes, seed)
-    save(theirs, directory, tied=sizes.tied)
+    save(theirs, directory, sizes)
     config = read_config(directory)
     return Tiny(directory, sizes, theirs, config, load_params(directory, config))
 
 
-def random_model(sizes: Sizes, seed: int) -> Qwen2AudioForConditionalGeneration:
+def random_model(sizes: Sizes, seed: int) -> PreTrainedModel:
     """Weights wide enough that logits differ and greedy decoding has something to choose from.
 
     transformers starts norms at one and biases at zero, which would hide that one of them is left out or misplaced:
     all are drawn here.
     """
-    config = Qwen2AudioConfig(
-        audio_config=dict(
-            model_type="qwen2_audio_encoder",
-            num_mel_bins=sizes.mels,
-            d_model=sizes.tower_width,
-            encoder_layers=sizes.layers,
-            encoder_attention_heads=sizes.tower_heads,
-            encoder_ffn_dim=2 * sizes.tower_width,
-        ),
-        text_config=dict(
-            model_type="qwen2",
-            vocab_size=VOCABULARY,
-            hidden_size=sizes.heads * sizes.head_dim,
-            num_hidden_layers=sizes.layers,
-            num_attention_heads=sizes.heads,
-            num_key_value_heads=sizes.kv_heads,
-            intermediate_size=sizes.ffn,
-            max_position_embeddings=2048,
-            rope_theta=sizes.rope_theta,
-        ),
-        audio_token_index=AUDIO_ID,
-    )
-    model = Qwen2AudioForConditionalGeneration(config).eval()
+    model = (_qwen2_audio if sizes.family == "qwen2_audio" else _omni_thinker)(sizes).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -124,29 +129,99 @@ def random_model(sizes: Sizes, seed: int) -> Qwen2AudioForConditionalGeneration:
                 1 + 0.2 * noise if is_norm(name) and name.endswith("weight") else 0.2 * noise
             )
             parameter.requires_grad_(True)  # positions too, which transformers freezes
-    if (
-        sizes.tied
-    ):  # transformers reads tie_word_embeddings for this family and does nothing about it
+    if sizes.tied:  # which transformers leaves undone for Qwen2-Audio, whatever config.json says
         model.lm_head.weight = model.get_input_embeddings().weight
     return model
 
 
+def _qwen2_audio(sizes: Sizes) -> PreTrainedModel:
+    return Qwen2AudioForConditionalGeneration(
+        Qwen2AudioConfig(
+            audio_config=dict(model_type="qwen2_audio_encoder", **_tower(sizes)),
+            text_config=dict(model_type="qwen2", rope_theta=sizes.rope_theta, **_text(sizes)),
+            audio_token_index=AUDIO_ID,
+        )
+    )
+
+
+def _omni_thinker(sizes: Sizes) -> PreTrainedModel:
+    width, half = sizes.heads * sizes.head_dim, sizes.head_dim // 2
+    rope = {
+        "rope_type": "default",
+        "rope_theta": sizes.rope_theta,
+        "mrope_section": [half - 2, 1, 1],
+    }
+    return Qwen2_5OmniThinkerForConditionalGeneration(
+        Qwen2_5OmniThinkerConfig(
+            audio_config=dict(n_window=sizes.window // 2, output_dim=width, **_tower(sizes)),
+            vision_config=dict(
+                depth=1,
+                hidden_size=16,
+                intermediate_size=16,
+                num_heads=2,
+                out_hidden_size=width,
+                patch_size=4,
+                window_size=8,
+                fullatt_block_indexes=[0],
+            ),
+            text_config=dict(rope_parameters=rope, **_text(sizes)),
+            audio_token_index=AUDIO_ID,
+            vision_start_token_id=VOCABULARY,
+            tie_word_embeddings=sizes.tied,
+        )
+    )
+
+
+def _tower(sizes: Sizes) -> dict[str, int]:
+    return dict(
+        num_mel_bins=sizes.mels,
+        d_model=sizes.tower_width,
+        encoder_layers=sizes.layers,
+        encoder_attention_heads=sizes.tower_heads,
+        encoder_ffn_dim=2 * sizes.tower_width,
+    )
+
+
+def _text(sizes: Sizes) -> dict[str, int]:
+    return dict(
+        vocab_size=VOCABULARY,
+        hidden_size=sizes.heads * sizes.head_dim,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.kv_heads,
+        intermediate_size=sizes.ffn,
+        max_position_embeddings=2048,
+    )
+
+
 def is_norm(name: str) -> bool:
-    return "norm" in name.split(".")[-2]
+    return "norm" in name.split(".")[-2] or "ln_" in name
 
 
-def save(
-    model: Qwen2AudioForConditionalGeneration, directory: Path, *, tied: bool, **settings
-) -> None:
-    """As a hub directory; a tied head is stored a second time, as some checkpoints do."""
-    embedding = model.get_input_embeddings().weight
-    if tied:
+def save(model: PreTrainedModel, directory: Path, sizes: Sizes, **settings) -> None:
+    """As a hub directory. Qwen2-Audio's tied head is stored a second time, as some checkpoints do."""
+    embedding, twice = model.get_input_embeddings().weight, sizes.family == "qwen2_audio"
+    if sizes.tied and twice:
         model.lm_head.weight = torch.nn.Parameter(embedding.detach().clone())
     model.save_pretrained(directory, **settings)
-    if tied:
-        model.lm_head.weight = embedding
+    model.lm_head.weight = embedding if sizes.tied else model.lm_head.weight
     path = directory / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"tie_word_embeddings": tied}))
+    raw = json.loads(path.read_text()) | {"tie_word_embeddings": sizes.tied}
+    if sizes.family == "qwen2_5_omni":
+        raw = {"model_type": "qwen2_5_omni", "thinker_config": raw, "enable_audio_output": True}
+        _as_part_of_the_whole(directory)
+    path.write_text(json.dumps(raw))
+
+
+def _as_part_of_the_whole(directory: Path) -> None:
+    """A thinker's single file as the whole model stores it, among tensors and files of the parts that speak."""
+    path = directory / "model.safetensors"
+    tensors = {f"thinker.{name}": tensor for name, tensor in load_file(path).items()}
+    tensors["talker.codec_head.weight"] = torch.arange(6.0).reshape(2, 3)
+    tensors["token2wav.bigvgan.conv.bias"] = torch.full((5,), torch.nan)
+    save_file(tensors, path, metadata={"format": "pt"})
+    (directory / "spk_dict.pt").write_bytes(b"voices")
+    (directory / "generation_config.json").write_text("{}")
 
 
 def question(clips: Sequence[float], words: int, seed: int = 0) -> Question:
@@ -247,30 +322,39 @@ def torch_inputs(
     )
 
 
-def theirs_as_ours(tensors: dict[str, np.ndarray], config: AudioLMConfig) -> dict[str, np.ndarray]:
+def theirs_as_ours(
+    tensors: dict[str, np.ndarray], config: AudioLMConfig, names: Names
+) -> dict[str, np.ndarray]:
     """Tensors under transformers' module names (weights, gradients) -> flat by our paths."""
     flat = {}
-    for rule in qwen2_audio_rules(config):
-        parts = [rule.to_ours(tensors[module_name(name)]) for name in rule.names]
+    for rule in rules(config, names):
+        parts = [rule.to_ours(tensors[module_name(name, names)]) for name in rule.names]
         flat["/".join(rule.path)] = np.stack(parts) if rule.layers else parts[0]
     return flat
 
 
-def module_name(hub_name: str) -> str:
+def module_name(hub_name: str, names: Names) -> str:
     """The hub's names are those of an older transformers; `from_pretrained` and `save_pretrained` translate."""
-    if hub_name == "language_model.lm_head.weight":
+    if hub_name == names.unembedding:
         return "lm_head.weight"
-    return "model." + hub_name.replace("language_model.model.", "language_model.")
+    if hub_name.startswith(names.decoder + "."):
+        return "model.language_model" + hub_name.removeprefix(names.decoder)
+    return "model." + hub_name.removeprefix("thinker.")
 
 
 def torch_gradients(
-    model: torch.nn.Module, loss: torch.Tensor, config: AudioLMConfig
+    model: torch.nn.Module, loss: torch.Tensor, config: AudioLMConfig, names: Names
 ) -> dict[str, np.ndarray]:
     """d loss by our paths; a tied embedding's is the sum of both its uses."""
-    named = dict(model.named_parameters())
+    named = {n: p for n, p in model.named_parameters() if not unused(n)}
     gradients = torch.autograd.grad(loss, list(named.values()))
     found = {name: g.detach().numpy() for name, g in zip(named, gradients, strict=True)}
-    return theirs_as_ours(found, config)
+    return theirs_as_ours(found, config, names)
+
+
+def unused(module_name: str) -> bool:
+    """What Omni's thinker has and we do not: eyes, and an embedding that its tower never looks at."""
+    return ".visual." in module_name or "audio_bos_eos_token" in module_name
 
 
 def recording() -> optax.GradientTransformation:

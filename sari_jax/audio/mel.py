@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 SAMPLE_RATE, WINDOW, HOP = 16_000, 400, 160
-FULL = 30 * SAMPLE_RATE
+FULL = 30 * SAMPLE_RATE  # what Whisper pads every clip to
 
 
 def log_mel(
-    waveforms: Float[Array, "N S"], lengths: Int[Array, "N"], mel_bins: int
+    waveforms: Float[Array, "N S"], lengths: Int[Array, "N"], mel_bins: int, full: int = FULL
 ) -> Float[Array, "N M T"]:
     """log10 mel power, clipped 8 decades below each clip's maximum, then (x + 4) / 4.
 
@@ -25,18 +25,19 @@ def log_mel(
     a batch that is sharded over devices on each of them to run an FFT. On two cores it costs 25 ms for 30 s of sound.
 
     Args:
-        waveforms: 16 kHz; S a multiple of 160 and at most 480,000.
+        waveforms: 16 kHz; S a multiple of 160 and at most `full`.
         lengths: samples of each clip; what lies past them is taken as silence.
+        full: samples that the feature extractor pads every clip to.
 
     Returns:
         T = S / 160 frames of 10 ms.
     """
     size = waveforms.shape[1]
-    if size % HOP or not HOP <= size <= FULL:
-        raise ValueError(f"{size} samples: not a multiple of {HOP} from {HOP} to {FULL}")
+    if size % HOP or not HOP <= size <= full:
+        raise ValueError(f"{size} samples: not a multiple of {HOP} from {HOP} to {full}")
     x = jnp.where(jnp.arange(size) < lengths[:, None], waveforms, 0.0)
     exact = jax.lax.Precision.HIGHEST
-    framed = _frames(x)
+    framed = _frames(x, full)
     cos, sin = (jnp.matmul(framed, part, precision=exact) for part in _fourier())
     mel = jnp.matmul(cos**2 + sin**2, _filters(mel_bins), precision=exact)
     log = jnp.log10(jnp.maximum(mel, 1e-10))
@@ -44,15 +45,15 @@ def log_mel(
     return jnp.swapaxes((log[:, : size // HOP] + 4.0) / 4.0, 1, 2)
 
 
-def _frames(x: Float[Array, "N S"]) -> Float[Array, "N F 400"]:
-    """The windows of 400 samples centred on every 160th, as the 30 s around the clip would give them.
+def _frames(x: Float[Array, "N S"], full: int) -> Float[Array, "N F 400"]:
+    """The windows of 400 samples centred on every 160th, as the silence around the clip would give them.
 
     Up to two frames past the clip's own still hear its last samples. They belong to the silence that follows, but
-    count for its maximum: F is T + 2, except next to 30 s, where the frames end too.
+    count for its maximum: F is T + 2, except next to the full size, where the frames end too.
     """
     n, size = x.shape
-    half, count = WINDOW // 2, min(size // HOP + 2, FULL // HOP)
-    if size == FULL:  # reflected at both ends
+    half, count = WINDOW // 2, min(size // HOP + 2, full // HOP)
+    if size == full:  # reflected at both ends
         x = jnp.pad(x, ((0, 0), (half, half)), mode="reflect")
     else:
         x = jnp.pad(x, ((0, 0), (0, WINDOW + 2 * HOP)))  # silence

@@ -19,7 +19,6 @@ from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.encoder import LOOKAHEAD, frame_counts
 
 SAMPLE_RATE = 16_000
-MAX_SAMPLES = 30 * SAMPLE_RATE
 MIN_SAMPLES = 321  # shorter clips have no pooled frame to stand for them
 STRIDE = 640  # samples per pooled frame
 AUDIO, END, END_OF_TEXT = "<|AUDIO|>", "<|im_end|>", "<|endoftext|>"
@@ -32,14 +31,16 @@ class Shapes:
     Attributes:
         prompt_tokens: P, sound's tokens (25 per second) included.
         answer_tokens: T of a supervised answer, end token included.
-        audio_seconds: longest clip of a batch; 30 is the tower's limit.
+        audio_seconds: longest clip of a batch; what exceeds the tower's limit is never reached.
         audios: clips per prompt.
     """
 
-    prompt_tokens: tuple[int, ...] = (96, 128, 160, 192, 256, 384, 512, 768, 1024, 2048)
+    prompt_tokens: tuple[int, ...] = (
+        *(96, 128, 160, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192, 16384, 32768),
+    )
     answer_tokens: tuple[int, ...] = (64, 128, 256, 512)
-    audio_seconds: tuple[float, ...] = (2.0, 3.2, 4.0, 8.0, 15.0, 30.0)
-    audios: tuple[int, ...] = (1, 2, 4, 8)
+    audio_seconds: tuple[float, ...] = (2.0, 3.2, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0)
+    audios: tuple[int, ...] = (1, 2, 4, 8, 16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +79,16 @@ class Batch:
 
 
 class Processor:
-    """A model directory's tokenizer and chat template."""
+    """A model directory's tokenizer and chat template.
 
-    def __init__(self, model_dir: Path | str):
+    Args:
+        seconds: the longest clip that the model's tower takes.
+    """
+
+    def __init__(self, model_dir: Path | str, seconds: int = 30):
         from transformers import AutoTokenizer
 
-        self.model_dir = Path(model_dir)
+        self.model_dir, self.seconds = Path(model_dir), seconds
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         except Exception as error:  # transformers raises a dozen kinds, all meaning a bad directory
@@ -131,7 +136,7 @@ class Processor:
         """Expands each placeholder to its clip's number of features and tokenizes.
 
         Raises:
-            InputError: placeholders and clips differ in number; a clip is too short or over 30 s.
+            InputError: placeholders and clips differ in number; a clip is too short or too long.
         """
         parts = text.split(AUDIO)
         if len(parts) - 1 != len(waveforms):
@@ -142,9 +147,10 @@ class Processor:
         expanded = parts[0]
         for i, (waveform, rest) in enumerate(zip(waveforms, parts[1:], strict=True)):
             size, name = len(waveform), names[i] if i < len(names) else f"clip {i + 1}"
-            if size > MAX_SAMPLES:
+            if size > self.seconds * SAMPLE_RATE:
                 raise InputError(
-                    f"{name}: {size / SAMPLE_RATE:.1f} s exceeds 30 s; split it, or name a span by start and end"
+                    f"{name}: {size / SAMPLE_RATE:.1f} s exceeds {self.seconds} s; split it, or name a span by start"
+                    " and end"
                 )
             if size < MIN_SAMPLES:
                 raise InputError(
@@ -197,7 +203,7 @@ class Processor:
             "audios",
         )
         longest = max((len(w) for e in examples for w in e.waveforms), default=0)
-        s = _samples(longest, shapes.audio_seconds)
+        s = _samples(longest, shapes.audio_seconds, self.seconds)
         tokens = np.full((rows, p), self.pad_id, np.int32)
         lengths = np.ones(rows, np.int32)
         audio_index = np.full((rows, p), -1, np.int32)
@@ -239,14 +245,14 @@ def _bucket(value: int, buckets: tuple[int, ...], what: str, key: str) -> int:
     )
 
 
-def _samples(longest: int, seconds: tuple[float, ...]) -> int:
+def _samples(longest: int, seconds: tuple[float, ...], limit: int) -> int:
     """Samples of the smallest bucket that holds the clip and the silence its last frames look at."""
     for bucket in seconds:
-        size = min(round(bucket * SAMPLE_RATE / STRIDE) * STRIDE, MAX_SAMPLES)
-        if size == MAX_SAMPLES or longest + LOOKAHEAD <= size:
+        size = min(round(bucket * SAMPLE_RATE / STRIDE) * STRIDE, limit * SAMPLE_RATE)
+        if size == limit * SAMPLE_RATE or longest + LOOKAHEAD <= size:
             if longest <= size:
                 return size
     raise InputError(
         f"a clip of {longest / SAMPLE_RATE:.1f} s does not fit data.shapes.audio_seconds = {seconds}"
-        f" with {1000 * LOOKAHEAD / SAMPLE_RATE:.0f} ms of silence behind it; add a larger size, 30 at most"
+        f" with {1000 * LOOKAHEAD / SAMPLE_RATE:.0f} ms of silence behind it; add a larger size, {limit} at most"
     )

@@ -9,6 +9,7 @@ import numpy as np
 from sari_jax.data.processor import Batch, Processor, Shapes
 from sari_jax.errors import InputError
 from sari_jax.generate.engine import Engine
+from sari_jax.hf.config import read_family
 from sari_jax.models.audio_lm import bind
 
 TOLERANCE = 1e-4  # largest difference of a logit, float32
@@ -31,7 +32,7 @@ def check(model_dir: Path | str, *, tokens: int = 16, seed: int = 0) -> Parity:
     """
     try:
         import torch
-        from transformers import Qwen2AudioForConditionalGeneration, WhisperFeatureExtractor
+        import transformers
     except ImportError as error:
         raise InputError(
             "sari check compares with PyTorch: pip install 'sari_jax[bench]'"
@@ -50,13 +51,15 @@ def check(model_dir: Path | str, *, tokens: int = 16, seed: int = 0) -> Parity:
     ]
 
     try:
-        theirs = Qwen2AudioForConditionalGeneration.from_pretrained(
-            model_dir, dtype=torch.float32
-        ).eval()
+        reference = getattr(transformers, read_family(model_dir).reference)
+        theirs = reference.from_pretrained(model_dir, dtype=torch.float32).eval()
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{model_dir}: transformers cannot open it ({reason})") from error
-    extractor = WhisperFeatureExtractor(feature_size=engine.config.encoder.mel_bins)
+    encoder = engine.config.encoder
+    extractor = transformers.WhisperFeatureExtractor(
+        feature_size=encoder.mel_bins, chunk_length=encoder.seconds
+    )
     worst, kl, equal = 0.0, [], True
     for row, example in enumerate(examples):
         sound = extractor(

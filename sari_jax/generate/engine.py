@@ -13,8 +13,8 @@ from sari_jax.data.records import Record
 from sari_jax.data.styles import Style
 from sari_jax.generate.rollout import rollout
 from sari_jax.generate.sampling import Sampler
-from sari_jax.hf.checkpoint import load_params
 from sari_jax.hf.config import read_config
+from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
 
@@ -40,7 +40,7 @@ class Engine:
 
     def __init__(self, model_dir: Path | str, *, dtype: str = "float32"):
         self.config: AudioLMConfig = read_config(model_dir, dtype=dtype)
-        self.processor = Processor(model_dir)
+        self.processor = Processor(model_dir, self.config.encoder.seconds)
         self.params: Params = load_params(model_dir, self.config)
 
     def sampler(

@@ -4,6 +4,7 @@ A rule reads: our path, their name ({} is the layer), and how the axes turn. The
 weights [out, in], convolutions [out, in, width].
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,36 @@ class Rule(NamedTuple):
     def to_theirs(self, array: np.ndarray) -> np.ndarray:
         return array.transpose(np.argsort(self.axes)) if array.ndim > 1 else array
 
+    def part(self, index: tuple[slice, ...]) -> tuple[slice, ...]:
+        """The part of one tensor of theirs that becomes this part of ours."""
+        if len(index) == 1:
+            return index
+        return tuple(index[axis] for axis in np.argsort(self.axes))
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """What a family calls its parts; the names within a layer are the same in all of Qwen's.
+
+    Attributes:
+        tower, tower_norm, projector: the audio encoder, the norm after it and the linear map out of it.
+        decoder, head: the language model, and its output matrix where it has one of its own.
+    """
+
+    tower: str
+    tower_norm: str
+    projector: str
+    decoder: str
+    head: str
+
+    @property
+    def embedding(self) -> str:
+        return f"{self.decoder}.embed_tokens.weight"
+
+    @property
+    def unembedding(self) -> str:
+        return f"{self.head}.weight"
+
 
 LINEAR, CONVOLUTION, PLAIN = (1, 0), (2, 1, 0), (0, 1)
 
@@ -58,40 +89,34 @@ _DECODER_LAYER = {
 }
 
 
-def qwen2_audio_rules(config: AudioLMConfig) -> list[Rule]:
-    """Every tensor of a Qwen2-Audio checkpoint, as the hub and `save_pretrained` name them."""
-    rules = []
+def rules(config: AudioLMConfig, names: Names) -> list[Rule]:
+    """One rule for every parameter, with the tensors named as on the hub."""
+    found = []
 
     def add(ours: tuple[str, ...], theirs: str, bias: bool, layers: int = 0, axes=LINEAR) -> None:
         norm = ours[-1].endswith("norm")
         leaf = "scale" if norm else "kernel"
-        rules.append(Rule((*ours, leaf), f"{theirs}.weight", PLAIN if norm else axes, layers))
+        found.append(Rule((*ours, leaf), f"{theirs}.weight", PLAIN if norm else axes, layers))
         if bias:
-            rules.append(Rule((*ours, "bias"), f"{theirs}.bias", PLAIN, layers))
+            found.append(Rule((*ours, "bias"), f"{theirs}.bias", PLAIN, layers))
 
     for conv in ("conv1", "conv2"):
-        add(("tower", conv), f"audio_tower.{conv}", True, axes=CONVOLUTION)
-    rules.append(
-        Rule(("tower", "positions", "embedding"), "audio_tower.embed_positions.weight", PLAIN)
-    )
+        add(("tower", conv), f"{names.tower}.{conv}", True, axes=CONVOLUTION)
+    if not config.encoder.sinusoids:
+        positions = f"{names.tower}.embed_positions.weight"
+        found.append(Rule(("tower", "positions", "embedding"), positions, PLAIN))
     for theirs, ours in _TOWER_LAYER.items():
-        name = f"audio_tower.layers.{{}}.{theirs}"
+        name = f"{names.tower}.layers.{{}}.{theirs}"
         add(("tower", "layers", ours), name, ours != "k_proj", config.encoder.layers)
-    add(("tower", "norm"), "audio_tower.layer_norm", True)
-    add(("projector",), "multi_modal_projector.linear", True)
+    add(("tower", "norm"), names.tower_norm, True)
+    add(("projector",), names.projector, True)
 
-    embed = "language_model.model.embed_tokens.weight"
-    rules.append(Rule(("decoder", "embed", "embedding"), embed, PLAIN))
+    found.append(Rule(("decoder", "embed", "embedding"), names.embedding, PLAIN))
     for theirs, ours in _DECODER_LAYER.items():
-        name = f"language_model.model.layers.{{}}.{theirs}"
-        add(
-            ("decoder", "layers", ours),
-            name,
-            ours in ("q_proj", "k_proj", "v_proj"),
-            config.decoder.layers,
-        )
-    add(("decoder", "norm"), "language_model.model.norm", False)
+        name = f"{names.decoder}.layers.{{}}.{theirs}"
+        bias = ours in ("q_proj", "k_proj", "v_proj")
+        add(("decoder", "layers", ours), name, bias, config.decoder.layers)
+    add(("decoder", "norm"), f"{names.decoder}.norm", False)
     if not config.decoder.tied:
-        head = "language_model.lm_head.weight"
-        rules.append(Rule(("decoder", "head", "embedding"), head, PLAIN))
-    return rules
+        found.append(Rule(("decoder", "head", "embedding"), names.unembedding, PLAIN))
+    return found

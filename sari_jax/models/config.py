@@ -5,14 +5,28 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """A Whisper-family audio encoder followed by average pooling over pairs of frames."""
+    """A Whisper-family audio encoder followed by average pooling over pairs of frames.
+
+    Attributes:
+        seconds: the longest clip. One of exactly this length is all there is; a shorter one is followed by silence.
+        window: mel frames, 100 per second, that see each other and are numbered from 0; 0: the whole clip. Within
+            windows what follows a clip's end is masked out, and without them it is heard as silence.
+        sinusoids: positions are computed (Vaswani et al. 2017) and not parameters.
+    """
 
     mel_bins: int
     width: int
     layers: int
     heads: int
     ffn: int
-    max_frames: int = 1500  # 50 per second, before pooling: 30 s
+    seconds: int = 30
+    window: int = 0
+    sinusoids: bool = False
+
+    @property
+    def positions(self) -> int:
+        """How many frames, 50 per second, are numbered."""
+        return (self.window or 100 * self.seconds) // 2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Qwen2-Audio's tower: log-mel, two convolutions, Whisper encoder layers, pooling over pairs of frames.
+"""The audio towers: log-mel, two convolutions, Whisper encoder layers, pooling over pairs of frames.
 
-The tower runs on as many frames as the longest clip of the batch needs, not on 30 s: padding is masked
-out of every softmax, and a clip's last frames see the same silence past their end as they would in 30 s.
+A tower runs on as many frames as the longest clip of the batch needs, not on the most it can take: padding is masked
+out of every softmax, and a clip's last frames see the same silence past their end. A tower with windows takes each
+window for a clip of its own, up to the pooling.
 """
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from sari_jax.audio.mel import HOP, log_mel
+from sari_jax.audio.mel import HOP, SAMPLE_RATE, log_mel
 from sari_jax.models import layers as nn
 from sari_jax.models.attention import Context, attend
 from sari_jax.models.config import EncoderConfig
@@ -71,7 +72,8 @@ class Encoder(nnx.Module):
         conv = dict(kernel_size=3, padding=1, dtype=self.dtype, rngs=rngs)
         self.conv1 = nnx.Conv(config.mel_bins, width, **conv)
         self.conv2 = nnx.Conv(width, width, strides=2, **conv)
-        self.positions = nnx.Embed(config.max_frames, width, dtype=self.dtype, rngs=rngs)
+        if not config.sinusoids:
+            self.positions = nnx.Embed(config.positions, width, dtype=self.dtype, rngs=rngs)
         self.layers = nn.stack(lambda rngs: EncoderLayer(config, dtype, rngs), config.layers, rngs)
         self.norm = nn.layer_norm(width, dtype=dtype, rngs=rngs)
 
@@ -82,21 +84,59 @@ class Encoder(nnx.Module):
 
         Args:
             waveforms: S is a multiple of 640 samples, at least LOOKAHEAD past the longest clip unless
-                it is the tower's full length (30 s).
+                it is the tower's full length.
             lengths: samples of each clip; 0 for a row that is padding.
 
         Returns:
             F = S / 640 frames; only the first `frame_counts(length)[1]` of a row mean anything.
         """
-        mel = log_mel(waveforms, lengths, self.config.mel_bins)
-        x = jnp.swapaxes(mel, 1, 2).astype(self.dtype)
-        x = gelu(self.conv2(gelu(self.conv1(x))))
-        frames = x.shape[1]
-        x = x + self.positions(jnp.arange(frames))
+        config = self.config
+        full = config.seconds * SAMPLE_RATE
+        mel = log_mel(waveforms, lengths, config.mel_bins, full)
+        mel = jnp.swapaxes(mel, 1, 2).astype(self.dtype)
+        clips, ticks = mel.shape[0], -(-lengths // HOP)
+        if config.window:
+            mel, ticks = windows(mel, ticks, config.window)
+            heard = (jnp.arange(mel.shape[1]) < ticks[:, None])[..., None]
+            x = gelu(self.conv1(mel * heard)) * heard
+        else:
+            x = gelu(self.conv1(mel))
+        x = gelu(self.conv2(x))
+        x = x + self._numbered(x.shape[1])
 
-        inside, _ = frame_counts(lengths)
-        mask = (jnp.arange(frames) < inside[:, None])[:, None, None]
+        mask = (jnp.arange(x.shape[1]) < ((ticks + 1) // 2)[:, None])[:, None, None]
         x, _ = nn.scan(self.layers, lambda layer, x, _: (layer(x, mask), None), x, remat=True)
 
-        pairs = x[:, : frames // 2 * 2].reshape(x.shape[0], frames // 2, 2, -1)
+        frames = waveforms.shape[1] // (2 * HOP)
+        x = x.reshape(clips, -1, config.width)[:, : frames // 2 * 2]
+        pairs = x.reshape(clips, frames // 2, 2, config.width)
         return self.norm(pairs.mean(axis=2))
+
+    def _numbered(self, frames: int) -> Float[Array, "T D"]:
+        """What is added to the first frames to tell their order."""
+        if self.config.sinusoids:
+            return jnp.asarray(sinusoids(frames, self.config.width), self.dtype)
+        return self.positions(jnp.arange(frames))
+
+
+def windows(
+    mel: Float[Array, "N T M"], counts: Int[Array, "N"], size: int
+) -> tuple[Float[Array, "NW size M"], Int[Array, "NW"]]:
+    """Splits clips into windows of `size` frames, the last one filled up, and their counts of frames likewise.
+
+    A clip of 250 frames in windows of 200 -> counts 200 and 50.
+    """
+    n, t, bins = mel.shape
+    many = -(-t // size)
+    mel = jnp.pad(mel, ((0, 0), (0, many * size - t), (0, 0)))
+    starts = size * jnp.arange(many)
+    return mel.reshape(n * many, size, bins), jnp.clip(counts[:, None] - starts, 0, size).reshape(
+        -1
+    )
+
+
+def sinusoids(count: int, width: int) -> Float[np.ndarray, "count width"]:
+    """Sines, then cosines, of geometrically spaced frequencies from 1 to 1/10,000 (Whisper's layout)."""
+    rates = np.exp(-np.log(10_000) / (width // 2 - 1) * np.arange(width // 2, dtype=np.float32))
+    angles = np.arange(count, dtype=np.float32)[:, None] * rates
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)

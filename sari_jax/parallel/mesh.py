@@ -87,13 +87,6 @@ def parameter_sharding(mesh: Mesh, path: str, shape: tuple[int, ...]) -> NamedSh
     return NamedSharding(mesh, P())
 
 
-def shard_parameters(mesh: Mesh, flat: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return {
-        path: jax.device_put(array, parameter_sharding(mesh, path, array.shape))
-        for path, array in flat.items()
-    }
-
-
 def onto_mesh(mesh: Mesh, tree: Any) -> Any:
     """Copies what is not on the mesh yet, step counts and keys, to every device; what is, stays as it lies."""
     devices, everywhere = set(mesh.devices.flat), NamedSharding(mesh, P())

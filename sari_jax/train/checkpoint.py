@@ -49,11 +49,15 @@ class Checkpoints:
     def restore(
         self, state: TrainState, data: grain.DatasetIterator
     ) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest complete step, into the shapes and shardings of `state`; `data` is moved in place."""
+        """The newest complete step, into the shapes and shardings of `state`; `data` is moved in place.
+
+        The arrays of `state` are freed first, so that memory never holds two of them.
+        """
         step = self._manager.latest_step()
         if step is None:
             return None
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        jax.tree.map(lambda array: array.delete(), state)
         found = self._manager.restore(
             step,
             args=ocp.args.Composite(

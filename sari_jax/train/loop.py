@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 from jax.sharding import Mesh
 from tqdm import tqdm
 
@@ -18,9 +17,10 @@ from sari_jax.data.processor import Processor
 from sari_jax.data.records import Record, read_records
 from sari_jax.data.styles import style
 from sari_jax.errors import InputError
-from sari_jax.hf.checkpoint import load_params
 from sari_jax.hf.config import read_config
-from sari_jax.parallel.mesh import make_mesh, onto_mesh, shard_batch, shard_parameters
+from sari_jax.hf.load import load_params
+from sari_jax.models.audio_lm import abstract_params
+from sari_jax.parallel.mesh import make_mesh, onto_mesh, shard_batch
 from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints
 from sari_jax.train.config import Run
 from sari_jax.train.metrics import Metrics, read_metrics
@@ -38,19 +38,15 @@ def train(run: Run, workdir: Path | str) -> dict[str, float]:
     """
     workdir = Path(workdir)
     config = read_config(run.model.path, dtype=run.model.dtype, remat=run.model.remat)
-    processor = Processor(run.model.path)
+    processor = Processor(run.model.path, config.encoder.seconds)
     records, counts = _records(run)
     mesh = make_mesh(**dataclasses.asdict(run.mesh))
-    flat = traverse_util.flatten_dict(
-        load_params(run.model.path, config, dtype=run.model.param_dtype), sep="/"
-    )
-    flat = shard_parameters(mesh, flat)
-    trainable, frozen = partition(traverse_util.unflatten_dict(flat, sep="/"), run.model.trainable)
-
+    params = load_params(run.model.path, config, dtype=run.model.param_dtype, mesh=mesh)
+    trainable, frozen = partition(params, run.model.trainable)
     optimizer = make_optimizer(run.optimizer, run.steps)
-    # The state is donated step by step; the reference keeps the parameters it starts from.
-    reference = trainable if run.stage == "grpo" else {}
-    state = onto_mesh(mesh, create_state(jax.tree.map(jnp.copy, trainable), optimizer))
+    reference = jax.tree.map(jnp.copy, trainable) if run.stage == "grpo" else {}
+    state = onto_mesh(mesh, create_state(trainable, optimizer))
+    del params, trainable  # donated step by step with the state: nobody else may hold them
     data = batches(
         records,
         processor,
@@ -70,7 +66,7 @@ def train(run: Run, workdir: Path | str) -> dict[str, float]:
     if restored is not None:
         state, totals = restored
     start = int(state.step)
-    _announce(run, records, counts, trainable, frozen, start)
+    _announce(run, records, counts, state.params, frozen, start)
 
     metrics, schedule = Metrics(workdir, start + 1), make_schedule(run.optimizer, run.steps)
     row = (read_metrics(workdir) or [{}])[-1]  # what a finished run tells again
@@ -111,16 +107,15 @@ def train(run: Run, workdir: Path | str) -> dict[str, float]:
 
 
 def trained_params(run: Run, workdir: Path | str, step: int | None = None) -> tuple[Any, Any]:
-    """(config, parameters) of a run's checkpoint: what it trained, and the rest from its model directory."""
+    """(config, parameters) of a run's checkpoint: what it trained, and nothing else."""
     config = read_config(run.model.path, dtype=run.model.dtype)
-    params = load_params(run.model.path, config, dtype=run.model.param_dtype)
-    trainable, frozen = partition(params, run.model.trainable)
+    trainable, _ = partition(abstract_params(config), run.model.trainable)
+    dtype = jnp.dtype(run.model.param_dtype)
+    abstract = {path: jax.ShapeDtypeStruct(leaf.shape, dtype) for path, leaf in trainable.items()}
     checkpoints = Checkpoints(workdir, keep=run.checkpoint.keep)
-    trained = checkpoints.params(
-        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), trainable), step
-    )
+    trained = checkpoints.params(abstract, step)
     checkpoints.close()
-    return config, merge(trained, frozen)
+    return config, merge(trained, {})
 
 
 def _records(run: Run) -> tuple[list[Record], dict[str, int]]:

@@ -15,8 +15,9 @@ from sari_jax.data.processor import Processor
 from sari_jax.data.sources import starter
 from sari_jax.data.styles import STYLES
 from sari_jax.errors import InputError
-from sari_jax.hf.checkpoint import load_params, weight_map
 from sari_jax.hf.config import read_config
+from sari_jax.hf.load import load_params
+from sari_jax.hf.shards import weight_map
 
 SMALL = NanoSize(width=48, layers=1, heads=4, kv_heads=2, ffn=64, tokens=400)
 EMBEDDING, HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ from transformers import Qwen2AudioEncoderConfig
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
 from sari_jax.models.config import EncoderConfig
-from sari_jax.models.encoder import LOOKAHEAD, Encoder, frame_counts
+from sari_jax.models.encoder import LOOKAHEAD, Encoder, frame_counts, sinusoids, windows
 
 CONFIG = EncoderConfig(mel_bins=80, width=16, layers=2, heads=2, ffn=32)
 
@@ -51,3 +53,65 @@ def test_a_clip_does_not_hear_its_neighbours():
     count = frame_counts(16_000)[1]
     np.testing.assert_allclose(both[0, :count], alone[0, :count], atol=1e-5)
     assert bool(np.isfinite(both).all())
+
+
+WINDOWED = dataclasses.replace(CONFIG, seconds=300, window=40, sinusoids=True)
+
+
+def test_a_window_hears_itself_alone():
+    """By hand, without any other implementation: what changes in one window of 0.4 s changes its own frames only.
+
+    The spectrum of a tone's edge reaches 200 samples further, so that the change is kept clear of the borders.
+    """
+    encoder = Encoder(WINDOWED, "float32", nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    clip = (0.1 * rng.standard_normal(32_000)).astype(np.float32)  # five windows of 6400 samples
+    louder = clip.copy()
+    louder[2 * 6400 + 500 : 3 * 6400 - 500] *= 0.5
+    lengths = jnp.array([32_000])
+    before, after = (np.asarray(encoder(jnp.array(x)[None], lengths))[0] for x in (clip, louder))
+    changed = np.abs(before - after).max(axis=1) > 1e-6
+    assert changed.tolist() == [20 <= frame < 30 for frame in range(50)]
+
+
+def test_windows_are_numbered_from_their_start():
+    """Two windows with the same sound give the same frames: positions and convolutions begin anew."""
+    encoder = Encoder(WINDOWED, "float32", nnx.Rngs(0))
+    mel = jax.random.normal(jax.random.key(0), (1, 40, 80))
+    both, counts = windows(jnp.concatenate([mel, mel], axis=1), jnp.array([80]), 40)
+    assert counts.tolist() == [40, 40]
+    np.testing.assert_array_equal(both[0], both[1])
+    twice = np.tile(0.1 * np.sin(np.arange(6400) * 0.05), 3).astype(np.float32)
+    found = np.asarray(encoder(jnp.array(twice)[None], jnp.array([3 * 6400])))[0]
+    # The first window's first frames hear the reflected start instead of what went before.
+    np.testing.assert_allclose(found[11:19], found[21:29], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "expected"),
+    [(39, 40, [39, 0]), (40, 40, [40, 0]), (41, 40, [40, 1]), (80, 40, [40, 40]), (0, 40, [0, 0])],
+)
+def test_counts_of_windows(count, size, expected):
+    mel, counts = windows(jnp.ones((1, 78, 3)), jnp.array([count]), size)
+    assert mel.shape == (2, size, 3) and counts.tolist() == expected
+
+
+def test_sinusoids_are_whispers():
+    from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import SinusoidsPositionEmbedding
+
+    theirs = SinusoidsPositionEmbedding(100, 24)(100).numpy()
+    np.testing.assert_allclose(
+        sinusoids(100, 24), theirs, atol=1e-5
+    )  # angles near 100 have steps of 8e-6
+
+
+def test_a_clip_of_five_minutes():
+    """Its first and last seconds are those of the clip cut there, at the borders of windows."""
+    encoder = Encoder(WINDOWED, "float32", nnx.Rngs(0))
+    run = nnx.jit(lambda encoder, x, n: encoder(x, n))
+    rng = np.random.default_rng(0)
+    clip = (0.1 * rng.standard_normal(300 * 16_000)).astype(np.float32)
+    whole = np.asarray(run(encoder, clip[None], np.array([len(clip)])))[0]
+    assert whole.shape == (7500, 16)
+    part = np.asarray(run(encoder, clip[None, :48_000], np.array([48_000])))[0]
+    np.testing.assert_allclose(whole[:70], part[:70], atol=1e-3)

@@ -35,7 +35,7 @@ def test_loss_and_every_gradient_as_transformers(tiny_model):
     expected = tiny_model.theirs(**tiny.torch_inputs(tiny_model.sizes, questions, answers)).loss
     assert loss == pytest.approx(expected.item(), rel=1e-5)
     assert metrics["tokens"] == 16 and metrics["loss"] == loss
-    theirs = tiny.torch_gradients(tiny_model.theirs, expected, tiny_model.config)
+    theirs = tiny.torch_gradients(tiny_model.theirs, expected, tiny_model.config, tiny_model.names)
     tiny.assert_close(gradient, theirs, 1e-4)
 
 

@@ -12,9 +12,9 @@ import tiny
 import torch
 
 from sari_jax.generate.rollout import Completions
-from sari_jax.hf.checkpoint import load_params
+from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import bind
-from sari_jax.parallel.mesh import make_mesh, shard_batch, shard_parameters
+from sari_jax.parallel.mesh import make_mesh, shard_batch
 from sari_jax.rl.advantages import group_advantages
 from sari_jax.rl.policy import reference_logprobs
 from sari_jax.sft.loss import sft_loss
@@ -53,7 +53,7 @@ def grpo_step(config):
 @pytest.fixture(scope="module")
 def reference(one_tiny, distance, tmp_path_factory):
     directory = tmp_path_factory.mktemp("reference")
-    tiny.save(another(one_tiny.sizes, distance), directory, tied=False)
+    tiny.save(another(one_tiny.sizes, distance), directory, one_tiny.sizes)
     return load_params(directory, one_tiny.config)
 
 
@@ -115,7 +115,7 @@ def test_grpo_as_an_independent_implementation(one_tiny, distance, reference, sh
     expected = -torch.stack(sequences).mean()
     assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
     assert float(metrics["kl"]) == pytest.approx(float(torch.cat(divergences).mean()), rel=1e-5)
-    theirs = tiny.torch_gradients(policy, expected, one_tiny.config)
+    theirs = tiny.torch_gradients(policy, expected, one_tiny.config, one_tiny.names)
     tiny.assert_close(gradient, theirs, 1e-5)
 
 
@@ -195,12 +195,9 @@ def on(mesh, model, stage):
         rng.standard_normal((8, group)).astype(np.float32),
         rng.standard_normal((8, 1, 25, model.sizes.tower_width)).astype(np.float32),
     )
-    parts = partition(jax.tree.map(jnp.copy, model.params), ("projector/*", "decoder/*"))
-    if mesh is None:
-        batch = jax.device_put(batch)
-    else:
-        batch = shard_batch(mesh, batch)
-        parts = tuple(shard_parameters(mesh, part) for part in parts)
+    params = load_params(model.directory, model.config, mesh=mesh)
+    parts = partition(params, ("projector/*", "decoder/*"))
+    batch = jax.device_put(batch) if mesh is None else shard_batch(mesh, batch)
     (trainable, frozen), (prompts, tokens, mask, reference, advantages, features) = parts, batch
     state = create_state(trainable, tiny.recording())
     if stage == "sft":

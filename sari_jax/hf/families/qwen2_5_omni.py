@@ -1,0 +1,62 @@
+"""Qwen2.5-Omni's thinker, sound and text: an audio tower over windows of 2 s, and Qwen2's language model.
+
+Its rotary positions have three parts, time, height and width, which differ only where there is something to see:
+for sound and text all three count tokens one by one, sound's at 25 per second, and so come to plain ones.
+"""
+
+from typing import Any
+
+from sari_jax.hf.family import Family, Parts, decoder_config, encoder_config
+from sari_jax.hf.names import Names
+
+SECONDS = 300  # the feature extractor's size, on the hub
+
+
+def read_thinker(raw: dict[str, Any]) -> Parts:
+    from transformers import Qwen2_5OmniThinkerConfig
+
+    full = Qwen2_5OmniThinkerConfig(**raw)
+    audio = full.audio_config
+    encoder = encoder_config(audio, seconds=SECONDS, window=2 * audio.n_window, sinusoids=True)
+    tied = bool(full.tie_word_embeddings)
+    decoder = decoder_config(full.text_config, tied=tied, ropes=("default", "mrope"))
+    return encoder, decoder, full.audio_token_index
+
+
+def read_whole(raw: dict[str, Any]) -> Parts:
+    return read_thinker(raw["thinker_config"])
+
+
+def _names(prefix: str) -> Names:
+    return Names(
+        tower=f"{prefix}audio_tower",
+        tower_norm=f"{prefix}audio_tower.ln_post",
+        projector=f"{prefix}audio_tower.proj",
+        decoder=f"{prefix}model",
+        head=f"{prefix}lm_head",
+    )
+
+
+# A thinker that transformers saves alone keeps the prefix if it was loaded from the whole.
+LAYOUTS = (_names("thinker."), _names(""))
+REFERENCE = "Qwen2_5OmniThinkerForConditionalGeneration"
+UNUSED = tuple(
+    f"{prefix}{pattern}"
+    for prefix in ("thinker.", "")
+    for pattern in ("visual.*", "audio_tower.audio_bos_eos_token.weight")
+)
+QWEN2_5_OMNI = Family(
+    title="Qwen2.5-Omni",
+    read=read_whole,
+    layouts=LAYOUTS,
+    reference=REFERENCE,
+    carried=(*UNUSED, "talker.*", "token2wav.*"),
+    carried_files=("spk_dict.pt",),  # the talker's voices
+)
+QWEN2_5_OMNI_THINKER = Family(
+    title="Qwen2.5-Omni's thinker",
+    read=read_thinker,
+    layouts=LAYOUTS,
+    reference=REFERENCE,
+    carried=UNUSED,
+)

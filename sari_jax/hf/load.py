@@ -1,0 +1,176 @@
+"""Hugging Face weights into parameters: each tensor from its shard straight to where it will live."""
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jax.sharding import Mesh, NamedSharding, Sharding, SingleDeviceSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Int
+
+from sari_jax.errors import InputError
+from sari_jax.hf.config import read_family
+from sari_jax.hf.family import Family
+from sari_jax.hf.names import Names, Rule, rules
+from sari_jax.hf.shards import FLOATS, Shards
+from sari_jax.models.audio_lm import Params, abstract_params
+from sari_jax.models.config import AudioLMConfig
+from sari_jax.parallel.mesh import parameter_sharding
+
+ROWS = 8192  # of a head, compared with the embedding at a time
+
+
+def load_params(
+    model_dir: Path | str,
+    config: AudioLMConfig,
+    *,
+    dtype: str | None = None,
+    mesh: Mesh | None = None,
+) -> Params:
+    """The parameters of a Hugging Face directory.
+
+    A process reads what its own devices hold and nothing else. Beside the parameters, memory holds one tensor.
+
+    Args:
+        dtype: of the parameters; the source's own unless given.
+        mesh: where they live, by the table of `parallel`; one device unless given.
+
+    Raises:
+        InputError: a shard missing or truncated; a tensor missing, unexpected, of another shape, or not finite.
+    """
+    shards, family = Shards(model_dir), read_family(model_dir)
+    names = family.names(shards.tensors)
+    all_rules = rules(config, names)
+    _check(shards, family, names, all_rules, config)
+    params, finite = {}, {}
+    for rule in all_rules:
+        target = dtype or FLOATS[shards.tensors[rule.names[0]].dtype]
+        params[rule.path], finite[rule] = _parameter(shards, rule, jnp.dtype(target), mesh)
+    bad = [
+        name
+        for rule, flags in finite.items()
+        for name, flag in zip(rule.names, np.atleast_1d(flags), strict=True)
+        if not flag
+    ]
+    if bad:
+        raise InputError(
+            f"{model_dir}/{shards.tensors[bad[0]].file}: {bad[0]} holds NaN or infinity"
+            f" ({_count(bad)}); fetch it again, or keep it in a wider dtype"
+        )
+    return traverse_util.unflatten_dict(params)
+
+
+def _parameter(
+    shards: Shards, rule: Rule, dtype: jnp.dtype, mesh: Mesh | None
+) -> tuple[Array, Bool[Array, "..."]]:
+    """One parameter in its place, and whether it is finite (for each layer, if it has layers)."""
+    one = _our_shape(shards, rule, rule.names[0])
+    shape = (rule.layers, *one) if rule.layers else one
+    if mesh is None:
+        sharding = single = SingleDeviceSharding(jax.devices()[0])
+    else:
+        sharding = parameter_sharding(mesh, "/".join(rule.path), shape)
+        single = NamedSharding(mesh, P(*sharding.spec[1:])) if rule.layers else sharding
+
+    def tensor(name: str) -> Array:
+        def read(index: tuple[slice, ...]) -> np.ndarray:
+            part = shards.read(name, rule.part(index))
+            return np.ascontiguousarray(rule.to_ours(part), dtype)
+
+        return jax.make_array_from_callback(one, single, read)
+
+    if not rule.layers:
+        array = tensor(rule.name)
+        return array, _finite(array)
+    stacked, flags = _empty(shape, dtype, sharding), []
+    for layer, name in enumerate(rule.names):
+        stacked, flag = _put(stacked, tensor(name), layer)
+        stacked.block_until_ready()  # else tensors that wait for their turn pile up
+        flags.append(flag)
+    return stacked, jnp.stack(flags)
+
+
+def _empty(shape: tuple[int, ...], dtype: jnp.dtype, sharding: Sharding) -> Array:
+    return jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=sharding)(shape, dtype)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _put(
+    stacked: Array, layer: Array, place: Int[Array, ""] | int
+) -> tuple[Array, Bool[Array, ""]]:
+    return jax.lax.dynamic_update_index_in_dim(stacked, layer, place, 0), jnp.isfinite(layer).all()
+
+
+@jax.jit
+def _finite(array: Array) -> Bool[Array, ""]:
+    return jnp.isfinite(array).all()
+
+
+def _our_shape(shards: Shards, rule: Rule, name: str) -> tuple[int, ...]:
+    """What a tensor's shape becomes here; without reading it."""
+    shape = shards.tensors[name].shape
+    return tuple(shape[axis] for axis in rule.axes) if len(shape) == len(rule.axes) > 1 else shape
+
+
+def _check(
+    shards: Shards, family: Family, names: Names, all_rules: list[Rule], config: AudioLMConfig
+) -> None:
+    """Names both ways, shapes and dtypes, before anything is read."""
+    wanted = {name for rule in all_rules for name in rule.names}
+    found = {name for name in shards.tensors if not family.carries(name)}
+    if config.decoder.tied:
+        found -= {names.unembedding}
+    abstract = traverse_util.flatten_dict(abstract_params(config))
+    misshaped, strange = [], []
+    for rule in all_rules:
+        expected = abstract[rule.path].shape[1:] if rule.layers else abstract[rule.path].shape
+        for name in set(rule.names) & found:
+            stored = shards.tensors[name]
+            if _our_shape(shards, rule, name) != expected:
+                theirs = expected
+                if len(rule.axes) == len(expected) > 1:
+                    theirs = tuple(expected[axis] for axis in np.argsort(rule.axes))
+                misshaped.append(
+                    f"{name} has shape {stored.shape} where config.json implies {theirs}"
+                )
+            if stored.dtype not in FLOATS:
+                strange.append(f"{name} is {stored.dtype}, not one of {', '.join(FLOATS)}")
+    told = [
+        f"{len(those)} {what} ({_first(those)})"
+        for what, those in (
+            ("missing", sorted(wanted - found)),
+            ("unexpected", sorted(found - wanted)),
+            ("mis-shaped", sorted(misshaped)),
+            ("of another kind", sorted(strange)),
+        )
+        if those
+    ]
+    if told:
+        raise InputError(f"{shards.model_dir}: tensors do not fit config.json: {'; '.join(told)}")
+    if config.decoder.tied and names.unembedding in shards.tensors:
+        _check_tied(shards, names.embedding, names.unembedding)
+
+
+def _check_tied(shards: Shards, embedding: str, head: str) -> None:
+    """A tied head may be stored a second time, if it is the same."""
+    shape = shards.tensors[embedding].shape
+    same = shape == shards.tensors[head].shape
+    for start in range(0, shape[0] if same else 0, ROWS):
+        part = (slice(start, start + ROWS), slice(None))
+        same = same and np.array_equal(shards.read(embedding, part), shards.read(head, part))
+    if not same:
+        raise InputError(
+            f"{shards.model_dir}: config.json ties the head to the embedding, but {head} differs from it;"
+            " set tie_word_embeddings to false"
+        )
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _count(names: list[str]) -> str:
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''} in all"

@@ -1,0 +1,137 @@
+"""The safetensors files of a model directory: what is in them and where, and reading a part of one tensor.
+
+safetensors maps a whole file into memory, and pages that were read count as ours until the file is closed. So a shard
+is opened for one tensor at a time: that costs the reading of a small header, and a model of any size is read with
+little more memory than its parameters take.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from sari_jax.errors import InputError
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
+FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+class Stored(NamedTuple):
+    """One tensor as a shard's header has it."""
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Shards:
+    """Every tensor of a directory by name.
+
+    Raises:
+        InputError: no safetensors here; a shard that is missing, cut short or outside the directory.
+    """
+
+    def __init__(self, model_dir: Path | str):
+        self.model_dir = Path(model_dir)
+        self.tensors: dict[str, Stored] = {}
+        index = weight_map(self.model_dir)
+        self.files = sorted(set(index.values()))
+        for file in self.files:
+            with _open(self.model_dir / file) as shard:
+                for name in shard.keys():
+                    part = shard.get_slice(name)
+                    stored = Stored(file, part.get_dtype(), tuple(part.get_shape()))
+                    self.tensors[name] = stored
+        absent = [n for n, file in index.items() if getattr(self.tensors.get(n), "file", 0) != file]
+        if absent:
+            raise InputError(
+                f"{self.model_dir}/{index[absent[0]]}: no tensor {absent[0]}; fetch it again"
+                f" ({len(absent)} of those that the index names are not where it says)"
+            )
+
+    def read(self, name: str, part: tuple[slice, ...] | None = None) -> np.ndarray:
+        """A tensor, or a part of it, in its own dtype."""
+        stored = self.tensors[name]
+        part = part or tuple(slice(None) for _ in stored.shape)
+        # As numpy takes slices: they may reach past the end.
+        bounds = (axis.indices(size) for axis, size in zip(part, stored.shape, strict=True))
+        with _open(self.model_dir / stored.file) as shard:
+            return shard.get_slice(name)[tuple(slice(begin, end) for begin, end, _ in bounds)]
+
+    def header(self, file: str) -> tuple[bytes, dict[str, tuple[int, int]]]:
+        """A shard's header byte for byte, and where each tensor's bytes begin and end behind it."""
+        with (self.model_dir / file).open("rb") as opened:
+            length = opened.read(8)
+            text = opened.read(int.from_bytes(length, "little"))
+        places = {
+            name: tuple(entry["data_offsets"])
+            for name, entry in json.loads(text).items()
+            if name != "__metadata__"
+        }
+        return length + text, places
+
+
+def weight_map(model_dir: Path) -> dict[str, str]:
+    """Tensor name -> shard file name.
+
+    Raises:
+        InputError: no safetensors here, or a shard that the index names is missing or outside.
+    """
+    if (model_dir / INDEX).is_file():
+        path = within(model_dir, INDEX)
+        try:
+            names = json.loads(path.read_text())["weight_map"]
+            unnamed = [file for file in set(names.values()) if Path(file).name != file]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: not a safetensors index; fetch it again") from error
+        if unnamed:
+            raise InputError(f"{path}: shard {unnamed[0]!r} lies outside the directory")
+        files = sorted(set(names.values()))
+        missing = [file for file in files if not (model_dir / file).is_file()]
+        if missing:
+            raise InputError(
+                f"{model_dir}: shard {missing[0]} is missing ({len(missing)} in all); fetch it again"
+            )
+        for file in files:
+            within(model_dir, file)
+        return names
+    if (model_dir / SINGLE).is_file():
+        with _open(within(model_dir, SINGLE)) as shard:
+            return dict.fromkeys(shard.keys(), SINGLE)
+    found = [path.name for pattern in PICKLES for path in sorted(model_dir.glob(pattern))]
+    if found:
+        raise InputError(
+            f"{model_dir}: {found[0]} is not safetensors and only safetensors are read;"
+            " convert it with transformers: save_pretrained(..., safe_serialization=True)"
+        )
+    raise InputError(f"{model_dir}: no {SINGLE} and no {INDEX}; is it a model directory?")
+
+
+def within(model_dir: Path, file: str) -> Path:
+    """The path of a file of the directory.
+
+    Raises:
+        InputError: a symbolic link leads elsewhere. One place is allowed: a hub cache keeps the files of its
+            `snapshots` in the folder `blobs` beside it.
+    """
+    path, root = model_dir / file, model_dir.resolve()
+    allowed = [root] + ([root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [])
+    if not any(path.resolve().is_relative_to(place) for place in allowed):
+        raise InputError(f"{path}: a symbolic link out of the directory; put the file itself there")
+    return path
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, "np") as shard:
+            yield shard
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path}: truncated or not safetensors ({error}); fetch it again"
+        ) from error

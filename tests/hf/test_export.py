@@ -1,0 +1,180 @@
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    Qwen2_5OmniThinkerForConditionalGeneration,
+    Qwen2AudioForConditionalGeneration,
+)
+
+from sari_jax.errors import InputError
+from sari_jax.hf.config import read_config
+from sari_jax.hf.export import export
+from sari_jax.hf.families.qwen2_audio import QWEN2_AUDIO
+from sari_jax.hf.load import load_params
+
+
+def loaded(directory, **settings):
+    return load_params(directory, read_config(directory), **settings)
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+
+
+@pytest.mark.parametrize("kind", ["single", "sharded", "bfloat16", "tied"])
+def test_in_and_out_bit_for_bit(kind, kinds, tmp_path):
+    """Every file, byte by byte: shards, index, config."""
+    source, out = kinds / kind, tmp_path / "out"
+    export(loaded(source), read_config(source), source, out)
+    tensors = {path.name: load_file(path) for path in source.glob("*.safetensors")}
+    for file, expected in tensors.items():
+        found = load_file(out / file)
+        assert set(found) == set(expected)
+        for name, tensor in expected.items():
+            assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
+    assert contents(out) == contents(source)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_bfloat16_stays_bfloat16(kinds, tmp_path):
+    params = loaded(kinds / "bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
+    wide = loaded(kinds / "bfloat16", dtype="float32")
+    assert {leaf.dtype for leaf in jax.tree.leaves(wide)} == {jnp.dtype("float32")}
+    export(wide, read_config(kinds / "bfloat16"), kinds / "bfloat16", tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(kinds / "bfloat16")
+
+
+@pytest.mark.parametrize("kind", ["single", "sharded", "bfloat16", "tied"])
+def test_an_export_opens_in_transformers(kind, kinds, tmp_path):
+    """With what was trained in it, under the names that transformers looks for."""
+    config, params = read_config(kinds / kind), loaded(kinds / kind)
+    params["projector"]["bias"] = params["projector"]["bias"] + 1
+    params["decoder"]["embed"]["embedding"] = params["decoder"]["embed"]["embedding"] * 2
+    export(params, config, kinds / kind, tmp_path / "out")
+    model, told = Qwen2AudioForConditionalGeneration.from_pretrained(
+        tmp_path / "out", output_loading_info=True, dtype="auto"
+    )
+    assert not any(told[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    found = {
+        name: parameter.detach().float().numpy() for name, parameter in model.named_parameters()
+    }
+    for path, array in tiny.theirs_as_ours(found, config, QWEN2_AUDIO.layouts[0]).items():
+        np.testing.assert_array_equal(
+            array, np.asarray(tiny.flatten(params)[path], np.float32), err_msg=path
+        )
+    if kind == "tied":  # the second copy of the head follows the embedding
+        np.testing.assert_array_equal(
+            found["lm_head.weight"], found["model.language_model.embed_tokens.weight"]
+        )
+
+
+def test_whoever_may_read_the_source_may_read_the_export(copied, tmp_path):
+    source = copied / "sharded"
+    for path in source.glob("*.safetensors"):
+        path.chmod(0o640)
+    export(loaded(source), read_config(source), source, tmp_path / "out")
+    shards = sorted((tmp_path / "out").glob("*.safetensors"))
+    assert shards and {path.stat().st_mode & 0o777 for path in shards} == {0o640}
+
+
+def test_what_is_not_ours_is_carried_through(copied, tmp_path):
+    """Tokenizer, template, folders aside; pickles are left behind."""
+    source = copied / "single"
+    (source / "tokenizer.json").write_text("{}")
+    (source / "optimizer.pt").write_bytes(b"x")
+    (source / "folder").mkdir()
+    export(loaded(source), read_config(source), source, tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {path.name for path in source.iterdir()} - {"optimizer.pt", "folder"}
+
+
+def test_a_directory_with_something_in_it_is_left_alone(kinds, tmp_path):
+    (tmp_path / "note").write_text("mine")
+    for out in (tmp_path, tmp_path / "note"):
+        with pytest.raises(
+            InputError, match="exists and is not empty; name a new directory with --out"
+        ):
+            export(loaded(kinds / "single"), read_config(kinds / "single"), kinds / "single", out)
+    assert [path.name for path in tmp_path.iterdir()] == ["note"]
+
+
+def test_what_was_not_trained_is_copied(kinds, tmp_path):
+    """Bit for bit, without having been loaded, even where parameters are kept in fewer bits than the source."""
+    source = kinds / "single"
+    trained = {"projector": {"bias": loaded(source)["projector"]["bias"] + 1}}
+    export(trained, read_config(source), source, tmp_path / "out")
+    before, after = (load_file(path / "model.safetensors") for path in (source, tmp_path / "out"))
+    changed = "multi_modal_projector.linear.bias"
+    assert torch.equal(after[changed], before[changed] + 1)
+    assert all(torch.equal(after[name], before[name]) for name in before if name != changed)
+
+
+@pytest.fixture(scope="module", params=["omni", "omni_thinker_tied"])
+def omni(request, tmp_path_factory):
+    sizes = tiny.SIZES[request.param]
+    return tiny.make(tmp_path_factory.mktemp("models") / request.param, sizes)
+
+
+def test_omni_in_and_out(omni, tmp_path):
+    """The eyes, the voice and their files too, though one of their tensors is not finite and one file is a pickle."""
+    export(omni.params, omni.config, omni.directory, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(omni.directory)
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    assert any("visual." in name for name in tensors)
+    assert ("talker.codec_head.weight" in tensors) == (omni.sizes.family == "qwen2_5_omni")
+
+
+def test_trained_omni_opens_in_transformers(omni, tmp_path):
+    params = jax.tree.map(lambda x: x, omni.params)
+    params["decoder"]["embed"]["embedding"] = params["decoder"]["embed"]["embedding"] * 2
+    params["projector"]["kernel"] = params["projector"]["kernel"] + 1
+    export(params, omni.config, omni.directory, tmp_path / "out")
+    model, told = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+        tmp_path / "out", output_loading_info=True, dtype="auto"
+    )
+    unexpected = [n for n in told["unexpected_keys"] if not n.startswith(("talker", "token2wav"))]
+    assert not (unexpected or told["missing_keys"] or told["mismatched_keys"])
+    found = {name: p.detach().numpy() for name, p in model.named_parameters()}
+    for path, array in tiny.theirs_as_ours(found, omni.config, omni.names).items():
+        np.testing.assert_array_equal(array, tiny.flatten(params)[path], err_msg=path)
+
+
+def test_a_link_out_of_the_directory_is_not_copied(copied, tmp_path):
+    source = copied / "single"
+    (tmp_path / "secret").write_text("mine")
+    (source / "vocab.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match="vocab.json: a symbolic link out of the directory"):
+        export(loaded(source), read_config(source), source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+FULL_DISK = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # no file may grow beyond this
+from sari_jax.errors import InputError
+from sari_jax.hf.config import read_config
+from sari_jax.hf.export import export
+try:
+    export({}, read_config(sys.argv[1]), sys.argv[1], sys.argv[2])
+except InputError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+def test_a_disk_that_is_full(kinds, tmp_path):
+    """A real limit on what may be written, in a process of its own."""
+    words = [sys.executable, "-c", FULL_DISK, str(kinds / "single"), str(tmp_path / "out")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written" in done.stdout and done.stdout.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
