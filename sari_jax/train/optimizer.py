@@ -15,8 +15,8 @@ from sari_jax.train.config import Optimizer
 Flat = dict[str, Array]
 
 
-def partition(params: Params, patterns: tuple[str, ...]) -> tuple[Flat, Flat]:
-    """Nested parameters -> (trainable, frozen), flat by path ("decoder/layers/q_proj/kernel").
+def partition(params: Params, patterns: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Nested parameters, or their shapes -> (trainable, frozen), flat by path ("decoder/layers/q_proj/kernel").
 
     Raises:
         InputError: a pattern that matches nothing.
@@ -35,7 +35,7 @@ def partition(params: Params, patterns: tuple[str, ...]) -> tuple[Flat, Flat]:
     )
 
 
-def merge(trainable: Flat, frozen: Flat) -> Params:
+def merge(trainable: dict[str, Any], frozen: dict[str, Any]) -> Params:
     """The inverse of `partition`; no array is copied."""
     return traverse_util.unflatten_dict({**frozen, **trainable}, sep="/")
 
