@@ -102,3 +102,24 @@ def one_tiny(tmp_path_factory):
     import tiny
 
     return tiny.make(tmp_path_factory.mktemp("models") / "one", tiny.Sizes())
+
+
+@pytest.fixture(scope="session")
+def omni_dir(nano_dir, nano_processor, tmp_path_factory) -> Path:
+    """A tiny whole Qwen2.5-Omni with nano's tokenizer and template: a directory to train and to ask; read only."""
+    import shutil
+
+    import tiny
+
+    out = tmp_path_factory.mktemp("models") / "omni"
+    vocabulary = len(nano_processor.tokenizer)
+    sizes = tiny.Sizes(
+        family="qwen2_5_omni",
+        vocabulary=vocabulary + -vocabulary % 8,
+        audio_id=nano_processor.audio_id,
+    )
+    tiny.make(out, sizes)
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"):
+        shutil.copyfile(nano_dir / name, out / name)
+    shutil.copyfile(nano_dir / "chat_template.jinja", out / "chat_template.jinja")
+    return out

@@ -41,10 +41,13 @@ class Sizes:
     Attributes:
         family: the model_type of config.json.
         window: mel frames, where the family has windows.
+        vocabulary, audio_id: those of a tokenizer, where there is one.
     """
 
     family: str = "qwen2_audio"
     window: int = 40
+    vocabulary: int = VOCABULARY
+    audio_id: int = AUDIO_ID
     mels: int = 80
     heads: int = 4
     kv_heads: int = 2
@@ -139,7 +142,7 @@ def _qwen2_audio(sizes: Sizes) -> PreTrainedModel:
         Qwen2AudioConfig(
             audio_config=dict(model_type="qwen2_audio_encoder", **_tower(sizes)),
             text_config=dict(model_type="qwen2", rope_theta=sizes.rope_theta, **_text(sizes)),
-            audio_token_index=AUDIO_ID,
+            audio_token_index=sizes.audio_id,
         )
     )
 
@@ -165,8 +168,8 @@ def _omni_thinker(sizes: Sizes) -> PreTrainedModel:
                 fullatt_block_indexes=[0],
             ),
             text_config=dict(rope_parameters=rope, **_text(sizes)),
-            audio_token_index=AUDIO_ID,
-            vision_start_token_id=VOCABULARY,
+            audio_token_index=sizes.audio_id,
+            vision_start_token_id=sizes.vocabulary,
             tie_word_embeddings=sizes.tied,
         )
     )
@@ -184,7 +187,7 @@ def _tower(sizes: Sizes) -> dict[str, int]:
 
 def _text(sizes: Sizes) -> dict[str, int]:
     return dict(
-        vocab_size=VOCABULARY,
+        vocab_size=sizes.vocabulary,
         hidden_size=sizes.heads * sizes.head_dim,
         num_hidden_layers=sizes.layers,
         num_attention_heads=sizes.heads,

@@ -57,7 +57,8 @@ class Checkpoints:
         if step is None:
             return None
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        jax.tree.map(lambda array: array.delete(), state)
+        for array in jax.tree.leaves(state):
+            array.delete()
         found = self._manager.restore(
             step,
             args=ocp.args.Composite(

@@ -22,8 +22,8 @@ class TrainState:
         opt_state: of optax.
     """
 
-    step: Any  # an int32 scalar, or what stands for it while a checkpoint is restored
-    params: Flat
+    step: Any  # an int32 scalar; as in `params`, Orbax puts other things in the place of arrays for a while
+    params: dict[str, Any]
     opt_state: Any
 
 

@@ -1,3 +1,4 @@
+import shutil
 import sys
 
 import pytest
@@ -11,6 +12,20 @@ def test_nano_is_what_transformers_reads(nano_dir):
     assert found.max_abs_logit_diff <= 1e-4
     assert abs(found.mean_kl) < 1e-6
     assert found.greedy_equal and found.ok
+
+
+def test_omni_is_what_transformers_reads(omni_dir, tmp_path):
+    """The whole model's directory, and its thinker alone."""
+    from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
+    thinker = tmp_path / "thinker"
+    shutil.copytree(omni_dir, thinker)
+    (thinker / "model.safetensors").unlink()
+    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(omni_dir)
+    model.save_pretrained(thinker)
+    for directory in (omni_dir, thinker):
+        found = parity.check(directory)
+        assert found.ok and found.max_abs_logit_diff <= 1e-4 and found.greedy_equal
 
 
 def test_a_small_difference_is_noticed(nano_dir, monkeypatch):

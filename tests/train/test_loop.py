@@ -87,14 +87,16 @@ def trained(workdir: Path) -> dict:
     }
 
 
+@pytest.mark.parametrize("family", ["small_model", "omni_dir"])
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
-def test_equal_work_gives_equal_results(stage, small_model, scored, tmp_path):
+def test_equal_work_gives_equal_results(stage, family, request, scored, tmp_path):
     """Killed and started again: the same bits. On two devices: the same losses."""
     whole, killed, wide = tmp_path / "whole", tmp_path / "killed", tmp_path / "wide"
-    done = finish(command(stage, small_model, scored, whole))
+    model = request.getfixturevalue(family)
+    done = finish(command(stage, model, scored, whole))
     assert done.returncode == 0, done.stderr[-2000:]
 
-    words = command(stage, small_model, scored, killed)
+    words = command(stage, model, scored, killed)
     process = subprocess.Popen(
         words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -122,7 +124,7 @@ def test_equal_work_gives_equal_results(stage, small_model, scored, tmp_path):
     assert list((killed / "tensorboard").iterdir())
 
     # Still warming up, so that fewer steps in all have the same rates.
-    done = finish(command(stage, small_model, scored, wide, "--config.steps=2"), devices=2)
+    done = finish(command(stage, model, scored, wide, "--config.steps=2"), devices=2)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "2 cpu device(s)" in done.stderr
     losses = [[row["loss"] for row in rows(workdir)[:2]] for workdir in (whole, wide)]
