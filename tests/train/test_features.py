@@ -5,6 +5,7 @@ import pytest
 import tiny
 
 from sari_jax.data.processor import Batch
+from sari_jax.hf.load import load_params
 from sari_jax.parallel.mesh import make_mesh, shard_batch
 from sari_jax.train import features
 from sari_jax.train.features import TowerFeatures
@@ -23,11 +24,12 @@ def tower(one_tiny, monkeypatch):
     """A function from numbers and clips per prompt to features; `ran` counts the tower's passes."""
     encode, ran = features.encode, []
     monkeypatch.setattr(features, "encode", lambda *args: (ran.append(1), encode(*args))[1])
+    params = load_params(one_tiny.directory, one_tiny.config, mesh=MESH)
     kept = {gb: TowerFeatures(one_tiny.config, MESH, gb) for gb in (1.0, 0.0)}
 
     def run(numbers, clips=1, gb=1.0):
         rows = batch(numbers, clips)
-        return np.asarray(kept[gb](one_tiny.params, rows, shard_batch(MESH, rows.prompts)))
+        return np.asarray(kept[gb](params, rows, shard_batch(MESH, rows.prompts)))
 
     run.ran = ran
     return run

@@ -1,0 +1,23 @@
+"""Structured-reasoning SFT of Qwen2.5-Omni-7B's thinker: SARI's first stage.
+
+Reproduces: the stage, on your data; the paper publishes no hyperparameters, so these are ours. Not run at full size
+yet. Weights, gradients and Adam's moments in float32 need about 125 GB over all devices, besides activations.
+
+    sari train --config configs/sft_qwen2_5_omni_7b.py --workdir runs/sft-omni-7b \
+        --config.model.path=Qwen2.5-Omni-7B --config.data.train=questions.jsonl
+"""
+
+from sari_jax.train.config import defaults
+
+
+def get_config():
+    config = defaults()
+    config.stage = "sft"
+    config.steps = 250
+    config.batch_size = 16
+    config.model.dtype = "bfloat16"
+    config.model.remat = True
+    config.optimizer.learning_rate = 1e-5
+    config.optimizer.warmup_steps = 20
+    config.optimizer.schedule = "cosine"
+    return config

@@ -1,0 +1,246 @@
+"""Checkpoints at their real size: written at random, loaded, exported, and compared with transformers.
+
+Each phase is a process of its own, so that its peak of resident memory is its own; memory holds one model at a time.
+docs/parity.md holds what this printed.
+
+    python -m experiments.sizes qwen2_audio_7b --dir DIR --clip clip.wav     19 GB of memory, 34 GB of disk
+    python -m experiments.sizes qwen2_5_omni_3b_thinker --dir DIR --clip clip.wav
+"""
+
+import argparse
+import filecmp
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sari_jax.audio.files import load_waveform
+from sari_jax.hf.config import read_config, read_family
+from sari_jax.hf.export import export
+from sari_jax.hf.load import load_params
+from sari_jax.hf.names import rules
+from sari_jax.models.audio_lm import Prompts, abstract_params, bind
+from sari_jax.models.config import AudioLMConfig
+from sari_jax.models.encoder import LOOKAHEAD, frame_counts
+
+SHARD = 4_000_000_000  # bytes, about what the hub's files have
+QWEN2_AUDIO_7B = {
+    "model_type": "qwen2_audio",
+    "audio_token_index": 151646,
+    "audio_config": {"model_type": "qwen2_audio_encoder", "num_mel_bins": 128},
+    "text_config": {
+        "model_type": "qwen2",
+        "vocab_size": 156032,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000,
+    },
+    "tie_word_embeddings": False,
+}
+OMNI_3B_THINKER = {
+    "model_type": "qwen2_5_omni_thinker",
+    "audio_token_index": 151646,
+    "audio_config": {"output_dim": 2048},
+    "vision_config": {"depth": 1, "hidden_size": 64, "num_heads": 2, "out_hidden_size": 2048},
+    "text_config": {
+        "vocab_size": 151936,
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "mrope_section": [16, 24, 24],
+        },
+    },
+    "vision_start_token_id": 151652,
+    "tie_word_embeddings": False,
+}
+CONFIGS = {"qwen2_audio_7b": QWEN2_AUDIO_7B, "qwen2_5_omni_3b_thinker": OMNI_3B_THINKER}
+
+
+def write(name: str, model: Path) -> None:
+    """Random bfloat16 weights under the hub's names: norms one, everything else normal with deviation 0.02."""
+    model.mkdir(parents=True)
+    (model / "config.json").write_text(json.dumps(CONFIGS[name] | {"dtype": "bfloat16"}))
+    config = read_config(model)
+    shapes = {}
+    for rule in rules(config, read_family(model).names(())):
+        abstract = abstract_params(config)
+        for part in rule.path:
+            abstract = abstract[part]
+        ours = abstract.shape[1:] if rule.layers else abstract.shape
+        theirs = tuple(ours[a] for a in np.argsort(rule.axes)) if len(ours) > 1 else ours
+        shapes |= dict.fromkeys(rule.names, theirs)
+    shards: list[dict[str, tuple[int, ...]]] = [{}]
+    size = 0
+    for tensor, shape in sorted(shapes.items()):
+        if size + 2 * np.prod(shape) > SHARD:
+            shards.append({})
+            size = 0
+        shards[-1][tensor] = shape
+        size += 2 * int(np.prod(shape))
+    rng, index = np.random.default_rng(0), {}
+    for i, shard in enumerate(shards):
+        file = f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
+        index |= dict.fromkeys(shard, file)
+        _write_shard(model / file, shard, rng)
+    total = sum(2 * int(np.prod(shape)) for shape in shapes.values())
+    text = json.dumps({"metadata": {"total_size": total}, "weight_map": index})
+    (model / "model.safetensors.index.json").write_text(text)
+
+
+def _write_shard(path: Path, shapes: dict[str, tuple[int, ...]], rng: np.random.Generator) -> None:
+    """Tensor by tensor; the library writes only what is in memory whole."""
+    header, place = {"__metadata__": {"format": "pt"}}, 0
+    for name, shape in shapes.items():
+        end = place + 2 * int(np.prod(shape))
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [place, end]}
+        place = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for name, shape in shapes.items():
+            if "norm" in name or "ln_post" in name:
+                tensor = np.full(shape, float(name.endswith("weight")), np.float32)
+            else:
+                tensor = 0.02 * rng.standard_normal(shape, np.float32)
+            out.write(np.asarray(tensor, jnp.bfloat16).reshape(-1).view(np.uint8).data)
+
+
+def question(config: AudioLMConfig, clip: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of a prompt around a clip's placeholders, and the first 5 s of the clip."""
+    waveform = load_waveform(str(clip))[: 5 * 16_000]
+    text = np.random.default_rng(1).integers(0, 150_000, 40)
+    sound = np.full(frame_counts(len(waveform))[1], config.audio_token_id)
+    return np.concatenate([text[:20], sound, text[20:]]).astype(np.int32), waveform
+
+
+def ours(model: Path, clip: Path, logits: Path) -> None:
+    config = read_config(model, dtype="bfloat16")
+    tokens, waveform = question(config, clip)
+    size = -(-(len(waveform) + LOOKAHEAD) // 640) * 640
+    sound = np.zeros((1, 1, size), np.float32)
+    sound[0, 0, : len(waveform)] = waveform
+    here = np.flatnonzero(tokens == config.audio_token_id)
+    audio_index = np.full((1, len(tokens)), -1, np.int32)
+    audio_index[0, here] = np.arange(len(here))
+    prompts = Prompts(
+        tokens[None],
+        np.array([len(tokens)], np.int32),
+        audio_index,
+        sound,
+        np.array([[len(waveform)]], np.int32),
+    )
+    params = load_params(model, config)
+    run = jax.jit(lambda params, prompts: bind(config, params).prompt_logits(prompts))
+    np.save(logits, np.asarray(run(params, jax.device_put(prompts)))[0])
+
+
+def theirs(model: Path, clip: Path, logits: Path) -> None:
+    import torch
+    import transformers
+
+    config = read_config(model)
+    tokens, waveform = question(config, clip)
+    reference = getattr(transformers, read_family(model).reference)
+    network = reference.from_pretrained(model, dtype=torch.bfloat16).eval()
+    extract = transformers.WhisperFeatureExtractor(
+        feature_size=config.encoder.mel_bins, chunk_length=config.encoder.seconds
+    )
+    sound = extract(waveform, sampling_rate=16_000, return_attention_mask=True, return_tensors="pt")
+    with torch.no_grad():
+        found = network(
+            input_ids=torch.tensor(tokens[None].astype(np.int64)),
+            attention_mask=torch.ones(1, len(tokens), dtype=torch.long),
+            input_features=sound.input_features.to(torch.bfloat16),
+            feature_attention_mask=sound.attention_mask,
+        ).logits[0]
+    np.save(logits, found.float().numpy())
+
+
+def load(model: Path) -> None:
+    jax.block_until_ready(load_params(model, read_config(model)))
+
+
+def load_and_export(model: Path, out: Path) -> None:
+    config = read_config(model)
+    export(load_params(model, config), config, model, out)
+
+
+PHASES: dict[str, Callable[..., None]] = {
+    "write": write,
+    "load": load,
+    "load_and_export": load_and_export,
+    "ours": ours,
+    "theirs": theirs,
+}
+
+
+def phase(name: str, *words: object) -> dict[str, float]:
+    """Runs a phase in a process of its own and tells its seconds and its peak of resident memory, in GB."""
+    command = [sys.executable, "-m", "experiments.sizes", "--phase", name, *map(str, words)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    told = json.loads(done.stdout.splitlines()[-1])
+    print(f"{name}: {told['seconds']:.0f} s, {told['peak_gb']:.2f} GB", file=sys.stderr)
+    return told
+
+
+def run_phase(name: str, words: list[str]) -> None:
+    begun = time.monotonic()
+    PHASES[name](*(Path(w) if "/" in w else w for w in words))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    print(json.dumps({"seconds": time.monotonic() - begun, "peak_gb": peak}))
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--phase"]:
+        run_phase(sys.argv[2], sys.argv[3:])
+        return 0
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=CONFIGS)
+    parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--clip", type=Path, required=True)
+    args = parser.parse_args()
+    root, clip = args.dir.resolve() / args.name, args.clip.resolve()
+    model, out = root / "model", root / "export"
+    told: dict[str, object] = {"name": args.name}
+    if not model.exists():
+        told["write"] = phase("write", args.name, model)
+    shards = sorted(model.glob("*.safetensors"))
+    told["checkpoint_gb"] = sum(path.stat().st_size for path in shards) / 1e9
+    told["largest_shard_gb"] = max(path.stat().st_size for path in shards) / 1e9
+    told["load"] = phase("load", model)
+    told["load_and_export"] = phase("load_and_export", model, out)
+    files = [path.name for path in sorted(model.iterdir())]
+    same, _, _ = filecmp.cmpfiles(model, out, files, shallow=False)
+    told["export_identical"] = sorted(same) == files
+    for side in ("ours", "theirs"):
+        told[side] = phase(side, model, clip, root / f"{side}.npy")
+    mine, reference = (
+        np.load(root / f"{side}.npy").astype(np.float64) for side in ("ours", "theirs")
+    )
+    p, q = (x - np.logaddexp.reduce(x, axis=-1, keepdims=True) for x in (reference, mine))
+    told["mean_kl"] = float((np.exp(p) * (p - q)).sum(-1).mean())
+    told["max_abs_logit_diff"] = float(np.abs(mine - reference).max())
+    told["logit_deviation"] = float(reference.std())
+    print(json.dumps(told, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
