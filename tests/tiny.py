@@ -290,14 +290,14 @@ def prompts(
 
 
 @functools.cache
-def extractor(mels: int) -> WhisperFeatureExtractor:
-    return WhisperFeatureExtractor(feature_size=mels)
+def extractor(mels: int, seconds: int) -> WhisperFeatureExtractor:
+    return WhisperFeatureExtractor(feature_size=mels, chunk_length=seconds)
 
 
 def torch_inputs(
     sizes: Sizes, questions: Sequence[Question], answers: Sequence[np.ndarray] | None = None
 ) -> dict[str, torch.Tensor]:
-    """transformers' inputs, clips padded to 30 s, rows padded on the right; with answers, labels for them alone."""
+    """transformers' inputs, clips padded to 30 or 60 s, rows on the right; with answers, labels for them alone."""
     answers = [np.zeros(0, np.int64)] * len(questions) if answers is None else answers
     size = max(len(q.tokens) + len(answer) for q, answer in zip(questions, answers, strict=True))
     ids, mask = (
@@ -310,7 +310,9 @@ def torch_inputs(
         ids[row, :end] = torch.tensor(np.concatenate([q.tokens, answer]).astype(np.int64))
         mask[row, :end] = 1
         labels[row, start:end] = ids[row, start:end]
-    sound = extractor(sizes.mels)(
+    longest = max((len(w) for q in questions for w in q.waveforms), default=0)
+    seconds = 60 if longest > 30 * SECOND else 30  # what follows a clip changes nothing
+    sound = extractor(sizes.mels, seconds)(
         [waveform for q in questions for waveform in q.waveforms],
         sampling_rate=16_000,
         return_attention_mask=True,

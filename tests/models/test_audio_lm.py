@@ -4,6 +4,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import tiny
 import torch
 
@@ -104,3 +105,37 @@ def test_a_tied_model_has_no_head(one_tiny):
 def test_last():
     hidden = jnp.arange(12.0).reshape(2, 3, 2)
     np.testing.assert_array_equal(last(hidden, jnp.array([1, 3])), [[0, 1], [10, 11]])
+
+
+def assert_as_transformers(model, questions, samples):
+    found = logits(model.config, model.params, tiny.prompts(questions, samples=samples))
+    with torch.no_grad():
+        theirs = model.theirs(**tiny.torch_inputs(model.sizes, questions)).logits.numpy()
+    for row, question in enumerate(questions):
+        size = len(question.tokens)
+        np.testing.assert_allclose(found[row, :size], theirs[row, :size], rtol=0, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def omni(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models") / "omni"
+    return tiny.make(directory, tiny.SIZES["omni"])
+
+
+def test_eight_clips_at_the_borders_of_windows(omni):
+    """Windows are 0.4 s here: clips shorter, a frame short, exact, a frame long, of several windows, and so on."""
+    clips = [0.1, 0.39, 0.4, 0.41, 0.79, 0.8, 0.81, 0.2]
+    assert_as_transformers(omni, [tiny.question(clips, 20, 5)], tiny.SECOND)
+
+
+def test_omni_hears_more_than_thirty_seconds(omni):
+    """As long as transformers' extractor for this family is asked to pad: here to 60 s, of 300 on the hub."""
+    question = tiny.question([31.3], 6, 7)
+    inputs = tiny.torch_inputs(omni.sizes, [question])
+    assert inputs["feature_attention_mask"].sum() == 3130
+    assert_as_transformers(omni, [question], 60 * tiny.SECOND)
+
+
+def test_eight_clips_of_qwen2_audio(one_tiny):
+    clips = [0.1, 0.39, 0.4, 0.41, 0.79, 0.8, 0.81, 0.2]
+    assert_as_transformers(one_tiny, [tiny.question(clips, 20, 5)], tiny.SECOND)
