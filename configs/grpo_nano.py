@@ -21,8 +21,8 @@ def get_config():
     config.data.drop_solved = (
         True  # half of the questions are never or always right: no group would differ
     )
-    config.data.shapes.prompt_tokens = (160,)
-    config.data.shapes.audio_seconds = (3.2,)
+    config.data.shapes.prompt_tokens = (160, 192)
+    config.data.shapes.audio_seconds = (3.2, 4.0)  # a clip in thousands needs the second
     config.data.keep_features_gb = 1.0
     config.data.shapes.audios = (1,)
     config.grpo.completions = 8

@@ -19,9 +19,9 @@ def get_config():
     config.data.train = "runs/starter/train.jsonl"
     config.data.limit = 200
     config.data.style = "structured"
-    config.data.shapes.prompt_tokens = (160,)
+    config.data.shapes.prompt_tokens = (160, 192)
     config.data.shapes.answer_tokens = (48,)
-    config.data.shapes.audio_seconds = (3.2,)
+    config.data.shapes.audio_seconds = (3.2, 4.0)  # a clip in thousands needs the second
     config.data.keep_features_gb = 1.0
     config.data.shapes.audios = (1,)
     # Muon reaches in a hundred steps what AdamW does in four hundred.
