@@ -90,7 +90,7 @@ def trained(workdir: Path) -> dict:
 @pytest.mark.parametrize("family", ["small_model", "omni_dir"])
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_equal_work_gives_equal_results(stage, family, request, scored, tmp_path):
-    """Killed and started again: the same bits. On two devices: the same losses."""
+    """Killed and started again: the same bits. On two devices, tried with one family: the same losses."""
     whole, killed, wide = tmp_path / "whole", tmp_path / "killed", tmp_path / "wide"
     model = request.getfixturevalue(family)
     done = finish(command(stage, model, scored, whole))
@@ -123,6 +123,8 @@ def test_equal_work_gives_equal_results(stage, family, request, scored, tmp_path
     assert (killed / "samples.jsonl").read_text() == (whole / "samples.jsonl").read_text()
     assert list((killed / "tensorboard").iterdir())
 
+    if family == "omni_dir":
+        return
     # Still warming up, so that fewer steps in all have the same rates.
     done = finish(command(stage, model, scored, wide, "--config.steps=2"), devices=2)
     assert done.returncode == 0, done.stderr[-2000:]
