@@ -1,5 +1,6 @@
 """Runs as users start them: real processes, killed for good and started again."""
 
+import functools
 import json
 import os
 import signal
@@ -62,7 +63,7 @@ def command(stage: str, model: Path, data: Path, workdir: Path, *more: str) -> l
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     return os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
 
 
@@ -87,16 +88,27 @@ def trained(workdir: Path) -> dict:
     }
 
 
+@pytest.fixture(scope="module")
+def whole(request, scored, tmp_path_factory):
+    """A function that gives the workdir of a run that nothing disturbed; read only."""
+
+    @functools.cache
+    def run(stage: str, family: str) -> Path:
+        workdir = tmp_path_factory.mktemp("whole") / f"{stage}-{family}"
+        done = finish(command(stage, request.getfixturevalue(family), scored, workdir))
+        assert done.returncode == 0, done.stderr[-2000:]
+        return workdir
+
+    return run
+
+
 @pytest.mark.parametrize("family", ["small_model", "omni_dir"])
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
-def test_equal_work_gives_equal_results(stage, family, request, scored, tmp_path):
-    """Killed and started again: the same bits. On two devices, tried with one family: the same losses."""
-    whole, killed, wide = tmp_path / "whole", tmp_path / "killed", tmp_path / "wide"
-    model = request.getfixturevalue(family)
-    done = finish(command(stage, model, scored, whole))
-    assert done.returncode == 0, done.stderr[-2000:]
-
-    words = command(stage, model, scored, killed)
+def test_killed_and_started_again_it_ends_with_the_same_bits(
+    stage, family, request, whole, scored, tmp_path
+):
+    undisturbed, killed = whole(stage, family), tmp_path / "killed"
+    words = command(stage, request.getfixturevalue(family), scored, killed)
     process = subprocess.Popen(
         words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -108,11 +120,11 @@ def test_equal_work_gives_equal_results(stage, family, request, scored, tmp_path
     done = finish(words)
     assert done.returncode == 0, done.stderr[-2000:]
 
-    kept = [{k: v for k, v in row.items() if "seconds" not in k} for row in rows(whole)]
+    kept = [{k: v for k, v in row.items() if "seconds" not in k} for row in rows(undisturbed)]
     again = [{k: v for k, v in row.items() if "seconds" not in k} for row in rows(killed)]
     assert [row["step"] for row in again] == list(range(1, STEPS + 1))
     assert again == kept
-    before, after = trained(whole), trained(killed)
+    before, after = trained(undisturbed), trained(killed)
     assert before.keys() == after.keys()
     for path, array in before.items():
         np.testing.assert_array_equal(array, after[path], err_msg=path)
@@ -120,16 +132,19 @@ def test_equal_work_gives_equal_results(stage, family, request, scored, tmp_path
     steps = [sample["step"] for sample in samples]
     assert steps == sorted(steps) and set(steps) == {1, 2, 4, 6}
     assert all(sample["question"] and "completion" in sample for sample in samples)
-    assert (killed / "samples.jsonl").read_text() == (whole / "samples.jsonl").read_text()
+    assert (killed / "samples.jsonl").read_text() == (undisturbed / "samples.jsonl").read_text()
     assert list((killed / "tensorboard").iterdir())
 
-    if family == "omni_dir":
-        return
+
+def test_two_devices_find_the_losses_of_one(small_model, whole, scored, tmp_path):
+    wide = tmp_path / "wide"
     # Still warming up, so that fewer steps in all have the same rates.
-    done = finish(command(stage, model, scored, wide, "--config.steps=2"), devices=2)
+    done = finish(command("grpo", small_model, scored, wide, "--config.steps=2"), devices=2)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "2 cpu device(s)" in done.stderr
-    losses = [[row["loss"] for row in rows(workdir)[:2]] for workdir in (whole, wide)]
+    losses = [
+        [row["loss"] for row in rows(run)[:2]] for run in (whole("grpo", "small_model"), wide)
+    ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5, abs=1e-7)
 
 
@@ -141,11 +156,10 @@ def rows_so_far(workdir: Path) -> list[dict]:
 
 
 def test_a_finished_run_tells_its_end_again_and_other_settings_are_refused(
-    small_model, scored, tmp_path
+    small_model, whole, scored, tmp_path
 ):
-    workdir = tmp_path / "run"
-    words = command("sft", small_model, scored, workdir, "--config.steps=2")
-    assert finish(words).returncode == 0
+    workdir = whole("sft", "small_model")
+    words = command("sft", small_model, scored, workdir)
     before = rows(workdir)
     again = finish([*words, "--json"])
     assert again.returncode == 0 and json.loads(again.stdout) == before[-1]
