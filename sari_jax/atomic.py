@@ -29,8 +29,13 @@ def new_directory(out: Path | str) -> Iterator[Path]:
         ) from error
     try:
         yield aside
-        if out.exists():
-            out.rmdir()
-        aside.rename(out)
+        try:
+            if out.exists():
+                out.rmdir()
+            aside.rename(out)
+        except OSError as error:
+            raise InputError(
+                f"{out}: cannot be written ({error.strerror}); name another --out"
+            ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -57,8 +57,9 @@ def score(args: argparse.Namespace) -> int:
     from sari_jax.generate.engine import Engine
 
     records = read_records(args.data)
+    engine = Engine(args.model, dtype=args.dtype)
     rated = pass_rates(
-        Engine(args.model), records, style(args.style), attempts=args.attempts, temperature=args.temperature,
+        engine, records, style(args.style), attempts=args.attempts, temperature=args.temperature,
         max_tokens=args.max_tokens, rows=args.rows, seed=args.seed,
     )  # fmt: skip
     scored = []
@@ -101,8 +102,9 @@ def evaluate(args: argparse.Namespace) -> int:
         if args.predictions:
             predictions = _read_json(args.predictions)
         else:
+            engine = Engine(args.model, dtype=args.dtype)
             predictions = predict(
-                Engine(args.model), records, style(args.style), max_tokens=args.max_tokens,
+                engine, records, style(args.style), max_tokens=args.max_tokens,
                 temperature=args.temperature, rows=args.rows, seed=args.seed,
             )  # fmt: skip
         scores = {"benchmark": Path(args.benchmark).stem, **score_predictions(records, predictions)}
@@ -121,7 +123,7 @@ def ask(args: argparse.Namespace) -> int:
     begun = time.perf_counter()
     answer_style = style(args.style)
     waveforms = [load_waveform(path) for path in args.audio]
-    engine = Engine(args.model)
+    engine = Engine(args.model, dtype=args.dtype)
     text = question_text(args.question, tuple(args.choices or ()), answer_style)
     example = engine.processor.encode(
         engine.processor.prompt_text(text, len(waveforms)), waveforms, args.audio
@@ -269,6 +271,8 @@ def _generation(sub: argparse.ArgumentParser, *, temperature: float) -> None:
     sub.add_argument("--temperature", type=float, default=temperature)
     sub.add_argument("--max-tokens", type=_at_least(1), default=512)
     sub.add_argument("--seed", type=_at_least(0), default=0)
+    dtypes = ("float32", "bfloat16")
+    sub.add_argument("--dtype", choices=dtypes, default=dtypes[0], help="of activations")
 
 
 def _rows(sub: argparse.ArgumentParser) -> None:

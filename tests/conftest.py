@@ -67,8 +67,9 @@ def nano_dir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def nano_processor(nano_dir):
     from sari_jax.data.processor import Processor
+    from sari_jax.hf.config import read_config
 
-    return Processor(nano_dir)
+    return Processor(nano_dir, read_config(nano_dir))
 
 
 @pytest.fixture(scope="session")

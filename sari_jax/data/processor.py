@@ -16,12 +16,13 @@ from sari_jax.data.records import Record
 from sari_jax.data.styles import Style, question_text
 from sari_jax.errors import InputError
 from sari_jax.models.audio_lm import Prompts
+from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.encoder import LOOKAHEAD, frame_counts
 
 SAMPLE_RATE = 16_000
 MIN_SAMPLES = 321  # shorter clips have no pooled frame to stand for them
 STRIDE = 640  # samples per pooled frame
-AUDIO, END, END_OF_TEXT = "<|AUDIO|>", "<|im_end|>", "<|endoftext|>"
+END, END_OF_TEXT = "<|im_end|>", "<|endoftext|>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,13 +83,16 @@ class Processor:
     """A model directory's tokenizer and chat template.
 
     Args:
-        seconds: the longest clip that the model's tower takes.
+        config: the directory's, for its longest clip and for which token stands for sound.
+
+    Raises:
+        InputError: no tokenizer, no chat template, or one that does not go with the other or with the config.
     """
 
-    def __init__(self, model_dir: Path | str, seconds: int = 30):
+    def __init__(self, model_dir: Path | str, config: AudioLMConfig):
         from transformers import AutoTokenizer
 
-        self.model_dir, self.seconds = Path(model_dir), seconds
+        self.model_dir, self.seconds = Path(model_dir), config.encoder.seconds
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         except Exception as error:  # transformers raises a dozen kinds, all meaning a bad directory
@@ -97,11 +101,15 @@ class Processor:
             ) from error
         self.template = self._chat_template()
         vocabulary = self.tokenizer.get_vocab()
-        if AUDIO not in vocabulary or END not in vocabulary:
+        if END not in vocabulary:
+            raise InputError(f"{model_dir}: the tokenizer lacks {END}; is it a Qwen one?")
+        self.audio_id = config.audio_token_id
+        self.audio = self.tokenizer.convert_ids_to_tokens(self.audio_id)
+        if not self.audio or self.prompt_text("", 1).count(self.audio) != 1:
             raise InputError(
-                f"{model_dir}: the tokenizer lacks {AUDIO} or {END}; is it a Qwen2-Audio one?"
+                f"{model_dir}: config.json says that sound stands at token {self.audio_id}, {self.audio!r}, which its"
+                " chat template does not write; take config, tokenizer and template from one model"
             )
-        self.audio_id = vocabulary[AUDIO]
         self.end_ids = tuple(
             vocabulary[token] for token in (END, END_OF_TEXT) if token in vocabulary
         )
@@ -138,10 +146,10 @@ class Processor:
         Raises:
             InputError: placeholders and clips differ in number; a clip is too short or too long.
         """
-        parts = text.split(AUDIO)
+        parts = text.split(self.audio)
         if len(parts) - 1 != len(waveforms):
             raise InputError(
-                f"the prompt has {len(parts) - 1} {AUDIO} placeholders for {len(waveforms)} clips;"
+                f"the prompt has {len(parts) - 1} {self.audio} placeholders for {len(waveforms)} clips;"
                 " take the placeholder out of the question or give as many clips"
             )
         expanded = parts[0]
@@ -156,7 +164,7 @@ class Processor:
                 raise InputError(
                     f"{name}: {size / SAMPLE_RATE:.3f} s is under 0.021 s; give a longer clip"
                 )
-            expanded += AUDIO * frame_counts(size)[1] + rest
+            expanded += self.audio * frame_counts(size)[1] + rest
         tokens = self.tokenizer(expanded, add_special_tokens=False)["input_ids"]
         return Example(text, np.asarray(tokens, np.int32), tuple(waveforms))
 
@@ -241,7 +249,7 @@ def _bucket(value: int, buckets: tuple[int, ...], what: str, key: str) -> int:
         if value <= size:
             return int(size)
     raise InputError(
-        f"{value} {what} exceed {buckets[-1]}, the largest of data.shapes.{key}; add a larger one"
+        f"{value} {what} exceed {buckets[-1]}, the largest of data.shapes.{key}; add a larger one, or give fewer"
     )
 
 

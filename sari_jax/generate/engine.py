@@ -17,6 +17,7 @@ from sari_jax.hf.config import read_config
 from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
+from sari_jax.parallel.mesh import batch_ways, make_mesh, onto_mesh, shard_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +37,17 @@ class Answered:
 
 
 class Engine:
-    """A model directory loaded for answering."""
+    """A model directory loaded for answering, spread over all devices.
+
+    Args:
+        dtype: of activations; parameters keep the directory's own.
+    """
 
     def __init__(self, model_dir: Path | str, *, dtype: str = "float32"):
         self.config: AudioLMConfig = read_config(model_dir, dtype=dtype)
-        self.processor = Processor(model_dir, self.config.encoder.seconds)
-        self.params: Params = load_params(model_dir, self.config)
+        self.processor = Processor(model_dir, self.config)
+        self.mesh = make_mesh()
+        self.params: Params = load_params(model_dir, self.config, mesh=self.mesh)
 
     def sampler(
         self, completions: int, max_tokens: int, temperature: float, **rest: float
@@ -59,7 +65,10 @@ class Engine:
         rows: int,
         seed: int = 0,
     ) -> Iterator[Answered]:
-        """Completes examples `rows` at a time, in order; the last batch is padded with rows that are dropped."""
+        """Completes examples `rows` at a time, in order; the last batch is padded with rows that are dropped.
+
+        Rows are rounded up to what the devices can share.
+        """
         for start in range(0, len(examples), rows):
             yield from self._batch(examples[start : start + rows], sampler, shapes, rows, seed)
 
@@ -91,11 +100,10 @@ class Engine:
     def _batch(
         self, examples: Sequence[Example], sampler: Sampler, shapes: Shapes, rows: int, seed: int
     ) -> Iterator[Answered]:
-        batch = self.processor.collate(examples, shapes, rows)
-        prompts, seeds = jax.device_put((batch.prompts, batch.seeds))
-        done = jax.device_get(
-            rollout(self.config, sampler, self.params, prompts, seeds, jax.random.key(seed))
-        )
+        batch = self.processor.collate(examples, shapes, rows + -rows % batch_ways(self.mesh))
+        prompts, seeds = shard_batch(self.mesh, (batch.prompts, batch.seeds))
+        key = onto_mesh(self.mesh, jax.random.key(seed))
+        done = jax.device_get(rollout(self.config, sampler, self.params, prompts, seeds, key))
         for row, example in enumerate(examples):
             tokens, lengths = np.asarray(done.tokens[row]), np.asarray(done.lengths[row])
             yield Answered(

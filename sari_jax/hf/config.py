@@ -57,7 +57,7 @@ def _read(model_dir: Path | str) -> tuple[dict[str, Any], Family, Path]:
     if not isinstance(raw, dict):
         raise InputError(f"{path}: not a JSON object; fetch the file again")
     name = raw.get("model_type")
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise InputError(
             f"{path}: model_type {name!r} is not supported; known: {', '.join(FAMILIES)}"
         )

@@ -18,7 +18,7 @@ from sari_jax.errors import InputError
 from sari_jax.hf.config import read_family
 from sari_jax.hf.family import Family
 from sari_jax.hf.names import Rule, rules
-from sari_jax.hf.shards import FLOATS, PICKLES, Shards, within
+from sari_jax.hf.shards import FLOATS, PICKLES, Shards, Stored, within
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
 
@@ -51,26 +51,39 @@ def export(params: Params, config: AudioLMConfig, source: Path | str, out: Path 
     with new_directory(out) as aside:
         try:
             for path in _beside(source, shards, family):
-                shutil.copyfile(path, aside / path.name)
+                target = aside / path.relative_to(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, target)
             for file in shards.files:
                 _write_shard(shards, file, where, flat, aside / file)
                 shutil.copymode(source / file, aside / file)
         except OSError as error:
+            reading = str(error.filename or "").startswith(str(source))
             raise InputError(
-                f"{out}: cannot be written ({error.strerror}); make room, or name another --out"
+                f"{error.filename}: cannot be read ({error.strerror}); make it readable"
+                if reading
+                else f"{out}: cannot be written ({error.strerror}); make room, or name another --out"
             ) from error
 
 
 def _beside(source: Path, shards: Shards, family: Family) -> list[Path]:
-    """The files that go with the weights. Pickles do not: they would hold the weights as they were."""
-    pickle = lambda path: any(path.match(pattern) for pattern in PICKLES)  # noqa: E731
-    return [
-        within(source, path.name)
-        for path in sorted(source.iterdir())
-        if path.is_file()
-        and path.name not in shards.files
-        and (path.name in family.carried_files or not pickle(path))
-    ]
+    """The files that go with the weights, in folders too.
+
+    Left out are pickles, which would hold the weights as they were, and what is hidden, a download's own notes.
+    """
+    found = []
+    for path in sorted(source.rglob("*")):
+        name = path.relative_to(source)
+        if any(part.startswith(".") for part in name.parts) or str(name) in shards.files:
+            continue
+        if any(path.match(p) for p in PICKLES) and path.name not in family.carried_files:
+            continue
+        within(source, str(name))
+        if path.is_symlink() and not path.exists():
+            raise InputError(f"{path}: a link to nothing; take it away, or fetch the file again")
+        if path.is_file():
+            found.append(path)
+    return found
 
 
 def _write_shard(shards: Shards, file: str, where: Places, flat: dict, out: Path) -> None:
@@ -80,20 +93,28 @@ def _write_shard(shards: Shards, file: str, where: Places, flat: dict, out: Path
         new.write(header)
         for name, (begin, end) in sorted(places.items(), key=lambda place: place[1]):
             if name in where:
-                new.write(_theirs(*where[name], flat, FLOATS[shards.tensors[name].dtype]))
+                new.write(_theirs(*where[name], flat, shards.tensors[name], name))
             else:
                 old.seek(len(header) + begin)
                 _copy(old, new, end - begin)
 
 
-def _theirs(rule: Rule, layer: int | None, flat: dict, dtype: str) -> memoryview:
-    """The bytes of one tensor of theirs."""
+def _theirs(rule: Rule, layer: int | None, flat: dict, stored: Stored, name: str) -> memoryview:
+    """The bytes of one tensor of theirs, as the source's header promises them."""
     array = flat[rule.path] if layer is None else flat[rule.path][layer]
-    theirs = rule.to_theirs(_on_host(array)).astype(dtype, order="C")
+    theirs = rule.to_theirs(_on_host(array)).astype(FLOATS[stored.dtype], order="C", copy=False)
+    if theirs.shape != stored.shape:
+        raise InputError(
+            f"{name} was trained with shape {theirs.shape}; its source has {stored.shape}"
+        )
+    if not np.isfinite(theirs).all():
+        raise InputError(
+            f"{name} is not finite in {stored.dtype}, its source's dtype; export an earlier --step"
+        )
     return memoryview(theirs.reshape(-1).view(np.uint8))
 
 
-def _on_host(array: Array) -> np.ndarray:
+def _on_host(array: Array | np.ndarray) -> np.ndarray:
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         array = multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(jax.device_get(array))
@@ -102,5 +123,7 @@ def _on_host(array: Array) -> np.ndarray:
 def _copy(old: BinaryIO, new: BinaryIO, size: int, block: int = 1 << 24) -> None:
     while size:
         part = old.read(min(size, block))
+        if not part:
+            raise InputError(f"{old.name}: became shorter while it was read; fetch it again")
         new.write(part)
         size -= len(part)

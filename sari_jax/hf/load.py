@@ -1,6 +1,7 @@
 """Hugging Face weights into parameters: each tensor from its shard straight to where it will live."""
 
 import functools
+import math
 from pathlib import Path
 
 import jax
@@ -35,7 +36,7 @@ def load_params(
     A process reads what its own devices hold and nothing else. Beside the parameters, memory holds one tensor.
 
     Args:
-        dtype: of the parameters; the source's own unless given.
+        dtype: of the parameters; the source's own unless given, the widest where its layers differ.
         mesh: where they live, by the table of `parallel`; one device unless given.
 
     Raises:
@@ -46,9 +47,11 @@ def load_params(
     all_rules = rules(config, names)
     _check(shards, family, names, all_rules, config)
     params, finite = {}, {}
-    for rule in all_rules:
-        target = dtype or FLOATS[shards.tensors[rule.names[0]].dtype]
-        params[rule.path], finite[rule] = _parameter(shards, rule, jnp.dtype(target), mesh)
+    # The largest tensors first, while little else is in memory: what a tensor takes twice for a moment then never adds
+    # to the whole.
+    for rule in sorted(all_rules, key=lambda rule: -math.prod(shards.tensors[rule.names[0]].shape)):
+        own = jnp.result_type(*{FLOATS[shards.tensors[name].dtype] for name in rule.names})
+        params[rule.path], finite[rule] = _parameter(shards, rule, jnp.dtype(dtype or own), mesh)
     bad = [
         name
         for rule, flags in finite.items()

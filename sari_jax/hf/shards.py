@@ -18,7 +18,7 @@ from sari_jax.errors import InputError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
-FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 class Stored(NamedTuple):
@@ -44,6 +44,11 @@ class Shards:
         for file in self.files:
             with _open(self.model_dir / file) as shard:
                 for name in shard.keys():
+                    if name in self.tensors:
+                        raise InputError(
+                            f"{self.model_dir}/{file}: holds {name}, which {self.tensors[name].file} holds too;"
+                            " fetch both again"
+                        )
                     part = shard.get_slice(name)
                     stored = Stored(file, part.get_dtype(), tuple(part.get_shape()))
                     self.tensors[name] = stored
@@ -84,11 +89,17 @@ def weight_map(model_dir: Path) -> dict[str, str]:
     """
     if (model_dir / INDEX).is_file():
         path = within(model_dir, INDEX)
+        if (model_dir / SINGLE).is_file():
+            raise InputError(
+                f"{model_dir}: holds {SINGLE} and {INDEX}, and only one of them can be the model; take the other away"
+            )
         try:
             names = json.loads(path.read_text())["weight_map"]
             unnamed = [file for file in set(names.values()) if Path(file).name != file]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: not a safetensors index; fetch it again") from error
+        if not names:
+            raise InputError(f"{path}: names no tensor; fetch it again")
         if unnamed:
             raise InputError(f"{path}: shard {unnamed[0]!r} lies outside the directory")
         files = sorted(set(names.values()))

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 MASKED = -1e30
+LONG, BLOCK = 2048, 1024  # queries; a clip of 30 s and its question are not long
 
 
 class Context(NamedTuple):
@@ -43,7 +44,41 @@ def attend(
     and sums, so that scores are neither concatenated nor transposed. Scores are float32 whatever the inputs are.
 
     A row with nothing to attend to gives a mean of its values and not NaN; such rows are padding and nobody reads them.
+
+    More than `LONG` queries go in blocks, whose scores are computed again for the gradient: minutes of sound would else
+    need [H, T, S] of them at once.
     """
+    t = queries.shape[2]
+    if t <= LONG:
+        return _attend(queries, contexts)
+    count = -(-t // BLOCK)
+    size = -(-t // count)
+
+    def blocks(x: Array, axis: int) -> Array:
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (0, count * size - t)
+        x = jnp.pad(x, widths)
+        return jnp.moveaxis(x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :]), axis, 0)
+
+    # A mask with one row for all queries is no block's own.
+    own = [context.mask.shape[-2] == t for context in contexts]
+    masks = [blocks(c.mask, c.mask.ndim - 2) for c, mine in zip(contexts, own, strict=True) if mine]
+
+    @jax.checkpoint
+    def one(inputs: tuple[Array, list[Array]]) -> Array:
+        q, masks = inputs
+        mine = iter(masks)
+        here = (
+            c._replace(mask=next(mine)) if is_own else c
+            for c, is_own in zip(contexts, own, strict=True)
+        )
+        return _attend(q, tuple(here))
+
+    out = jnp.moveaxis(jax.lax.map(one, (blocks(queries, 2), masks)), 0, 2)
+    return out.reshape(*out.shape[:2], count * size, -1)[:, :, :t]
+
+
+def _attend(queries: Array, contexts: tuple[Context, ...]) -> Array:
     b, g, t, h, d = queries.shape
     kv_heads = contexts[0].keys.shape[-2]
     q = (queries * d**-0.5).reshape(b, g, t, kv_heads, h // kv_heads, d)

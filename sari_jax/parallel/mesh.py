@@ -95,6 +95,11 @@ def onto_mesh(mesh: Mesh, tree: Any) -> Any:
     )
 
 
+def batch_ways(mesh: Mesh) -> int:
+    """How many parts a batch is split into."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def shard_batch(mesh: Mesh, arrays: Any) -> Any:
     """This process's part of a batch -> global arrays split over their first axis.
 
@@ -102,7 +107,7 @@ def shard_batch(mesh: Mesh, arrays: Any) -> Any:
         InputError: the rows do not divide by the devices that split them.
     """
     sharding = NamedSharding(mesh, spec("batch"))
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    ways = batch_ways(mesh)
 
     def place(array: Any) -> jax.Array:
         rows = array.shape[0] * jax.process_count()

@@ -12,6 +12,7 @@ from typing import Any
 
 import grain
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
@@ -69,8 +70,8 @@ class Checkpoints:
         )
         return found["state"], found["counters"]
 
-    def params(self, abstract: Any, step: int | None = None) -> dict[str, jax.Array]:
-        """The trained parameters of a step (the newest by default), for export.
+    def params(self, abstract: Any, step: int | None = None) -> dict[str, np.ndarray]:
+        """The trained parameters of a step (the newest by default) in host memory, whatever devices trained them.
 
         Raises:
             InputError: no such step; the steps there are, are listed.
@@ -79,7 +80,15 @@ class Checkpoints:
         if step not in self.steps:
             raise InputError(f"no checkpoint of step {step}; there are: {self.steps or 'none'}")
         args = ocp.args.Composite(
-            state=ocp.args.PyTreeRestore({"params": abstract}, partial_restore=True)
+            state=ocp.args.PyTreeRestore(
+                {"params": abstract},
+                restore_args={
+                    "params": jax.tree.map(
+                        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), abstract
+                    )
+                },
+                partial_restore=True,
+            )
         )
         return self._manager.restore(step, args=args)["state"]["params"]
 

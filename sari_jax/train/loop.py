@@ -38,7 +38,7 @@ def train(run: Run, workdir: Path | str) -> dict[str, float]:
     """
     workdir = Path(workdir)
     config = read_config(run.model.path, dtype=run.model.dtype, remat=run.model.remat)
-    processor = Processor(run.model.path, config.encoder.seconds)
+    processor = Processor(run.model.path, config)
     records, counts = _records(run)
     mesh = make_mesh(**dataclasses.asdict(run.mesh))
     params = load_params(run.model.path, config, dtype=run.model.param_dtype, mesh=mesh)

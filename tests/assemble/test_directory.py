@@ -76,7 +76,7 @@ def test_template_counts_clips_and_has_no_system_prompt(nano):
         "<|im_start|>user\nAudio 1: <|audio_bos|><|AUDIO|><|audio_eos|>\n"
         "Audio 2: <|audio_bos|><|AUDIO|><|audio_eos|>\nSame or not?<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert Processor(nano).prompt_text("Same or not?", 2) == expected
+    assert Processor(nano, read_config(nano)).prompt_text("Same or not?", 2) == expected
 
 
 def test_template_takes_conversations(nano):
@@ -105,7 +105,7 @@ def test_we_load_it(nano):
 
 
 def test_every_word_of_the_corpus_is_one_token(nano):
-    tokenizer = Processor(nano).tokenizer
+    tokenizer = Processor(nano, read_config(nano)).tokenizer
     cut = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str
     for text in itertools.islice(starter.texts(seed=1), 300):
         assert len(tokenizer(text)["input_ids"]) == len(cut(text)), text
@@ -115,7 +115,8 @@ def test_every_word_of_the_corpus_is_one_token(nano):
 def test_every_tag_is_one_token(nano, make_record, style):
     rendered = style.render(make_record())
     tags = re.findall("</?[a-z]+>", rendered)
-    tokens = Processor(nano).tokenizer.convert_ids_to_tokens(Processor(nano).tokens(rendered))
+    processor = Processor(nano, read_config(nano))
+    tokens = processor.tokenizer.convert_ids_to_tokens(processor.tokens(rendered))
     assert [token for token in tokens if re.fullmatch("</?[a-z]+>", token)] == tags
 
 

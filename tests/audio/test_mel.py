@@ -34,6 +34,17 @@ def sweep(samples: int) -> np.ndarray:
     return (0.8 * np.sin(2 * np.pi * (80 * t + 700 * t**2))).astype(np.float32)
 
 
+@pytest.mark.parametrize("seconds", [299.99, 300.0])
+def test_five_minutes_as_the_extractor_that_pads_to_five_minutes(seconds):
+    """There the reflected end of a whole clip lies elsewhere."""
+    waveform, full = noise(int(seconds * RATE)), 300 * RATE
+    extractor = WhisperFeatureExtractor(feature_size=128, chunk_length=300)
+    padded = np.pad(waveform, (0, full - len(waveform)))
+    expected = extractor._np_extract_fbank_features(padded[None], "cpu")[0]
+    got = log_mel(jnp.array(padded[None]), jnp.array([len(waveform)]), 128, full)[0]
+    np.testing.assert_allclose(got, expected, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("mel_bins", [80, 128])
 @pytest.mark.parametrize(
     ("samples", "size"),

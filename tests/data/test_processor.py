@@ -8,7 +8,6 @@ import soundfile
 from transformers import AutoProcessor
 
 from sari_jax.data.processor import (
-    AUDIO,
     END,
     END_OF_TEXT,
     MIN_SAMPLES,
@@ -19,9 +18,11 @@ from sari_jax.data.processor import (
 from sari_jax.data.records import Clip
 from sari_jax.data.styles import STYLES, question_text
 from sari_jax.errors import InputError
+from sari_jax.hf.config import read_config
 from sari_jax.models.encoder import LOOKAHEAD, frame_counts
 
 RATE = 16_000
+AUDIO = "<|AUDIO|>"
 DIRECT, STRUCTURED = STYLES["direct"], STYLES["structured"]
 
 
@@ -181,7 +182,10 @@ def test_the_smallest_prompt_that_fits(processor, encode):
             Shapes(answer_tokens=(2,)),
             r"\d+ answer tokens exceed 2, the largest of data.shapes.answer_tokens",
         ),
-        (Shapes(audios=(1,)), r"2 clips in a prompt exceed 1, the largest of data.shapes.audios"),
+        (
+            Shapes(audios=(1,)),
+            r"2 clips in a prompt exceed 1, the largest of data.shapes.audios",
+        ),
         (
             Shapes(audio_seconds=(0.5, 1.0)),
             r"a clip of 1.0 s does not fit data.shapes.audio_seconds = \(0.5, 1.0\)",
@@ -316,20 +320,22 @@ def test_a_template_in_json_as_older_directories_have_it(copied, processor):
     template = (copied / "chat_template.jinja").read_text()
     (copied / "chat_template.jinja").unlink()
     (copied / "chat_template.json").write_text(json.dumps({"chat_template": template}))
-    assert Processor(copied).prompt_text("What?", 2) == processor.prompt_text("What?", 2)
+    assert Processor(copied, read_config(copied)).prompt_text("What?", 2) == processor.prompt_text(
+        "What?", 2
+    )
 
 
 def test_a_directory_without_a_template(copied):
     (copied / "chat_template.jinja").unlink()
     with pytest.raises(InputError, match="no chat template"):
-        Processor(copied)
+        Processor(copied, read_config(copied))
 
 
-def test_a_directory_without_a_tokenizer(tmp_path):
+def test_a_directory_without_a_tokenizer(nano_dir, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     for path in (tmp_path, tmp_path / "absent"):
         with pytest.raises(InputError, match=f"{path}: no usable tokenizer") as caught:
-            Processor(path)
+            Processor(path, read_config(nano_dir))
         assert "\n" not in str(caught.value)
 
 
@@ -337,7 +343,13 @@ def test_a_tokenizer_that_knows_no_sound(copied):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         path = copied / name
         path.write_text(path.read_text().replace(AUDIO, "<|SMELL|>"))
-    with pytest.raises(
-        InputError, match=r"lacks <\|AUDIO\|> or <\|im_end\|>; is it a Qwen2-Audio one\?"
-    ):
-        Processor(copied)
+    with pytest.raises(InputError, match=r"'<\|SMELL\|>', which its chat template does not write"):
+        Processor(copied, read_config(copied))
+
+
+def test_a_config_with_another_placeholder_than_the_template(copied):
+    path = copied / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"audio_token_index": 7}))
+    with pytest.raises(InputError, match="sound stands at token 7"):
+        Processor(copied, read_config(copied))

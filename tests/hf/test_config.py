@@ -73,7 +73,9 @@ def test_broken(text, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["[]", "3", "null", '"x"'])
+@pytest.mark.parametrize(
+    "text", ["[]", "3", "null", '"x"', '{"model_type": []}', '{"model_type": {}}']
+)
 def test_json_but_no_settings(text, tmp_path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match="config.json"):

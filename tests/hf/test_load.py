@@ -63,6 +63,15 @@ def test_a_truncated_shard(size, copied, one_tiny):
     assert sorted(path.name for path in copied.iterdir()) == before
 
 
+def test_layers_of_unlike_dtypes_take_the_widest(copied, tmp_path):
+    name = "audio_tower.layers.0.fc1.weight"
+    edit(copied / "single", lambda tensors: tensors.update({name: tensors[name].bfloat16()}))
+    params = loaded(copied / "single")
+    assert params["tower"]["layers"]["up_proj"]["kernel"].dtype == jnp.float32
+    export(params, read_config(copied / "single"), copied / "single", tmp_path / "out")
+    assert (tmp_path / "out" / SINGLE).read_bytes() == (copied / "single" / SINGLE).read_bytes()
+
+
 def test_a_truncated_single_file(copied):
     (copied / "single" / SINGLE).write_bytes((copied / "single" / SINGLE).read_bytes()[:-1])
     refused(copied / "single", "model.safetensors: truncated or not safetensors")

@@ -1,7 +1,9 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from sari_jax.errors import InputError
 from sari_jax.hf.families.qwen2_audio import QWEN2_AUDIO
@@ -45,6 +47,23 @@ def test_an_index_that_points_outside(outside, copied):
 def test_a_broken_index(text, copied):
     (copied / "sharded" / INDEX).write_text(text)
     refused(copied / "sharded", "not a safetensors index; fetch it again")
+
+
+def test_an_index_of_nothing(copied):
+    (copied / "sharded" / INDEX).write_text('{"weight_map": {}}')
+    refused(copied / "sharded", "names no tensor; fetch it again")
+
+
+def test_a_single_file_beside_an_index(copied):
+    """transformers would take the one, and who wrote the index meant the other."""
+    shutil.copy(copied / "single" / SINGLE, copied / "sharded")
+    refused(copied / "sharded", "only one of them can be the model; take the other away")
+
+
+def test_a_tensor_in_two_shards(copied):
+    first, second = sorted((copied / "sharded").glob("*.safetensors"))[:2]
+    save_file(load_file(second) | load_file(first), second)
+    refused(copied / "sharded", f"{second.name}: holds .*, which {first.name} holds too")
 
 
 def test_weight_map(kinds):

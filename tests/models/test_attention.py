@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sari_jax.models import attention
 from sari_jax.models.attention import Context, attend, rotary, rotate
 
 
@@ -44,6 +45,30 @@ def test_shared_and_own_keys_are_the_repeated_keys_side_by_side(heads, kv_heads)
         ),
     )
     np.testing.assert_allclose(attend(jnp.asarray(q), contexts), wanted, rtol=2e-5, atol=2e-6)
+
+
+def test_long_prompts_go_in_blocks(monkeypatch):
+    """The same values and gradients, also where the blocks do not divide the queries."""
+    keys = jax.random.split(jax.random.key(0), 6)
+    q = jax.random.normal(keys[0], (2, 3, 23, 4, 8))
+    shared = (jax.random.normal(key, (2, 9, 2, 8)) for key in keys[1:3])
+    own = (jax.random.normal(key, (2, 3, 23, 2, 8)) for key in keys[3:5])
+    masks = (jnp.arange(9) < 7)[None, None, None], jnp.tril(jnp.ones((23, 23), bool))[None, None]
+    contexts = Context(*shared, masks[0]), Context(*own, masks[1])
+    weights = jax.random.normal(keys[5], (2, 3, 23, 32))
+
+    def found():
+        loss = lambda q, contexts: jnp.sum(weights * attend(q, contexts))  # noqa: E731
+        values = [(c.keys, c.values) for c in contexts]
+        put = lambda values: tuple(Context(*v, m) for v, m in zip(values, masks, strict=True))  # noqa: E731
+        return jax.value_and_grad(lambda q, v: loss(q, put(v)), (0, 1))(q, values)
+
+    whole = found()
+    monkeypatch.setattr(attention, "LONG", 10)
+    monkeypatch.setattr(attention, "BLOCK", 5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found(), whole
+    )
 
 
 def test_gradients_are_those_of_a_plain_softmax():

@@ -29,39 +29,38 @@ def test_logits_as_transformers(tiny_model):
         np.testing.assert_allclose(ours[row, :size], theirs[row, :size], rtol=0, atol=1e-4)
 
 
-def test_a_batch_as_each_alone(one_tiny):
+@pytest.mark.parametrize("family", ["one_tiny", "omni"])
+def test_a_batch_as_each_alone(family, request):
     """Whatever else is padded: more tokens, clips and seconds than a prompt needs change nothing."""
-    questions = tiny.ragged()
+    model, questions = request.getfixturevalue(family), tiny.ragged()
     together = logits(
-        one_tiny.config,
-        one_tiny.params,
-        tiny.prompts(questions, samples=2 * tiny.SECOND, tokens=96),
+        model.config, model.params, tiny.prompts(questions, samples=2 * tiny.SECOND, tokens=96)
     )
     for row, question in enumerate(questions):
-        alone = logits(
-            one_tiny.config, one_tiny.params, tiny.prompts([question], tokens=64, clips=3)
-        )
+        alone = logits(model.config, model.params, tiny.prompts([question], tokens=64, clips=3))
         size = len(question.tokens)
         np.testing.assert_allclose(together[row, :size], alone[0, :size], rtol=0, atol=1e-4)
 
 
-def test_completions_as_part_of_the_prompt(one_tiny):
+@pytest.mark.parametrize("family", ["one_tiny", "omni"])
+def test_completions_as_part_of_the_prompt(family, request):
     """The states that predict G completions hanging off a prompt are those of G sequences that repeat it."""
+    tested = request.getfixturevalue(family)
     questions = [tiny.question([0.4], 7, 1), tiny.question([0.6, 0.3], 11, 2)]
     completions = np.stack(tiny.answers([5] * 6)).reshape(2, 3, 5)
 
     @jax.jit
     def ours(params, prompts):
-        model = bind(one_tiny.config, params)
+        model = bind(tested.config, params)
         return model.decoder.logits(model.hidden(prompts, jnp.array(completions)))
 
-    shared = ours(one_tiny.params, tiny.prompts(questions))
+    shared = ours(tested.params, tiny.prompts(questions))
     repeated = [
         dataclasses.replace(question, tokens=np.concatenate([question.tokens, completion]))
         for question, group in zip(questions, completions, strict=True)
         for completion in group
     ]
-    whole = np.asarray(logits(one_tiny.config, one_tiny.params, tiny.prompts(repeated)))
+    whole = np.asarray(logits(tested.config, tested.params, tiny.prompts(repeated)))
     for row, question in enumerate(questions):
         start = len(question.tokens) - 1
         for g in range(3):

@@ -74,6 +74,22 @@ def test_a_window_hears_itself_alone():
     assert changed.tolist() == [20 <= frame < 30 for frame in range(50)]
 
 
+def test_a_last_window_hears_neither_its_padding_nor_a_neighbour():
+    """2.3 windows alone, and beside a longer clip in a bucket with windows that are padding from end to end."""
+    encoder = Encoder(WINDOWED, "float32", nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    size, length = 64_000, int(2.3 * 6400)
+    clips = (0.1 * rng.standard_normal((2, size))).astype(np.float32)
+    clips[0, length:] = 0
+    lengths = jnp.array([length, 50_000])
+    clips[1, 50_000:] = 0
+    both = np.asarray(encoder(jnp.array(clips), lengths))
+    alone = np.asarray(encoder(jnp.array(clips[:1, :19_200]), lengths[:1]))
+    count = frame_counts(length)[1]
+    assert 20 < count < 30
+    np.testing.assert_allclose(both[0, :count], alone[0, :count], atol=1e-5)
+
+
 def test_windows_are_numbered_from_their_start():
     """Two windows with the same sound give the same frames: positions and convolutions begin anew."""
     encoder = Encoder(WINDOWED, "float32", nnx.Rngs(0))
@@ -106,7 +122,10 @@ def test_sinusoids_are_whispers():
 
 
 def test_a_clip_of_five_minutes():
-    """Its first and last seconds are those of the clip cut there, at the borders of windows."""
+    """Its first and last frames are those of the clip cut there, at the borders of windows.
+
+    The loudest value, which log-mel is clipped from, is in all three.
+    """
     encoder = Encoder(WINDOWED, "float32", nnx.Rngs(0))
     run = nnx.jit(lambda encoder, x, n: encoder(x, n))
     rng = np.random.default_rng(0)
@@ -115,3 +134,5 @@ def test_a_clip_of_five_minutes():
     assert whole.shape == (7500, 16)
     part = np.asarray(run(encoder, clip[None, :48_000], np.array([48_000])))[0]
     np.testing.assert_allclose(whole[:70], part[:70], atol=1e-3)
+    part = np.asarray(run(encoder, clip[None, -51_200:], np.array([51_200])))[0]
+    np.testing.assert_allclose(whole[-60:], part[-60:], atol=1e-3)

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,9 +58,12 @@ def command(stage: str, model: Path, data: Path, workdir: Path, *more: str) -> l
     if stage == "grpo":
         changes |= {"grpo.completions": 2, "grpo.max_tokens": 12}
     overrides = [f"--config.{key}={value}" for key, value in changes.items()]
-    config = str(ROOT / f"configs/{stage}_nano.py")
-    sari = [sys.executable, "-m", "sari_jax.cli"]
-    return [*sari, "train", "--config", config, "--workdir", str(workdir), *overrides, *more]
+    config = ROOT / f"configs/{stage}_nano.py"
+    return sari("train", "--config", config, "--workdir", workdir, *overrides, *more)
+
+
+def sari(*words: object) -> list[str]:
+    return [sys.executable, "-m", "sari_jax.cli", *map(str, words)]
 
 
 def environment(devices: int = 1) -> dict[str, str]:
@@ -136,16 +140,18 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(
     assert list((killed / "tensorboard").iterdir())
 
 
-def test_two_devices_find_the_losses_of_one(small_model, whole, scored, tmp_path):
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_two_devices_find_the_losses_of_one(stage, small_model, whole, scored, tmp_path):
     wide = tmp_path / "wide"
     # Still warming up, so that fewer steps in all have the same rates.
-    done = finish(command("grpo", small_model, scored, wide, "--config.steps=2"), devices=2)
+    done = finish(command(stage, small_model, scored, wide, "--config.steps=2"), devices=2)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "2 cpu device(s)" in done.stderr
-    losses = [
-        [row["loss"] for row in rows(run)[:2]] for run in (whole("grpo", "small_model"), wide)
-    ]
+    losses = [[row["loss"] for row in rows(run)[:2]] for run in (whole(stage, "small_model"), wide)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5, abs=1e-7)
+    if stage == "sft":  # where there is one device only, its model comes out all the same
+        done = finish(sari("export", "--workdir", wide, "--out", tmp_path / "model"))
+        assert done.returncode == 0, done.stderr[-2000:]
 
 
 def rows_so_far(workdir: Path) -> list[dict]:
@@ -180,3 +186,32 @@ def test_a_finished_run_tells_its_end_again_and_other_settings_are_refused(
         == 2
     )
     assert not (tmp_path / "x").exists()
+
+
+def test_a_trained_omni_is_what_transformers_reads(whole, tmp_path):
+    from sari_jax.cli import main
+
+    workdir, out = str(whole("sft", "omni_dir")), str(tmp_path / "model")
+    assert main(["export", "--workdir", workdir, "--out", out]) == 0
+    assert main(["check", "--model", out]) == 0
+
+
+def test_a_full_disk_leaves_nothing(whole, tmp_path):
+    """A real one, smaller than the model; a limit on files where none may be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = 'mount -t tmpfs -o size=1m none "$0"'
+    namespace = ["unshare", "--map-root-user", "--mount"]
+    allowed = (
+        shutil.which("unshare")
+        and not subprocess.run(
+            [*namespace, "sh", "-c", mount, disk], capture_output=True
+        ).returncode
+    )
+    fill = [*namespace, "sh", "-c", mount] if allowed else ["sh", "-c", "ulimit -f 2000"]
+    fill[-1] += ' && "$@"; code=$?; ls -A "$0"; exit $code'
+    export = sari("export", "--workdir", whole("sft", "small_model"), "--out", disk / "model")
+    done = finish([*fill, str(disk), *export])
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "cannot be written" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert not done.stdout

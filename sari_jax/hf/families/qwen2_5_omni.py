@@ -45,13 +45,14 @@ UNUSED = tuple(
     for prefix in ("thinker.", "")
     for pattern in ("visual.*", "audio_tower.audio_bos_eos_token.weight")
 )
+VOICES = ("spk_dict.pt",)  # the talker's
 QWEN2_5_OMNI = Family(
     title="Qwen2.5-Omni",
     read=read_whole,
     layouts=LAYOUTS,
     reference=REFERENCE,
     carried=(*UNUSED, "talker.*", "token2wav.*"),
-    carried_files=("spk_dict.pt",),  # the talker's voices
+    carried_files=VOICES,
 )
 QWEN2_5_OMNI_THINKER = Family(
     title="Qwen2.5-Omni's thinker",
@@ -59,4 +60,5 @@ QWEN2_5_OMNI_THINKER = Family(
     layouts=LAYOUTS,
     reference=REFERENCE,
     carried=UNUSED,
+    carried_files=VOICES,
 )
