@@ -144,8 +144,9 @@ def question(config: AudioLMConfig, clip: Path) -> tuple[np.ndarray, np.ndarray]
     return np.concatenate([text[:20], sound, text[20:]]).astype(np.int32), waveform
 
 
-def ours(model: Path, clip: Path, logits: Path) -> None:
-    config = read_config(model, dtype="bfloat16")
+def ours(model: Path, clip: Path, logits: Path, dtype: str = "bfloat16") -> None:
+    """Activations in `dtype`; in float32, what both of the bfloat16 forwards are rounded from."""
+    config = read_config(model, dtype=dtype)
     tokens, waveform = question(config, clip)
     size = -(-(len(waveform) + LOOKAHEAD) // 640) * 640
     sound = np.zeros((1, 1, size), np.float32)
@@ -205,6 +206,12 @@ PHASES: dict[str, Callable[..., None]] = {
 }
 
 
+def mean_kl(reference: np.ndarray, logits: np.ndarray) -> float:
+    """Nats per position."""
+    p, q = (x - np.logaddexp.reduce(x, axis=-1, keepdims=True) for x in (reference, logits))
+    return float((np.exp(p) * (p - q)).sum(-1).mean())
+
+
 def phase(name: str, *words: object) -> dict[str, float]:
     """Runs a phase in a process of its own and tells its seconds and its peak of resident memory, in GB."""
     command = [sys.executable, "-m", "experiments.sizes", "--phase", name, *map(str, words)]
@@ -247,11 +254,15 @@ def main() -> int:
     told["export_identical"] = sorted(same) == files
     for side in ("ours", "theirs"):
         told[side] = phase(side, model, clip, root / f"{side}.npy")
-    mine, reference = (
-        np.load(root / f"{side}.npy").astype(np.float64) for side in ("ours", "theirs")
+    told["float32"] = phase("ours", model, clip, root / "float32.npy", "float32")
+    mine, reference, exact = (
+        np.load(root / f"{side}.npy").astype(np.float64) for side in ("ours", "theirs", "float32")
     )
-    p, q = (x - np.logaddexp.reduce(x, axis=-1, keepdims=True) for x in (reference, mine))
-    told["mean_kl"] = float((np.exp(p) * (p - q)).sum(-1).mean())
+    told["mean_kl"] = mean_kl(reference, mine)
+    told["mean_kl_from_float32"] = {
+        "ours": mean_kl(exact, mine),
+        "theirs": mean_kl(exact, reference),
+    }
     told["max_abs_logit_diff"] = float(np.abs(mine - reference).max())
     told["logit_deviation"] = float(reference.std())
     told["within"] = within = {

@@ -81,7 +81,7 @@ def attend(
 def _attend(queries: Array, contexts: tuple[Context, ...]) -> Array:
     b, g, t, h, d = queries.shape
     kv_heads = contexts[0].keys.shape[-2]
-    q = (queries * d**-0.5).reshape(b, g, t, kv_heads, h // kv_heads, d)
+    q = queries.reshape(b, g, t, kv_heads, h // kv_heads, d)
     parts = [
         _shared(q, *context) if context.keys.ndim == 4 else _own(q, *context)
         for context in contexts
@@ -105,10 +105,12 @@ def _shared(q: Float[Array, "B G T K R D"], keys: Array, values: Array, mask: Ar
     b, g, t, kv, r, d = q.shape
     rows = q.transpose(0, 3, 4, 1, 2, 5).reshape(b, kv, r * g * t, d)
     scores = jnp.matmul(rows, keys.transpose(0, 2, 3, 1), preferred_element_type=jnp.float32)
-    scores = scores.reshape(b, kv, r, g, t, -1)
+    scores = d**-0.5 * scores.reshape(b, kv, r, g, t, -1)
     weights, mass, highest = _exponentials(jnp.where(mask[:, None, None], scores, MASKED))
     out = jnp.matmul(
-        weights.reshape(b, kv, r * g * t, -1).astype(q.dtype), values.transpose(0, 2, 1, 3)
+        weights.reshape(b, kv, r * g * t, -1).astype(q.dtype),
+        values.transpose(0, 2, 1, 3),
+        preferred_element_type=jnp.float32,
     )
     back = lambda x: x.transpose(0, 3, 4, 1, 2, *range(5, x.ndim))  # noqa: E731
     return back(out.reshape(b, kv, r, g, t, d)), back(mass), back(highest)
@@ -119,10 +121,12 @@ def _own(q: Float[Array, "B G T K R D"], keys: Array, values: Array, mask: Array
     b, g, t, kv, r, d = q.shape
     rows = q.transpose(0, 1, 3, 4, 2, 5).reshape(b, g, kv, r * t, d)
     scores = jnp.matmul(rows, keys.transpose(0, 1, 3, 4, 2), preferred_element_type=jnp.float32)
-    scores = scores.reshape(b, g, kv, r, t, -1)
+    scores = d**-0.5 * scores.reshape(b, g, kv, r, t, -1)
     weights, mass, highest = _exponentials(jnp.where(mask[:, :, None, None], scores, MASKED))
     out = jnp.matmul(
-        weights.reshape(b, g, kv, r * t, -1).astype(q.dtype), values.transpose(0, 1, 3, 2, 4)
+        weights.reshape(b, g, kv, r * t, -1).astype(q.dtype),
+        values.transpose(0, 1, 3, 2, 4),
+        preferred_element_type=jnp.float32,
     )
     back = lambda x: x.transpose(0, 1, 4, 2, 3, *range(5, x.ndim))  # noqa: E731
     return back(out.reshape(b, g, kv, r, t, d)), back(mass), back(highest)
