@@ -3,7 +3,7 @@
 Each phase is a process of its own, so that its peak of resident memory is its own; memory holds one model at a time.
 docs/parity.md holds what this printed. Exit 1 where a limit below is exceeded.
 
-    python -m experiments.sizes qwen2_audio_7b --dir DIR --clip clip.wav     19 GB of memory, 34 GB of disk
+    python -m experiments.sizes qwen2_audio_7b --dir DIR --clip clip.wav     21 GB of memory, 34 GB of disk
     python -m experiments.sizes qwen2_5_omni_3b_thinker --dir DIR --clip clip.wav
 """
 
@@ -35,10 +35,8 @@ from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.encoder import LOOKAHEAD, frame_counts
 
 SHARD = 4_000_000_000  # bytes, about what the hub's files have
-LOAD, MEAN_KL = (
-    1.15,
-    1e-3,
-)  # of the checkpoint's size; nats per position, ours from transformers' bfloat16
+LOAD = 1.15  # peak of loading, of the checkpoint's size
+MEAN_KL = 1e-3  # nats per position, ours from transformers' bfloat16
 # XLA's CPU compiler computes bfloat16 in float32 and would widen all layers at once, ahead of the scan over them.
 HOISTING = "while-loop-invariant-code-motion", "while-loop-expensive-invariant-code-motion"
 QWEN2_AUDIO_7B = {

@@ -21,21 +21,23 @@ def new_directory(out: Path | str) -> Iterator[Path]:
         raise InputError(f"{out}: exists and is not empty; name a new directory with --out")
     aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
     shutil.rmtree(aside, ignore_errors=True)  # of a killed process that had our number
-    try:
+    with _told(out):
         aside.mkdir(parents=True)
+    try:
+        yield aside
+        with _told(out):
+            if out.exists():
+                out.rmdir()
+            aside.rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _told(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(
             f"{out}: cannot be written ({error.strerror}); name another --out"
         ) from error
-    try:
-        yield aside
-        try:
-            if out.exists():
-                out.rmdir()
-            aside.rename(out)
-        except OSError as error:
-            raise InputError(
-                f"{out}: cannot be written ({error.strerror}); name another --out"
-            ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

@@ -347,6 +347,14 @@ def test_a_tokenizer_that_knows_no_sound(copied):
         Processor(copied, read_config(copied))
 
 
+def test_a_tokenizer_without_an_end(copied):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        path = copied / name
+        path.write_text(path.read_text().replace(END, "<|stop|>"))
+    with pytest.raises(InputError, match=r"the tokenizer lacks <\|im_end\|>; is it a Qwen one\?"):
+        Processor(copied, read_config(copied))
+
+
 def test_a_config_with_another_placeholder_than_the_template(copied):
     path = copied / "config.json"
     config = json.loads(path.read_text())

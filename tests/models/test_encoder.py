@@ -124,7 +124,7 @@ def test_sinusoids_are_whispers():
 def test_a_clip_of_five_minutes():
     """Its first and last frames are those of the clip cut there, at the borders of windows.
 
-    The loudest value, which log-mel is clipped from, is in all three.
+    Noise stays above the floor below its loudest value that log-mel is cut at, wherever that value is.
     """
     encoder = Encoder(WINDOWED, "float32", nnx.Rngs(0))
     run = nnx.jit(lambda encoder, x, n: encoder(x, n))
