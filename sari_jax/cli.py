@@ -7,7 +7,6 @@ stands on standard output and nothing else; logs and progress bars go to standar
 import argparse
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -167,12 +166,16 @@ def check(args: argparse.Namespace) -> int:
     return 0 if result.ok else 1
 
 
-def _cache_programs() -> None:
-    """Compiled programs are kept between commands, beside the assets, unless JAX is told another place."""
-    from sari_jax.assets import cache
+def bench(args: argparse.Namespace) -> int:
+    from sari_jax.scale.bench import bench as compare
+    from sari_jax.scale.work import Work
+    from sari_jax.train.config import freeze
+    from sari_jax.train.flags import read_config_file
 
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache() / "programs"))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    work = freeze(read_config_file(args.config, args.overrides), Work)
+    report = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    _tell(args, compare(work, tuple(args.rows), report))
+    return 0
 
 
 def _read_json(path: str) -> Any:
@@ -241,14 +244,14 @@ def _parser() -> argparse.ArgumentParser:
     _generation(rate, temperature=1.0)
     _rows(rate)
 
-    bench = command(
+    judge = command(
         groups, "eval", evaluate, "answer a benchmark and score it", "--benchmark", "--out"
     )
-    bench.add_argument("--model")
-    bench.add_argument("--predictions", help="score this file instead of answering")
-    bench.add_argument("--audio-root", help="folder that the records' audio paths start from")
-    _generation(bench, temperature=0.0)
-    _rows(bench)
+    judge.add_argument("--model")
+    judge.add_argument("--predictions", help="score this file instead of answering")
+    judge.add_argument("--audio-root", help="folder that the records' audio paths start from")
+    _generation(judge, temperature=0.0)
+    _rows(judge)
 
     question = command(groups, "ask", ask, "ask a model about sound files", "--model", "--question")
     question.add_argument("--audio", nargs="+", required=True)
@@ -259,6 +262,13 @@ def _parser() -> argparse.ArgumentParser:
         groups, "export", export, "a run's model as a Hugging Face directory", "--workdir", "--out"
     )
     out.add_argument("--step", type=int)
+
+    race = command(
+        groups, "bench", bench, "the same work here and in PyTorch, side by side", "--config"
+    )
+    race.add_argument("--against", choices=("torch",), default="torch")
+    race.add_argument("--rows", nargs="+", default=("repeated", "encode_once", "frozen_tower"))
+    race.set_defaults(takes_overrides=True)
 
     command(
         groups, "check", check, "the same inputs through transformers and through us", "--model"
@@ -295,7 +305,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.overrides = rest
     try:
-        _cache_programs()
+        from sari_jax.programs import prepare
+
+        prepare()
         return args.run(args)
     except InputError as error:
         print(f"sari: {error}", file=sys.stderr)

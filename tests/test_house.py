@@ -24,6 +24,7 @@ LAYERS = [
     {"data", "hf"},
     {"models", "parallel"},
     {"audio"},
+    {"programs"},
     {"assets"},
     {"atomic"},
     {"errors"},
@@ -54,6 +55,10 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "sari_jax/generate/engine.py": "test_cli.py and evaluate/test_parity.py answer with it",
     "sari_jax/evaluate/benchmark.py": "test_cli.py runs it with a real model",
     "sari_jax/evaluate/difficulty.py": "test_cli.py runs it with a real model",
+    "sari_jax/scale/work.py": "scale/test_bench.py does it on both sides",
+    "sari_jax/scale/serve.py": "scale/test_bench.py talks to both sides by it",
+    "sari_jax/scale/jax_side.py": "scale/test_bench.py compares it with torch_side.py",
+    "sari_jax/scale/torch_side.py": "scale/test_bench.py compares it with jax_side.py",
     "sari_jax/train/stages.py": "train/test_loop.py runs both stages",
     "sari_jax/train/state.py": "train/test_steps.py and train/test_loop.py update with it",
 }

@@ -1,6 +1,7 @@
 """G completions of each prompt: sound encoded and prompt prefilled once, then a jitted decode loop."""
 
 import functools
+import math
 
 import flax.struct
 import jax
@@ -11,7 +12,12 @@ from jaxtyping import Array, Bool, Float, Int
 from sari_jax.generate.sampling import Sampler, sample
 from sari_jax.models.audio_lm import AudioLM, Params, Prompts, bind
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.models.decoder import KeyValues
+from sari_jax.models.decoder import KeyValues, Rows
+
+# Parts of the completions that are decoded as they end. Lengths that are geometric with a mean of 0.4 of the limit
+# waste about a fifth. Each part compiles the loop once more, which so few steps as SHORT are not worth.
+STAGES = (1, 5 / 8, 3 / 8, 3 / 16)
+SHORT = 64
 
 
 @flax.struct.dataclass
@@ -23,12 +29,14 @@ class Completions:
         logprobs: [B, G, T] of each token under the sampling policy, 0 after the end.
         lengths: [B, G] tokens up to and with the end token.
         ended: [B, G] whether an end token came before the limit.
+        computed: rows decoded over all steps, of which the lengths' sum was of use; where they were decoded here.
     """
 
     tokens: Int[Array | np.ndarray, "B G T"]
     logprobs: Float[Array | np.ndarray, "B G T"]
     lengths: Int[Array | np.ndarray, "B G"]
     ended: Bool[Array | np.ndarray, "B G"]
+    computed: Int[Array | np.ndarray, ""] | None = None
 
     @property
     def mask(self) -> Bool[Array, "B G T"]:
@@ -37,16 +45,20 @@ class Completions:
 
 @flax.struct.dataclass
 class _State:
+    """[I, N, ...] of the rows that are decoded, [I, R, ...] of all completions."""
+
     step: Int[Array, ""]
-    hidden: Float[Array, "B G E"]  # predicts the token of this step
-    own: KeyValues
-    tokens: Int[Array, "B G T"]
-    logprobs: Float[Array, "B G T"]
-    lengths: Int[Array, "B G"]
-    ended: Bool[Array, "B G"]
+    computed: Int[Array, ""]
+    rows: Rows
+    hidden: Float[Array, "I N E"]  # predicts the token of this step
+    own: KeyValues  # [L, I, N, K, T, D]
+    tokens: Int[Array, "I R T"]
+    logprobs: Float[Array, "I R T"]
+    lengths: Int[Array, "I R"]
+    ended: Bool[Array, "I R"]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="islands")
 def rollout(
     config: AudioLMConfig,
     sampler: Sampler,
@@ -55,40 +67,76 @@ def rollout(
     seeds: Int[Array, "B"],
     key: Array,
     features: Float[Array, "B A F D"] | None = None,
+    *,
+    islands: int = 1,
 ) -> Completions:
     """Samples `sampler.completions` completions of every prompt.
 
     The noise of a completion comes from (key, its prompt's seed, its place in the group, the step) alone:
     a prompt gives the same completions whatever stands beside it in the batch.
 
+    Finished completions stop costing: as soon as those that run fit the next of `STAGES`, they are moved together and
+    decoded alone.
+
     Args:
         seeds: one integer per prompt, for instance its number in the dataset.
         key: fold the training step into it; the same key gives the same completions.
         features: the tower's output where it is known already.
+        islands: how many parts the batch is split into over devices; rows are moved together within each.
     """
     model = bind(config, params)
     hidden, prefix = model.prefill(prompts, features)
     b, g, t = prompts.tokens.shape[0], sampler.completions, sampler.max_tokens
-    layers, _, _, kv_heads, head_dim = prefix.keys.shape
-    empty = jnp.zeros((layers, b, g, t, kv_heads, head_dim), prefix.keys.dtype)
+    size = b * g // islands
+    rows = Rows(jnp.broadcast_to(jnp.arange(size), (islands, size)), size, g)
+    layers, _, kv_heads, _, head_dim = prefix.keys.shape
+    empty = jnp.zeros((layers, islands, size, kv_heads, t, head_dim), prefix.keys.dtype)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, seeds)
     keys = jax.vmap(lambda k: jax.vmap(jax.random.fold_in, (None, 0))(k, jnp.arange(g)))(keys)
+    advance = functools.partial(
+        _advance, model, sampler, prompts.lengths, prefix, keys.reshape(islands, size)
+    )
 
     state = _State(
         step=jnp.zeros((), jnp.int32),
-        hidden=jnp.broadcast_to(hidden[:, None], (b, g, hidden.shape[-1])),
+        computed=jnp.zeros((), jnp.int32),
+        rows=rows,
+        hidden=rows.of_prompt(hidden),
         own=KeyValues(empty, empty),
-        tokens=jnp.full((b, g, t), sampler.pad_id, jnp.int32),
-        logprobs=jnp.zeros((b, g, t), jnp.float32),
-        lengths=jnp.zeros((b, g), jnp.int32),
-        ended=jnp.zeros((b, g), bool),
+        tokens=jnp.full((islands, size, t), sampler.pad_id, jnp.int32),
+        logprobs=jnp.zeros((islands, size, t), jnp.float32),
+        lengths=jnp.zeros((islands, size), jnp.int32),
+        ended=jnp.zeros((islands, size), bool),
     )
-    advance = functools.partial(
-        _advance, model, sampler, prompts.lengths, prefix, keys.reshape(b * g)
+    stages = STAGES if t > SHORT else STAGES[:1]
+    sizes = sorted({math.ceil(size * stage) for stage in stages}, reverse=True)
+    for now, fewer in zip(sizes, [*sizes[1:], 0], strict=True):
+        state = _move_together(state, now)
+        running = lambda state, fewer=fewer: (  # noqa: E731
+            (state.step < t) & ((~state.ended).sum(axis=1).max() > fewer)
+        )
+        state = jax.lax.while_loop(running, advance, state)
+    return Completions(
+        tokens=state.tokens.reshape(b, g, t),
+        logprobs=state.logprobs.reshape(b, g, t),
+        lengths=state.lengths.reshape(b, g),
+        ended=state.ended.reshape(b, g),
+        computed=state.computed,
     )
-    running = lambda state: (state.step < t) & ~state.ended.all()  # noqa: E731
-    state = jax.lax.while_loop(running, advance, state)
-    return Completions(state.tokens, state.logprobs, state.lengths, state.ended)
+
+
+def _move_together(state: _State, count: int) -> _State:
+    """Leaves `count` rows of each island: all that run, and the first of the others."""
+    rows = state.rows
+    if rows.places.shape[1] == count:
+        return state
+    first = jnp.argsort(rows.gather(state.ended), axis=1, stable=True)[:, :count]
+    take = jax.vmap(lambda island, order: island[order])
+    return state.replace(
+        rows=rows.replace(places=take(rows.places, first)),
+        hidden=take(state.hidden, first),
+        own=jax.tree.map(lambda x: jax.vmap(take, (0, None))(x, first), state.own),
+    )
 
 
 def _advance(
@@ -100,23 +148,26 @@ def _advance(
     state: _State,
 ) -> _State:
     """Chooses this step's tokens and computes the hidden states that predict the next ones."""
-    b, g, e = state.hidden.shape
-    logits = model.decoder.logits(state.hidden.reshape(b * g, e))
-    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, state.step)
-    tokens, logprobs = (part.reshape(b, g) for part in sample(sampler, logits, step_keys))
-    live = ~state.ended
+    rows, (i, n, e) = state.rows, state.hidden.shape
+    logits = model.decoder.logits(state.hidden.reshape(i * n, e))
+    step_keys = jax.vmap(jax.random.fold_in, (0, None))(rows.gather(keys).reshape(-1), state.step)
+    tokens, logprobs = (part.reshape(i, n) for part in sample(sampler, logits, step_keys))
+    live = ~rows.gather(state.ended)
     tokens = jnp.where(live, tokens, sampler.pad_id)
     hidden, own = model.decoder.decode(
-        model.decoder.embed(tokens), state.step, prompt_lengths, prefix, state.own
+        model.decoder.embed(tokens), rows, state.step, prompt_lengths, prefix, state.own
     )
-    return _State(
+    at = (jnp.arange(i)[:, None], rows.places)
+    hit = live & jnp.isin(tokens, jnp.asarray(sampler.end_ids, jnp.int32))
+    return state.replace(
         step=state.step + 1,
+        computed=state.computed + i * n,
         hidden=hidden,
         own=own,
-        tokens=state.tokens.at[:, :, state.step].set(tokens),
-        logprobs=state.logprobs.at[:, :, state.step].set(jnp.where(live, logprobs, 0.0)),
-        lengths=state.lengths + live,
-        ended=state.ended | jnp.isin(tokens, jnp.asarray(sampler.end_ids, jnp.int32)) & live,
+        tokens=state.tokens.at[*at, state.step].set(tokens),
+        logprobs=state.logprobs.at[*at, state.step].set(jnp.where(live, logprobs, 0.0)),
+        lengths=state.lengths.at[at].add(live),
+        ended=state.ended.at[at].max(hit),
     )
 
 

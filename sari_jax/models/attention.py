@@ -3,35 +3,41 @@
 Queries come in groups: `q` is [B, G, T, H, D], the T query positions of G completions of each of B
 prompts. They attend jointly to one or more contexts:
 
-    shared   keys [B, S, K, D]     one copy per prompt, read once for all G (the prefix)
-    own      keys [B, G, S, K, D]  one copy per completion (itself so far)
+    shared   keys [B, K, S, D]     one copy per prompt, read once for all G (the prefix)
+    own      keys [B, G, K, S, D]  one copy per completion (itself so far)
 
 so that nothing of the prompt is repeated G times. The softmax runs over all contexts together, which
 makes the result equal to attending to the concatenated keys of a repeated prompt.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Sequence
 
+import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float, Int
 
 MASKED = -1e30
-LONG, BLOCK = 2048, 1024  # queries; a clip of 30 s and its question are not long
+BLOCK = 512  # queries whose scores are held at once
 
 
-class Context(NamedTuple):
+@flax.struct.dataclass
+class Context:
     """Keys, values and who may look at them.
 
+    Heads stand before positions, so that a decode step reads the stored keys in the order in which they lie.
+
     Attributes:
-        keys, values: [B, S, K, D] shared by a prompt's group, or [B, G, S, K, D] of its own.
-        mask: boolean, broadcastable to [B, G, T, S]; true where a query may attend.
+        keys, values: [B, K, S, D] shared by a prompt's group, or [B, G, K, S, D] of its own.
+        visible: how many keys there are to see, for each prompt [B] or for all []; None: all S.
+        causal: query t sees keys up to the t-th.
     """
 
     keys: Array
     values: Array
-    mask: Bool[Array, "..."]
+    visible: Int[Array, "..."] | None = None
+    causal: bool = flax.struct.field(pytree_node=False, default=False)
 
 
 def attend(
@@ -45,48 +51,65 @@ def attend(
 
     A row with nothing to attend to gives a mean of its values and not NaN; such rows are padding and nobody reads them.
 
-    More than `LONG` queries go in blocks, whose scores are computed again for the gradient: minutes of sound would else
-    need [H, T, S] of them at once.
+    More than `BLOCK` queries go in blocks, whose scores are computed again for the gradient: [H, T, S] of them are
+    never held at once, and a causal block leaves the keys after it alone, which saves up to half of the work.
     """
     t = queries.shape[2]
-    if t <= LONG:
-        return _attend(queries, contexts)
-    count = -(-t // BLOCK)
-    size = -(-t // count)
-
-    def blocks(x: Array, axis: int) -> Array:
-        widths = [(0, 0)] * x.ndim
-        widths[axis] = (0, count * size - t)
-        x = jnp.pad(x, widths)
-        return jnp.moveaxis(x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :]), axis, 0)
-
-    # A mask with one row for all queries is no block's own.
-    own = [context.mask.shape[-2] == t for context in contexts]
-    masks = [blocks(c.mask, c.mask.ndim - 2) for c, mine in zip(contexts, own, strict=True) if mine]
-
-    @jax.checkpoint
-    def one(inputs: tuple[Array, list[Array]]) -> Array:
-        q, masks = inputs
-        mine = iter(masks)
-        here = (
-            c._replace(mask=next(mine)) if is_own else c
-            for c, is_own in zip(contexts, own, strict=True)
-        )
-        return _attend(q, tuple(here))
-
-    out = jnp.moveaxis(jax.lax.map(one, (blocks(queries, 2), masks)), 0, 2)
-    return out.reshape(*out.shape[:2], count * size, -1)[:, :, :t]
+    if t <= BLOCK:
+        return _block(queries, contexts, 0)
+    size = -(-t // -(-t // BLOCK))
+    block = jax.checkpoint(_block, static_argnums=2)
+    blocks = [block(queries[:, :, i : i + size], contexts, i) for i in range(0, t, size)]
+    return jnp.concatenate(blocks, axis=2)
 
 
-def _attend(queries: Array, contexts: tuple[Context, ...]) -> Array:
+def _block(
+    queries: Float[Array, "B G T H D"], contexts: tuple[Context, ...], start: int
+) -> Float[Array, "B G T H*D"]:
+    """Of the queries from the `start`-th on."""
+    return join([part(queries, context, start) for context in contexts]).astype(queries.dtype)
+
+
+Part = tuple[Float[Array, "B G T K R D"], Float[Array, "B G T K R"], Float[Array, "B G T K R"]]
+
+
+def part(queries: Float[Array, "B G T H D"], context: Context, start: int = 0) -> Part:
+    """What one context contributes: weighted values, their mass and the highest score."""
     b, g, t, h, d = queries.shape
-    kv_heads = contexts[0].keys.shape[-2]
-    q = queries.reshape(b, g, t, kv_heads, h // kv_heads, d)
-    parts = [
-        _shared(q, *context) if context.keys.ndim == 4 else _own(q, *context)
-        for context in contexts
-    ]
+    keys, values, visible = context.keys, context.values, context.visible
+    if context.causal:
+        keys, values = (x[..., : start + t, :] for x in (keys, values))
+    kv, size = keys.shape[-3], keys.shape[-2]
+    q = queries.reshape(b, g, t, kv, h // kv, d)
+    # Rows of the one matrix product per key head: [B, K, R * G * T, D], or [B, G, K, R * T, D].
+    order = (0, 3, 4, 1, 2, 5) if keys.ndim == 4 else (0, 1, 3, 4, 2, 5)
+    rows = q.transpose(order)
+    flat = rows.reshape(*keys.shape[:-2], -1, d)
+    scores = jnp.matmul(flat, jnp.swapaxes(keys, -1, -2), preferred_element_type=jnp.float32)
+    scores = d**-0.5 * scores.reshape(*rows.shape[:-1], size)
+    places = jnp.arange(size)
+    if context.causal:
+        scores = jnp.where(start + jnp.arange(t)[:, None] >= places, scores, MASKED)
+    if visible is not None:
+        scores = jnp.where(places < visible.reshape(-1, *[1] * 5), scores, MASKED)
+    # The highest cancels in the end and so carries no gradient.
+    highest = jax.lax.stop_gradient(scores.max(axis=-1))
+    weights = jnp.exp(scores - highest[..., None])
+    out = jnp.matmul(
+        weights.reshape(*flat.shape[:-1], size).astype(q.dtype),
+        values,
+        preferred_element_type=jnp.float32,
+    )
+    back = [order.index(axis) for axis in range(6)]
+    return (
+        out.reshape(rows.shape).transpose(back),
+        weights.sum(axis=-1).transpose(back[:5]),
+        highest.transpose(back[:5]),
+    )
 
+
+def join(parts: Sequence[Part]) -> Float[Array, "B G T E"]:
+    """One softmax over all of them."""
     top = functools.reduce(jnp.maximum, [highest for _, _, highest in parts])
     scales = [jnp.exp(highest - top) for _, _, highest in parts]
     total = sum(mass * scale for (_, mass, _), scale in zip(parts, scales, strict=True))
@@ -94,49 +117,7 @@ def _attend(queries: Array, contexts: tuple[Context, ...]) -> Array:
         value * (scale / total)[..., None]
         for (value, _, _), scale in zip(parts, scales, strict=True)
     )
-    return out.reshape(b, g, t, h * d).astype(queries.dtype)
-
-
-Part = tuple[Float[Array, "B G T K R D"], Float[Array, "B G T K R"], Float[Array, "B G T K R"]]
-
-
-def _shared(q: Float[Array, "B G T K R D"], keys: Array, values: Array, mask: Array) -> Part:
-    """Weighted values, their mass and the highest score, against one copy of keys per prompt."""
-    b, g, t, kv, r, d = q.shape
-    rows = q.transpose(0, 3, 4, 1, 2, 5).reshape(b, kv, r * g * t, d)
-    scores = jnp.matmul(rows, keys.transpose(0, 2, 3, 1), preferred_element_type=jnp.float32)
-    scores = d**-0.5 * scores.reshape(b, kv, r, g, t, -1)
-    weights, mass, highest = _exponentials(jnp.where(mask[:, None, None], scores, MASKED))
-    out = jnp.matmul(
-        weights.reshape(b, kv, r * g * t, -1).astype(q.dtype),
-        values.transpose(0, 2, 1, 3),
-        preferred_element_type=jnp.float32,
-    )
-    back = lambda x: x.transpose(0, 3, 4, 1, 2, *range(5, x.ndim))  # noqa: E731
-    return back(out.reshape(b, kv, r, g, t, d)), back(mass), back(highest)
-
-
-def _own(q: Float[Array, "B G T K R D"], keys: Array, values: Array, mask: Array) -> Part:
-    """The same against each completion's own keys."""
-    b, g, t, kv, r, d = q.shape
-    rows = q.transpose(0, 1, 3, 4, 2, 5).reshape(b, g, kv, r * t, d)
-    scores = jnp.matmul(rows, keys.transpose(0, 1, 3, 4, 2), preferred_element_type=jnp.float32)
-    scores = d**-0.5 * scores.reshape(b, g, kv, r, t, -1)
-    weights, mass, highest = _exponentials(jnp.where(mask[:, :, None, None], scores, MASKED))
-    out = jnp.matmul(
-        weights.reshape(b, g, kv, r * t, -1).astype(q.dtype),
-        values.transpose(0, 1, 3, 2, 4),
-        preferred_element_type=jnp.float32,
-    )
-    back = lambda x: x.transpose(0, 1, 4, 2, 3, *range(5, x.ndim))  # noqa: E731
-    return back(out.reshape(b, g, kv, r, t, d)), back(mass), back(highest)
-
-
-def _exponentials(scores: Float[Array, "... S"]) -> tuple[Array, Array, Array]:
-    """exp(scores - highest), their sum, and the highest; it cancels in the end and so carries no gradient."""
-    highest = jax.lax.stop_gradient(scores.max(axis=-1))
-    weights = jnp.exp(scores - highest[..., None])
-    return weights, weights.sum(axis=-1), highest
+    return out.reshape(*out.shape[:3], -1)
 
 
 def rotary(

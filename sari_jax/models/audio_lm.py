@@ -47,7 +47,7 @@ class AudioLM(nnx.Module):
     def __init__(self, config: AudioLMConfig, rngs: nnx.Rngs):
         self.config = config
         encoder, decoder, dtype = config.encoder, config.decoder, config.dtype
-        self.tower = Encoder(encoder, dtype, rngs)
+        self.tower = Encoder(encoder, dtype, config.remat, rngs)
         self.projector = nn.linear(encoder.width, decoder.width, bias=True, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(decoder, dtype, config.remat, rngs)
 

@@ -2,24 +2,61 @@
 
 from typing import NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from sari_jax.models import layers as nn
-from sari_jax.models.attention import Context, attend, rotary, rotate
+from sari_jax.models.attention import Context, attend, join, part, rotary, rotate
 from sari_jax.models.config import DecoderConfig
 
 
 class KeyValues(NamedTuple):
     """Keys and values of every layer.
 
-    Of a prefix: [L, B, P, K, D], one copy per prompt. Of completions: [L, B, G, T, K, D].
+    Of a prefix: [L, B, K, P, D], one copy per prompt. Of completions: [L, B, G, K, T, D].
     """
 
     keys: Array
     values: Array
+
+
+@flax.struct.dataclass
+class Rows:
+    """Which completions are decoded: those that have ended are left out.
+
+    B prompts of G completions lie in I islands of R = B / I * G completions each. An island is a part of the batch
+    that one device holds: rows never leave theirs.
+
+    Attributes:
+        places: [I, N] which of its island's completions a row is; all differ. While N = R they stand in order.
+        size: R.
+        group: G.
+    """
+
+    places: Int[Array, "I N"]
+    size: int = flax.struct.field(pytree_node=False)
+    group: int = flax.struct.field(pytree_node=False)
+
+    def gather(self, values: Shaped[Array, "I R ..."]) -> Shaped[Array, "I N ..."]:
+        """The rows' part of what every completion has."""
+        if self.places.shape[1] == self.size:
+            return values
+        return jax.vmap(lambda island, places: island[places])(values, self.places)
+
+    def spread(self, values: Shaped[Array, "I N ..."]) -> Shaped[Array, "I R ..."]:
+        """The rows' values where their completions are, and zeros between."""
+        if self.places.shape[1] == self.size:
+            return values
+        zeros = jnp.zeros((self.size, *values.shape[2:]), values.dtype)
+        return jax.vmap(lambda places, rows: zeros.at[places].set(rows))(self.places, values)
+
+    def of_prompt(self, values: Shaped[Array, "B ..."]) -> Shaped[Array, "I N ..."]:
+        """Each row's copy of what its prompt has."""
+        islands = values.reshape(self.places.shape[0], -1, *values.shape[1:])
+        return jax.vmap(lambda island, places: island[places // self.group])(islands, self.places)
 
 
 class DecoderLayer(nnx.Module):
@@ -44,20 +81,20 @@ class DecoderLayer(nnx.Module):
 
     def project(
         self, x: Float[Array, "B G T E"], rope: tuple[Array, Array]
-    ) -> tuple[Float[Array, "B G T H D"], Float[Array, "B G T K D"], Float[Array, "B G T K D"]]:
+    ) -> tuple[Float[Array, "B G T H D"], Float[Array, "B G K T D"], Float[Array, "B G K T D"]]:
         """Rotated queries and keys, and values, of the normalised residual stream."""
         y, head = self.attention_norm(x), self.config.head_dim
         q, k, v = (
             proj(y).reshape(*y.shape[:3], -1, head)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        return rotate(q, rope), rotate(k, rope), v
+        return rotate(q, rope), jnp.swapaxes(rotate(k, rope), 2, 3), jnp.swapaxes(v, 2, 3)
 
     def finish(
-        self, x: Float[Array, "B G T E"], q: Array, contexts: tuple[Context, ...]
+        self, x: Float[Array, "B G T E"], attended: Float[Array, "B G T Q"]
     ) -> Float[Array, "B G T E"]:
-        """Attends, then the feed-forward part; both residual."""
-        x = x + self.o_proj(attend(q, contexts))
+        """What was attended to, then the feed-forward part; both residual."""
+        x = x + self.o_proj(attended)
         y = self.ffn_norm(x)
         return x + self.down_proj(jax.nn.silu(self.gate_proj(y)) * self.up_proj(y))
 
@@ -97,11 +134,11 @@ class Decoder(nnx.Module):
         """
         size = x.shape[1]
         rope = self._rope(jnp.arange(size)[None, None])
-        causal = jnp.tril(jnp.ones((size, size), bool))[None, None]
 
         def body(layer: DecoderLayer, x: Array, _: None) -> tuple[Array, KeyValues]:
             q, k, v = layer.project(x, rope)
-            return layer.finish(x, q, (Context(k, v, causal),)), KeyValues(k[:, 0], v[:, 0])
+            x = layer.finish(x, attend(q, (Context(k, v, causal=True),)))
+            return x, KeyValues(k[:, 0], v[:, 0])
 
         x, prefix = nn.scan(self.layers, body, x[:, None], remat=self.remat)
         return self.norm(x[:, 0]), prefix
@@ -120,50 +157,55 @@ class Decoder(nnx.Module):
         p, t = x.shape[1], y.shape[2]
         prefix_rope = self._rope(jnp.arange(p)[None, None])
         own_rope = self._rope(lengths[:, None, None] + jnp.arange(t))
-        prefix_causal = jnp.tril(jnp.ones((p, p), bool))[None, None]
-        own_causal = jnp.tril(jnp.ones((t, t), bool))[None, None]
-        seen = (jnp.arange(p) < lengths[:, None])[:, None, None]
 
         def body(layer: DecoderLayer, xy: tuple[Array, Array], _: None) -> tuple:
             x, y = xy
             q, k, v = layer.project(x, prefix_rope)
-            x = layer.finish(x, q, (Context(k, v, prefix_causal),))
-            shared = Context(k[:, 0], v[:, 0], seen)
+            x = layer.finish(x, attend(q, (Context(k, v, causal=True),)))
+            shared = Context(k[:, 0], v[:, 0], lengths)
             q, k, v = layer.project(y, own_rope)
-            return (x, layer.finish(y, q, (shared, Context(k, v, own_causal)))), None
+            return (x, layer.finish(y, attend(q, (shared, Context(k, v, causal=True))))), None
 
         (x, y), _ = nn.scan(self.layers, body, (x[:, None], y), remat=self.remat)
         return self.norm(x[:, 0]), self.norm(y)
 
     def decode(
         self,
-        y: Float[Array, "B G E"],
+        y: Float[Array, "I N E"],
+        rows: Rows,
         step: Int[Array, ""],
         lengths: Int[Array, "B"],
         prefix: KeyValues,
         own: KeyValues,
-    ) -> tuple[Float[Array, "B G E"], KeyValues]:
-        """One token of every completion: the `step`-th after its prefix of `lengths` tokens.
+    ) -> tuple[Float[Array, "I N E"], KeyValues]:
+        """One token of the completions that still run: the `step`-th after their prefixes of `lengths` tokens.
 
-        `own` travels as the scan's carry and is written at (layer, step) in place; the prefix is only read.
+        All linear maps cost as many rows as there are, whatever G was. Only the product with the shared keys, which
+        are read once per prompt however many ask, is laid out in whole groups.
+
+        Args:
+            own: the rows' keys and values, [L, I, N, K, T, D]. They travel as the scan's carry and are written at
+                (layer, step) in place; the prefix is only read.
         """
-        p, t = prefix.keys.shape[2], own.keys.shape[3]
-        rope = self._rope((lengths[:, None, None] + step).astype(jnp.int32))
-        seen = (jnp.arange(p) < lengths[:, None])[:, None, None]
-        so_far = (jnp.arange(t) <= step)[None, None, None]
+        rope = self._rope((rows.of_prompt(lengths)[..., None] + step).astype(jnp.int32))
 
         def write(buffer: Array, new: Array, index: Array) -> Array:
             return jax.lax.dynamic_update_slice(
-                buffer, new[None].astype(buffer.dtype), (index, 0, 0, step, 0, 0)
+                buffer, new[None].astype(buffer.dtype), (index, 0, 0, 0, step, 0)
             )
 
         def body(layer: DecoderLayer, carry: tuple, inputs: tuple) -> tuple:
             (y, own), (index, prefix) = carry, inputs
             q, k, v = layer.project(y, rope)
             own = KeyValues(write(own.keys, k, index), write(own.values, v, index))
-            mine = (jax.lax.dynamic_index_in_dim(part, index, keepdims=False) for part in own)
-            contexts = (Context(*prefix, seen), Context(*mine, so_far))
-            return (layer.finish(y, q, contexts), own), None
+            mine = (jax.lax.dynamic_index_in_dim(x, index, keepdims=False) for x in own)
+            everyone = rows.spread(q).reshape(-1, rows.group, *q.shape[2:])
+            shared = tuple(
+                rows.gather(x.reshape(-1, rows.size, *x.shape[2:]))
+                for x in part(everyone, Context(*prefix, lengths))
+            )
+            attended = join([shared, part(q, Context(*mine, step + 1))]).astype(y.dtype)
+            return (layer.finish(y, attended), own), None
 
         indices = jnp.arange(self.config.layers)
         (y, own), _ = nn.scan(self.layers, body, (y[:, :, None], own), (indices, prefix))

@@ -54,20 +54,21 @@ class EncoderLayer(nnx.Module):
         self.up_proj = nn.linear(width, config.ffn, bias=True, dtype=dtype, rngs=rngs)
         self.down_proj = nn.linear(config.ffn, width, bias=True, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "N T D"], mask: Array) -> Float[Array, "N T D"]:
+    def __call__(self, x: Float[Array, "N T D"], visible: Int[Array, "N"]) -> Float[Array, "N T D"]:
         n, t, width = x.shape
         y = self.attention_norm(x)
         q, k, v = (
             proj(y).reshape(n, 1, t, self.heads, width // self.heads)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        x = x + self.o_proj(attend(q, (Context(k, v, mask),))[:, 0])
+        k, v = (jnp.swapaxes(x, 2, 3) for x in (k, v))
+        x = x + self.o_proj(attend(q, (Context(k, v, visible),))[:, 0])
         return x + self.down_proj(gelu(self.up_proj(self.ffn_norm(x))))
 
 
 class Encoder(nnx.Module):
-    def __init__(self, config: EncoderConfig, dtype: str, rngs: nnx.Rngs):
-        self.config, self.dtype = config, jnp.dtype(dtype)
+    def __init__(self, config: EncoderConfig, dtype: str, remat: bool, rngs: nnx.Rngs):
+        self.config, self.remat, self.dtype = config, remat, jnp.dtype(dtype)
         width = config.width
         conv = dict(kernel_size=3, padding=1, dtype=self.dtype, rngs=rngs)
         self.conv1 = nnx.Conv(config.mel_bins, width, **conv)
@@ -104,8 +105,9 @@ class Encoder(nnx.Module):
         x = gelu(self.conv2(x))
         x = x + self._numbered(x.shape[1])
 
-        mask = (jnp.arange(x.shape[1]) < ((ticks + 1) // 2)[:, None])[:, None, None]
-        x, _ = nn.scan(self.layers, lambda layer, x, _: (layer(x, mask), None), x, remat=True)
+        visible = (ticks + 1) // 2
+        body = lambda layer, x, _: (layer(x, visible), None)  # noqa: E731
+        x, _ = nn.scan(self.layers, body, x, remat=self.remat)
 
         frames = waveforms.shape[1] // (2 * HOP)
         x = x.reshape(clips, -1, config.width)[:, : frames // 2 * 2]

@@ -136,13 +136,13 @@ def defaults() -> ConfigDict:
     return ConfigDict(_plain(Run()))
 
 
-def freeze(config: ConfigDict | dict[str, Any]) -> Run:
-    """A config file's result -> `Run`.
+def freeze(config: ConfigDict | dict[str, Any], kind: type = Run) -> Any:
+    """A config file's result -> `Run`, or another frozen dataclass.
 
     Raises:
         InputError: an unknown key (the nearest known one is named), a wrong type, a value out of range.
     """
-    return _build(Run, config.to_dict() if isinstance(config, ConfigDict) else config, "")
+    return _build(kind, config.to_dict() if isinstance(config, ConfigDict) else config, "")
 
 
 def nearest(key: str, known: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from sari_jax.hf.config import read_config
 from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import abstract_params
 from sari_jax.parallel.mesh import make_mesh, onto_mesh, shard_batch
+from sari_jax.programs import counted
 from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints
 from sari_jax.train.config import Run
 from sari_jax.train.metrics import Metrics, read_metrics
@@ -30,12 +31,19 @@ from sari_jax.train.state import create_state
 
 
 def train(run: Run, workdir: Path | str) -> dict[str, float]:
-    """Runs or resumes a run to its last step; returns the last step's metrics.
+    """Runs or resumes a run to its last step, and tells how many programs that took; returns the last step's metrics.
 
     Raises:
         InputError: settings, model directory, data or workdir that cannot be used. Nothing is written before all of
             them are read and a first batch is made; a clip that cannot be read may still end a run later.
     """
+    with counted() as programs:
+        row = _train(run, workdir)
+    print(f"{run.stage}: {programs}", file=sys.stderr)
+    return row
+
+
+def _train(run: Run, workdir: Path | str) -> dict[str, float]:
     workdir = Path(workdir)
     config = read_config(run.model.path, dtype=run.model.dtype, remat=run.model.remat)
     processor = Processor(run.model.path, config)

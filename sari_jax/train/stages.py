@@ -16,7 +16,7 @@ from sari_jax.generate.rollout import rollout
 from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.parallel.mesh import onto_mesh, shard_batch
+from sari_jax.parallel.mesh import batch_ways, onto_mesh, shard_batch
 from sari_jax.rl.advantages import group_advantages, zero_spread
 from sari_jax.rl.policy import reference_logprobs
 from sari_jax.rl.rewards import score
@@ -134,7 +134,9 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         features = features_of(state, batch, prompts)
         key = jax.random.fold_in(root, state.step)
         policy = merge(state.params, frozen)
-        completions = rollout(config, sampler, policy, prompts, seeds, key, features)
+        completions = rollout(
+            config, sampler, policy, prompts, seeds, key, features, islands=batch_ways(mesh)
+        )
         watch.lap("rollout", completions)
 
         # Dispatched before the host reads the text, so that the two overlap.
@@ -142,8 +144,8 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         reference_scores = reference_logprobs(
             config, kept, prompts, completions.tokens, features, temperature=settings.temperature
         )
-        tokens, lengths, ended = jax.device_get(
-            (completions.tokens, completions.lengths, completions.ended)
+        tokens, lengths, ended, computed = jax.device_get(
+            (completions.tokens, completions.lengths, completions.ended, completions.computed)
         )
         texts = processor.texts(tokens.reshape(-1, tokens.shape[-1]), lengths.reshape(-1))
         records = [record for record in batch.records for _ in range(settings.completions)]
@@ -176,6 +178,7 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
                 "zero_spread": float(jax.device_get(flat).mean()),
                 "completion_tokens": float(lengths.mean()),
                 "ended": float(ended.mean()),
+                "rows_idle": float(1 - lengths.sum() / computed),
                 **watch.seconds,
             },
             _samples(records[: settings.completions], texts, scores) if sampled else [],

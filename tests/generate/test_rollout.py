@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tiny
 
-from sari_jax.generate.rollout import encode, rollout
+from sari_jax.generate import rollout as module
+from sari_jax.generate.rollout import SHORT, encode, rollout
 from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import bind
 from sari_jax.rl.policy import reference_logprobs
@@ -32,7 +33,7 @@ def row(prompts, *rows):
 def sampled(one_tiny):
     """12 tokens, 4 completions of 3 prompts, with any change of key, seeds, prompts or settings."""
 
-    def run(seeds=SEEDS, key=0, prompts=None, **settings):
+    def run(seeds=SEEDS, key=0, prompts=None, islands=1, **settings):
         sampler = Sampler(
             **(
                 dict(completions=4, max_tokens=12, end_ids=ENDS, pad_id=PAD, temperature=0.8)
@@ -41,7 +42,13 @@ def sampled(one_tiny):
         )
         prompts = batch() if prompts is None else prompts
         done = rollout(
-            one_tiny.config, sampler, one_tiny.params, prompts, seeds, jax.random.key(key)
+            one_tiny.config,
+            sampler,
+            one_tiny.params,
+            prompts,
+            seeds,
+            jax.random.key(key),
+            islands=islands,
         )
         return jax.device_get(done)
 
@@ -124,3 +131,25 @@ def test_encode_gives_the_features_that_completions_hear(one_tiny):
     features = encode(one_tiny.config, one_tiny.params, batch())
     expected = bind(one_tiny.config, one_tiny.params).encode(batch())
     np.testing.assert_allclose(features, expected, rtol=0, atol=1e-5)
+
+
+def test_rows_that_are_moved_together_go_on_as_they_would(sampled, monkeypatch):
+    whole = sampled()
+    monkeypatch.setattr(module, "SHORT", 0)
+    moved = sampled(max_tokens=13, islands=3)
+    assert whole.lengths.sum() <= moved.computed < 12 * 12
+    np.testing.assert_array_equal(moved.tokens[..., :12], whole.tokens)
+    np.testing.assert_allclose(moved.logprobs[..., :12], whole.logprobs, rtol=0, atol=1e-5)
+
+
+def test_finished_completions_stop_costing(one_tiny):
+    """Lengths are geometric with a mean of 0.4 of the limit: every token is as likely, and 7 of 208 end."""
+    decoder = one_tiny.params["decoder"]
+    silent = jax.tree.map(jnp.zeros_like, decoder["norm"])
+    params = one_tiny.params | {"decoder": decoder | {"norm": silent}}
+    sampler = Sampler(8, 74, tuple(range(10, 17)), PAD)
+    assert sampler.max_tokens > SHORT
+    prompts, seeds = row(batch(), 0, 1, 2, 0), jnp.arange(4)
+    done = rollout(one_tiny.config, sampler, params, prompts, seeds, jax.random.key(0))
+    assert 0.3 < done.lengths.mean() / 74 < 0.45
+    assert 1 - done.lengths.sum() / done.computed < 0.25

@@ -31,9 +31,10 @@ def test_shared_and_own_keys_are_the_repeated_keys_side_by_side(heads, kv_heads)
     seen = (np.arange(p) < lengths[:, None])[:, None, None]
     causal = np.tril(np.ones((t, t), bool))[None, None]
 
+    heads_first = lambda x: jnp.swapaxes(jnp.asarray(x), -2, -3)  # noqa: E731
     contexts = (
-        Context(jnp.asarray(shared_k), jnp.asarray(shared_v), jnp.asarray(seen)),
-        Context(jnp.asarray(own_k), jnp.asarray(own_v), jnp.asarray(causal)),
+        Context(heads_first(shared_k), heads_first(shared_v), jnp.asarray(lengths)),
+        Context(heads_first(own_k), heads_first(own_v), causal=True),
     )
     repeated = lambda x: np.broadcast_to(x[:, None], (b, g, *x.shape[1:]))  # noqa: E731
     wanted = naive(
@@ -51,20 +52,16 @@ def test_long_prompts_go_in_blocks(monkeypatch):
     """The same values and gradients, also where the blocks do not divide the queries."""
     keys = jax.random.split(jax.random.key(0), 6)
     q = jax.random.normal(keys[0], (2, 3, 23, 4, 8))
-    shared = (jax.random.normal(key, (2, 9, 2, 8)) for key in keys[1:3])
-    own = (jax.random.normal(key, (2, 3, 23, 2, 8)) for key in keys[3:5])
-    masks = (jnp.arange(9) < 7)[None, None, None], jnp.tril(jnp.ones((23, 23), bool))[None, None]
-    contexts = Context(*shared, masks[0]), Context(*own, masks[1])
+    shared = tuple(jax.random.normal(key, (2, 2, 9, 8)) for key in keys[1:3])
+    own = tuple(jax.random.normal(key, (2, 3, 2, 23, 8)) for key in keys[3:5])
     weights = jax.random.normal(keys[5], (2, 3, 23, 32))
 
-    def found():
-        loss = lambda q, contexts: jnp.sum(weights * attend(q, contexts))  # noqa: E731
-        values = [(c.keys, c.values) for c in contexts]
-        put = lambda values: tuple(Context(*v, m) for v, m in zip(values, masks, strict=True))  # noqa: E731
-        return jax.value_and_grad(lambda q, v: loss(q, put(v)), (0, 1))(q, values)
+    def loss(q, shared, own):
+        contexts = Context(*shared, jnp.array([7, 9])), Context(*own, causal=True)
+        return jnp.sum(weights * attend(q, contexts))
 
+    found = lambda: jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(q, shared, own)  # noqa: E731
     whole = found()
-    monkeypatch.setattr(attention, "LONG", 10)
     monkeypatch.setattr(attention, "BLOCK", 5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found(), whole
@@ -76,7 +73,8 @@ def test_gradients_are_those_of_a_plain_softmax():
     mask = jnp.tril(jnp.ones((3, 3), bool))[None, None]
 
     def ours(q, k, v):
-        return jnp.sum(weights.reshape(1, 1, 3, 8) * attend(q, (Context(k, v, mask),)))
+        k, v = (jnp.swapaxes(x, 2, 3) for x in (k, v))
+        return jnp.sum(weights.reshape(1, 1, 3, 8) * attend(q, (Context(k, v, causal=True),)))
 
     def plain(q, k, v):
         scores = jnp.einsum("bgthd,bgshd->bghts", q, k) / 2
@@ -91,7 +89,8 @@ def test_gradients_are_those_of_a_plain_softmax():
 
 def test_a_row_with_nothing_to_see_is_finite():
     ones = jnp.ones((1, 1, 2, 1, 4))
-    out = attend(ones, (Context(ones, ones, jnp.zeros((1, 1, 1, 2), bool)),))
+    keys = jnp.swapaxes(ones, 2, 3)
+    out = attend(ones, (Context(keys, keys, jnp.zeros(1, jnp.int32)),))
     assert bool(jnp.isfinite(out).all())
 
 

@@ -6,7 +6,10 @@ from sari_jax.errors import InputError
 from sari_jax.train.config import freeze
 from sari_jax.train.flags import read_config_file
 
-CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").glob("*.py"))
+FOLDER = Path(__file__).parent.parent.parent / "configs"
+CONFIGS = sorted(
+    path for path in FOLDER.glob("*.py") if path.stem != "bench"
+)  # has a kind of its own
 NANO = str(next(path for path in CONFIGS if path.name == "sft_nano.py"))
 
 

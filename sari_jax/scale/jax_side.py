@@ -1,0 +1,108 @@
+"""The benchmark's work done by this package, in a process of its own: see `bench`."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sari_jax.generate.rollout import Completions, encode, rollout
+from sari_jax.generate.sampling import Sampler
+from sari_jax.hf.config import read_config
+from sari_jax.hf.load import load_params
+from sari_jax.models.audio_lm import Prompts
+from sari_jax.models.encoder import LOOKAHEAD
+from sari_jax.programs import prepare
+from sari_jax.rl.policy import reference_logprobs
+from sari_jax.scale.serve import serve
+from sari_jax.scale.work import AUDIO_ID, RATE, read
+from sari_jax.train.config import Grpo, Optimizer
+from sari_jax.train.optimizer import make_optimizer, merge, partition
+from sari_jax.train.state import create_state
+from sari_jax.train.steps import make_grpo_step, make_sft_step
+
+LONGEST = 30 * RATE
+
+
+def phases(directory: Path, tower: str) -> dict[str, Callable[[], object]]:
+    """Each phase as a function that returns arrays to wait for. The state goes from update to update."""
+    work, batch = read(directory)
+    config = read_config(directory / "model")
+    params = load_params(directory / "model", config)
+    trained = ("*",) if tower == "trained" else ("projector/*", "decoder/*")
+    trainable, frozen = partition(jax.tree.map(jnp.copy, params), trained)
+    optimizer = make_optimizer(Optimizer(), steps=1000)
+    # Placed, as an update's result is: else the second update compiles again.
+    state = jax.device_put(create_state(trainable, optimizer), jax.devices()[0])
+    sft_step = make_sft_step(config, optimizer)
+    grpo_step = make_grpo_step(config, Grpo(completions=work.completions), optimizer)
+    sampler = Sampler(work.completions, work.new_tokens, (), 0)
+    prompts = jax.device_put(_prompts(batch["tokens"][None], None, batch["waveform"][None], None))
+    tokens = jnp.array(batch["completions"][None])
+    advantages, key = jnp.array(batch["advantages"][None]), jax.random.key(0)
+    lengths = jnp.full(tokens.shape[:2], work.new_tokens, jnp.int32)
+    done = Completions(tokens, jnp.zeros(tokens.shape), lengths, jnp.ones(tokens.shape[:2], bool))
+    examples = jax.device_put(
+        _prompts(
+            batch["sft_tokens"], batch["sft_lengths"], batch["sft_waveforms"], batch["sft_samples"]
+        )
+    )
+    answers = jnp.array(batch["sft_answers"][:, None])
+    mask = jnp.arange(answers.shape[-1]) < jnp.array(batch["sft_answer_lengths"])[:, None, None]
+
+    def features(prompts: Prompts) -> jax.Array | None:
+        """A frozen tower's output, once for the whole step."""
+        return None if tower == "trained" else encode(config, params, prompts)
+
+    def sample(known: jax.Array | None) -> object:
+        policy = merge(state.params, frozen)
+        return rollout(config, sampler, policy, prompts, jnp.arange(1), key, known)
+
+    def reference(known: jax.Array | None) -> jax.Array:
+        return reference_logprobs(config, params, prompts, tokens, known)
+
+    def update(kept: jax.Array, known: jax.Array | None) -> object:
+        nonlocal state
+        state, metrics = grpo_step(state, frozen, prompts, done, kept, advantages, known)
+        return metrics
+
+    def sft() -> object:
+        nonlocal state
+        state, metrics = sft_step(state, frozen, examples, answers, mask, features(examples))
+        return metrics
+
+    def whole() -> object:
+        known = features(prompts)
+        return sample(known), update(reference(known), known)
+
+    kept = reference(None)
+    return {
+        "rollout": lambda: sample(features(prompts)),
+        "reference": lambda: reference(features(prompts)),
+        "update": lambda: update(kept, features(prompts)),
+        "grpo_step": whole,
+        "sft_step": sft,
+    }
+
+
+def _prompts(tokens, lengths, waveforms, samples) -> Prompts:
+    """Arrays of one clip a prompt, in the smallest size that the tower takes."""
+    size = min(-(-(waveforms.shape[1] + LOOKAHEAD) // 640) * 640, LONGEST)
+    places = tokens == AUDIO_ID
+    return Prompts(
+        tokens,
+        np.full(len(tokens), tokens.shape[1], np.int32) if lengths is None else lengths,
+        np.where(places, np.cumsum(places, axis=1) - 1, -1).astype(np.int32),
+        np.pad(waveforms, ((0, 0), (0, size - waveforms.shape[1])))[:, None],
+        np.full((len(tokens), 1), waveforms.shape[1], np.int32)
+        if samples is None
+        else samples[:, None],
+    )
+
+
+if __name__ == "__main__":
+    prepare()
+    made = phases(Path(sys.argv[1]), sys.argv[2])
+    serve({name: lambda run=run: jax.block_until_ready(run()) for name, run in made.items()})

@@ -1,0 +1,88 @@
+"""That both sides of the benchmark do the same work. How fast they do it is nothing for a test."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sari_jax.cli import main
+from sari_jax.errors import InputError
+from sari_jax.scale import jax_side, torch_side
+from sari_jax.scale.bench import PHASES, bench
+from sari_jax.scale.work import Work, make, read
+from sari_jax.train.config import freeze
+from sari_jax.train.flags import read_config_file
+
+CONFIGS = Path(__file__).parent.parent.parent / "configs"
+
+SMALL = Work(
+    encoder_layers=1,
+    encoder_width=48,
+    encoder_heads=4,
+    encoder_ffn=64,
+    layers=2,
+    width=64,
+    heads=4,
+    ffn=96,
+    vocabulary=300,
+    audio_seconds=3.0,
+    new_tokens=6,
+    completions=3,
+    sft_rows=3,
+    rounds=1,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("work")
+    make(SMALL, out)
+    return out
+
+
+def test_work_is_written_and_read_back(folder):
+    work, batch = read(folder)
+    assert work == SMALL
+    assert batch["completions"].shape == (3, 6) and batch["tokens"].shape == (75 + 64,)
+    assert batch["sft_samples"].max() == 48_000 and len(set(batch["sft_samples"].tolist())) == 3
+
+
+@pytest.fixture(scope="module")
+def ours(folder):
+    return jax_side.phases(folder, "trained")
+
+
+@pytest.mark.parametrize("form", ["repeated", "once"])
+def test_both_sides_find_the_same_log_probabilities(folder, ours, form):
+    found = ours["reference"]()
+    theirs = torch_side.phases(folder, "trained", form)["reference"]()
+    assert found.shape == (1, 3, 6) and float(found.std()) > 0.1
+    np.testing.assert_allclose(found[0], theirs.numpy(), rtol=0, atol=1e-5)
+
+
+def test_a_whole_run(tmp_path, capsys):
+    config = tmp_path / "bench.py"
+    config.write_text(
+        "from ml_collections import ConfigDict\n"
+        f"get_config = lambda: ConfigDict({dataclasses.asdict(SMALL)})\n"
+    )
+    assert main(["bench", "--config", str(config), "--rows", "frozen_tower", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["phases"]) == set(PHASES) and set(told["rows"]) == {"frozen_tower"}
+    for phase in told["phases"].values():
+        assert phase["ratio_min"] <= phase["ratio"] <= phase["ratio_max"]
+        assert phase["jax_s"] > 0 and phase["torch_s"] > 0
+    assert set(told["peak_rss_gib"]) == {"jax", "torch"} and told["work"]["width"] == 64
+
+
+def test_the_config_is_the_default_work():
+    path = CONFIGS / "bench.py"
+    assert freeze(read_config_file(str(path), []), Work) == Work()
+    assert "sari bench --config configs/bench.py --against torch" in path.read_text()
+
+
+def test_an_unknown_row():
+    with pytest.raises(InputError, match="row 'frozn' is unknown; choose repeated"):
+        bench(SMALL, ("frozn",), print)
