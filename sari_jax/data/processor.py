@@ -37,10 +37,23 @@ class Shapes:
     """
 
     prompt_tokens: tuple[int, ...] = (
-        *(96, 128, 160, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192, 16384, 32768),
+        *(96, 128, 160, 192, 256, 384, 512, 640, 768, 896, 1024, 1280, 1536),
+        *(2048, 3072, 4096, 8192, 16384, 32768),
     )
     answer_tokens: tuple[int, ...] = (64, 128, 256, 512)
-    audio_seconds: tuple[float, ...] = (2.0, 3.2, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0)
+    audio_seconds: tuple[float, ...] = (
+        2.0,
+        3.2,
+        4.0,
+        8.0,
+        11.0,
+        15.0,
+        22.0,
+        30.0,
+        60.0,
+        120.0,
+        300.0,
+    )
     audios: tuple[int, ...] = (1, 2, 4, 8, 16)
 
 
@@ -77,6 +90,38 @@ class Batch:
     @property
     def audio_seconds(self) -> float:
         return float(self.prompts.samples[: len(self.records)].sum()) / SAMPLE_RATE
+
+    def parts(self, count: int, shapes: Shapes) -> list["Batch"]:
+        """The rows in `count` equal parts from short to long, each in the smallest shapes that hold its own rows.
+
+        Raises:
+            InputError: the rows do not divide.
+        """
+        if count == 1:
+            return [self]
+        rows = np.argsort(self.prompts.lengths, kind="stable")
+        if len(rows) % count:
+            raise InputError(f"config: micro_batches = {count} does not divide {len(rows)} rows")
+        return [self._only(part, shapes) for part in np.split(rows, count)]
+
+    def _only(self, rows: np.ndarray, shapes: Shapes) -> "Batch":
+        whole, size = self.prompts, self.prompts.waveforms.shape[-1]
+        tokens = _bucket(int(whole.lengths[rows].max()), shapes, "prompt_tokens")
+        samples = _samples(int(whole.samples[rows].max()), shapes.audio_seconds, size)
+        index, frames = whole.audio_index[rows, :tokens], size // STRIDE
+        prompts = Prompts(
+            whole.tokens[rows, :tokens],
+            whole.lengths[rows],
+            np.where(index < 0, -1, index // frames * (samples // STRIDE) + index % frames),
+            whole.waveforms[rows, :, :samples],
+            whole.samples[rows],
+        )
+        answers, mask = self.answers, self.answer_mask
+        if mask is not None:
+            longest = _bucket(int(mask[rows].sum(-1).max()), shapes, "answer_tokens")
+            answers, mask = (x[rows, :, :longest] for x in (answers, mask))
+        records = tuple(self.records[row] for row in rows if row < len(self.records))
+        return Batch(prompts, self.seeds[rows], records, answers, mask)
 
 
 class Processor:
@@ -198,20 +243,10 @@ class Processor:
     ) -> Batch:
         """Pads examples to a bucket and up to `rows` rows."""
         real, rows = len(examples), rows or len(examples)
-        p = _bucket(
-            max(len(e.tokens) for e in examples),
-            shapes.prompt_tokens,
-            "prompt tokens",
-            "prompt_tokens",
-        )
-        a = _bucket(
-            max(1, *(len(e.waveforms) for e in examples)),
-            shapes.audios,
-            "clips in a prompt",
-            "audios",
-        )
+        p = _bucket(max(len(e.tokens) for e in examples), shapes, "prompt_tokens")
+        a = _bucket(max(1, *(len(e.waveforms) for e in examples)), shapes, "audios")
         longest = max((len(w) for e in examples for w in e.waveforms), default=0)
-        s = _samples(longest, shapes.audio_seconds, self.seconds)
+        s = _samples(longest, shapes.audio_seconds, self.seconds * SAMPLE_RATE)
         tokens = np.full((rows, p), self.pad_id, np.int32)
         lengths = np.ones(rows, np.int32)
         audio_index = np.full((rows, p), -1, np.int32)
@@ -233,7 +268,7 @@ class Processor:
         answers = mask = None
         if examples[0].answer is not None:
             longest = max(len(e.answer) for e in examples)
-            t = _bucket(longest, shapes.answer_tokens, "answer tokens", "answer_tokens")
+            t = _bucket(longest, shapes, "answer_tokens")
             answers, mask = (
                 np.full((rows, 1, t), self.pad_id, np.int32),
                 np.zeros((rows, 1, t), bool),
@@ -244,23 +279,29 @@ class Processor:
         return Batch(prompts, seeds, tuple(e.record for e in examples if e.record), answers, mask)
 
 
-def _bucket(value: int, buckets: tuple[int, ...], what: str, key: str) -> int:
-    for size in buckets:
+def _bucket(value: int, shapes: Shapes, key: str) -> int:
+    sizes = getattr(shapes, key)
+    for size in sizes:
         if value <= size:
             return int(size)
+    what = {"audios": "clips in a prompt"}.get(key, key.replace("_", " "))
     raise InputError(
-        f"{value} {what} exceed {buckets[-1]}, the largest of data.shapes.{key}; add a larger one, or give fewer"
+        f"{value} {what} exceed {sizes[-1]}, the largest of data.shapes.{key}; add a larger one, or give fewer"
     )
 
 
 def _samples(longest: int, seconds: tuple[float, ...], limit: int) -> int:
-    """Samples of the smallest bucket that holds the clip and the silence its last frames look at."""
+    """The smallest bucket, in samples, that holds the clip and the silence its last frames look at.
+
+    Args:
+        longest: samples of the clip; one of `limit` needs no silence.
+    """
     for bucket in seconds:
-        size = min(round(bucket * SAMPLE_RATE / STRIDE) * STRIDE, limit * SAMPLE_RATE)
-        if size == limit * SAMPLE_RATE or longest + LOOKAHEAD <= size:
+        size = min(round(bucket * SAMPLE_RATE / STRIDE) * STRIDE, limit)
+        if size == limit or longest + LOOKAHEAD <= size:
             if longest <= size:
                 return size
     raise InputError(
         f"a clip of {longest / SAMPLE_RATE:.1f} s does not fit data.shapes.audio_seconds = {seconds}"
-        f" with {1000 * LOOKAHEAD / SAMPLE_RATE:.0f} ms of silence behind it; add a larger size, {limit} at most"
+        f" with {1000 * LOOKAHEAD / SAMPLE_RATE:.0f} ms of silence behind it; add a larger size, {limit // SAMPLE_RATE} at most"
     )

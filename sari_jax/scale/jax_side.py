@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sari_jax.data.processor import Batch, Shapes
 from sari_jax.generate.rollout import Completions, encode, rollout
 from sari_jax.generate.sampling import Sampler
 from sari_jax.hf.config import read_config
@@ -21,9 +22,9 @@ from sari_jax.scale.work import AUDIO_ID, RATE, read
 from sari_jax.train.config import Grpo, Optimizer
 from sari_jax.train.optimizer import make_optimizer, merge, partition
 from sari_jax.train.state import create_state
-from sari_jax.train.steps import make_grpo_step, make_sft_step
+from sari_jax.train.steps import Part, make_grpo_step, make_sft_step
 
-LONGEST = 30 * RATE
+LONGEST, SHAPES = 30 * RATE, Shapes()
 
 
 def phases(directory: Path, tower: str) -> dict[str, Callable[[], object]]:
@@ -44,13 +45,20 @@ def phases(directory: Path, tower: str) -> dict[str, Callable[[], object]]:
     advantages, key = jnp.array(batch["advantages"][None]), jax.random.key(0)
     lengths = jnp.full(tokens.shape[:2], work.new_tokens, jnp.int32)
     done = Completions(tokens, jnp.zeros(tokens.shape), lengths, jnp.ones(tokens.shape[:2], bool))
-    examples = jax.device_put(
+    answers = batch["sft_answers"][:, None]
+    examples = Batch(
         _prompts(
             batch["sft_tokens"], batch["sft_lengths"], batch["sft_waveforms"], batch["sft_samples"]
-        )
+        ),
+        np.arange(work.sft_rows),
+        (),
+        answers,
+        np.arange(answers.shape[-1]) < batch["sft_answer_lengths"][:, None, None],
     )
-    answers = jnp.array(batch["sft_answers"][:, None])
-    mask = jnp.arange(answers.shape[-1]) < jnp.array(batch["sft_answer_lengths"])[:, None, None]
+    parts = [
+        jax.device_put(Part(part.prompts, part.answers, part.answer_mask))
+        for part in examples.parts(work.sft_parts, SHAPES)
+    ]
 
     def features(prompts: Prompts) -> jax.Array | None:
         """A frozen tower's output, once for the whole step."""
@@ -70,7 +78,8 @@ def phases(directory: Path, tower: str) -> dict[str, Callable[[], object]]:
 
     def sft() -> object:
         nonlocal state
-        state, metrics = sft_step(state, frozen, examples, answers, mask, features(examples))
+        heard = [part._replace(features=features(part.prompts)) for part in parts]
+        state, metrics = sft_step(state, frozen, heard)
         return metrics
 
     def whole() -> object:
@@ -88,12 +97,15 @@ def phases(directory: Path, tower: str) -> dict[str, Callable[[], object]]:
 
 
 def _prompts(tokens, lengths, waveforms, samples) -> Prompts:
-    """Arrays of one clip a prompt, in the smallest size that the tower takes."""
+    """Arrays of one clip a prompt, in the shapes that a run would take."""
+    lengths = np.full(len(tokens), tokens.shape[1], np.int32) if lengths is None else lengths
+    longest = next(size for size in SHAPES.prompt_tokens if size >= tokens.shape[1])
+    tokens = np.pad(tokens, ((0, 0), (0, longest - tokens.shape[1])))
     size = min(-(-(waveforms.shape[1] + LOOKAHEAD) // 640) * 640, LONGEST)
     places = tokens == AUDIO_ID
     return Prompts(
         tokens,
-        np.full(len(tokens), tokens.shape[1], np.int32) if lengths is None else lengths,
+        lengths,
         np.where(places, np.cumsum(places, axis=1) - 1, -1).astype(np.int32),
         np.pad(waveforms, ((0, 0), (0, size - waveforms.shape[1])))[:, None],
         np.full((len(tokens), 1), waveforms.shape[1], np.int32)

@@ -20,6 +20,7 @@ class Work:
         audio_seconds, text_tokens: of a GRPO prompt.
         completions, new_tokens: G and T. Every completion is as long as T: no end token is drawn.
         sft_rows: ragged examples of an SFT step, with clips of up to `audio_seconds`.
+        sft_parts: our side's `micro_batches`; PyTorch's pads all rows to the longest, as its trainers do.
         threads: of each side.
         rounds: how often each phase is timed on each side, in turns.
     """
@@ -39,6 +40,7 @@ class Work:
     completions: int = 8
     new_tokens: int = 64
     sft_rows: int = 16
+    sft_parts: int = 4
     threads: int = 2
     rounds: int = 5
 

@@ -13,14 +13,18 @@ def sft_loss(
     answers: Int[Array, "B 1 T"],
     mask: Bool[Array, "B 1 T"],
     features: Float[Array, "B A F D"] | None = None,
+    tokens: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Mean negative log-likelihood over the answers' tokens, in nats.
 
     An answer is a group of one completion, so that both stages go through the same forward pass. The prompt
     carries no loss. The mean runs over the batch's tokens, as transformers' does over its labels.
+
+    Args:
+        tokens: of the whole batch, where this is a part of it: the parts' losses add up to the batch's.
     """
     hidden = model.hidden(prompts, answers, features)
     logprobs, _ = chunked_logprobs(hidden, model.decoder.unembedding, answers)
-    tokens = jnp.maximum(mask.sum(), 1)
+    tokens = jnp.maximum(mask.sum() if tokens is None else tokens, 1)
     loss = -jnp.sum(jnp.where(mask, logprobs, 0.0)) / tokens
     return loss, {"loss": loss, "tokens": mask.sum().astype(jnp.float32)}

@@ -88,6 +88,9 @@ class Run:
     stage: str = "sft"  # sft | grpo
     steps: int = 100
     batch_size: int = 16  # prompts per step over all processes
+    micro_batches: int = (
+        1  # of SFT: parts of the batch, by length, that are worked on one after the other
+    )
     seed: int = 0
     samples_every: int = 25  # steps between sample completions in the log
     model: Model = Model()
@@ -108,6 +111,7 @@ class Run:
         for key, value, least in (
             ("steps", self.steps, 1),
             ("batch_size", self.batch_size, 1),
+            ("micro_batches", self.micro_batches, 1),
             ("seed", self.seed, 0),
             ("samples_every", self.samples_every, 1),
             ("checkpoint.every", self.checkpoint.every, 1),
@@ -117,6 +121,14 @@ class Run:
         ):
             if value < least:
                 raise InputError(f"config: {key} = {value} must be at least {least}")
+        if self.batch_size % self.micro_batches:
+            raise InputError(
+                f"config: micro_batches = {self.micro_batches} does not divide batch_size {self.batch_size}"
+            )
+        if self.stage == "grpo" and self.micro_batches > 1:
+            raise InputError(
+                f"config: micro_batches = {self.micro_batches} is for SFT; in GRPO give a smaller batch_size"
+            )
         if self.stage == "grpo" and self.grpo.completions < 2:
             raise InputError(
                 f"config: grpo.completions = {self.grpo.completions}: a group needs at least 2"

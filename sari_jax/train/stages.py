@@ -24,7 +24,7 @@ from sari_jax.train.config import Run
 from sari_jax.train.features import TowerFeatures
 from sari_jax.train.optimizer import Flat, merge
 from sari_jax.train.state import TrainState
-from sari_jax.train.steps import make_grpo_step, make_sft_step
+from sari_jax.train.steps import Part, make_grpo_step, make_sft_step
 
 SFT_SAMPLES = 4  # prompts of a batch whose greedy completions are shown
 Samples = list[dict[str, Any]]
@@ -84,12 +84,14 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         state: TrainState, batch: Batch, sampled: bool
     ) -> tuple[TrainState, dict[str, float], Samples]:
         watch = Stopwatch()
-        prompts, answers, mask = shard_batch(
-            mesh, (batch.prompts, batch.answers, batch.answer_mask)
-        )
-        features = features_of(state, batch, prompts)
+        split = batch.parts(run.micro_batches, run.data.shapes)
+        parts = []
+        for rows in split:
+            arrays = shard_batch(mesh, (rows.prompts, rows.answers, rows.answer_mask))
+            parts.append(Part(*arrays, features_of(state, rows, arrays[0])))
         samples: Samples = []
         if sampled:
+            batch, (prompts, answers, _, features) = split[0], parts[0]
             sampler = Sampler(1, answers.shape[-1], processor.end_ids, processor.pad_id, 0.0)
             seeds = shard_batch(mesh, batch.seeds)
             policy = merge(state.params, frozen)
@@ -102,7 +104,7 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
             ]
             samples = _samples(batch.records, texts, scores)
             watch.lap("sample")
-        state, metrics = step(state, frozen, prompts, answers, mask, features)
+        state, metrics = step(state, frozen, parts)
         watch.lap("update", metrics)
         return state, {**_host(metrics), **watch.seconds}, samples
 

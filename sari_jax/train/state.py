@@ -31,13 +31,30 @@ def create_state(params: Flat, optimizer: optax.GradientTransformation) -> Train
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
+def add_gradient(
+    params: Flat,
+    loss: Callable[[Flat], tuple[Array, dict[str, Array]]],
+    so_far: tuple[dict[str, Array], Flat] | None = None,
+) -> tuple[dict[str, Array], Flat]:
+    """Metrics and gradient of `loss`, added to those there are."""
+    (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    if so_far is None:
+        return metrics, gradient
+    return jax.tree.map(jnp.add, so_far, (metrics, gradient))
+
+
 def apply_gradient(
     state: TrainState,
     optimizer: optax.GradientTransformation,
     loss: Callable[[Flat], tuple[Array, dict[str, Array]]],
+    so_far: tuple[dict[str, Array], Flat] | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One step down `loss`, with the norms of parameters, gradient and update beside its metrics."""
-    (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+    """One step down `loss`, with the norms of parameters, gradient and update beside its metrics.
+
+    Args:
+        so_far: metrics and gradient of the batch's other parts, to which the loss's are added.
+    """
+    metrics, gradient = add_gradient(state.params, loss, so_far)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics |= {

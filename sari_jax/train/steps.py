@@ -1,7 +1,8 @@
 """The two updates, SFT and GRPO: pure functions of (state, batch), jitted, with the state donated."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,28 +17,61 @@ from sari_jax.rl.policy import completion_logprobs
 from sari_jax.sft.loss import sft_loss
 from sari_jax.train.config import Grpo
 from sari_jax.train.optimizer import Flat, merge
-from sari_jax.train.state import TrainState, apply_gradient
+from sari_jax.train.state import TrainState, add_gradient, apply_gradient
 
 Features = Float[Array, "B A F D"] | None
 Step = Callable[..., tuple[TrainState, dict[str, Array]]]
+Sums = tuple[dict[str, Array], Flat]  # metrics and gradient
+
+
+class Part(NamedTuple):
+    """Rows of a supervised batch, in shapes of their own."""
+
+    prompts: Prompts
+    answers: Int[Array, "B 1 T"]
+    mask: Bool[Array, "B 1 T"]
+    features: Features = None
 
 
 def make_sft_step(config: AudioLMConfig, optimizer: optax.GradientTransformation) -> Step:
-    """(state, frozen, prompts, answers, mask, features) -> (state, metrics)."""
+    """(state, frozen, parts) -> (state, metrics).
 
-    @functools.partial(jax.jit, donate_argnames="state")
-    def sft_step(
-        state: TrainState,
-        frozen: Flat,
-        prompts: Prompts,
-        answers: Int[Array, "B 1 T"],
-        mask: Bool[Array, "B 1 T"],
-        features: Features = None,
+    The gradient of a batch is the sum of its parts', which are worked on one after the other: memory is that of the
+    largest part, and short rows are not padded to the longest. A program is compiled for each shape of a part, not
+    for each combination.
+    """
+
+    def loss(params: Flat, frozen: Flat, part: Part, tokens: Array | None):
+        return sft_loss(bind(config, merge(params, frozen)), *part, tokens)
+
+    @functools.partial(jax.jit, donate_argnames="so_far")
+    def add(so_far: Sums, params: Flat, frozen: Flat, part: Part, tokens: Array) -> Sums:
+        return add_gradient(params, lambda params: loss(params, frozen, part, tokens), so_far)
+
+    @functools.partial(jax.jit, donate_argnames=("state", "so_far"))
+    def finish(
+        state: TrainState, so_far: Sums | None, frozen: Flat, part: Part, tokens: Array | None
     ) -> tuple[TrainState, dict[str, Array]]:
-        def loss(params: Flat) -> tuple[Array, dict[str, Array]]:
-            return sft_loss(bind(config, merge(params, frozen)), prompts, answers, mask, features)
+        down = lambda params: loss(params, frozen, part, tokens)  # noqa: E731
+        return apply_gradient(state, optimizer, down, so_far)
 
-        return apply_gradient(state, optimizer, loss)
+    @jax.jit
+    def nothing(params: Flat, masks: list[Array]) -> tuple[Sums, Array]:
+        """Metrics and gradient of no rows, and the tokens of all."""
+        zero = jnp.zeros(())
+        # A difference and not zeros: it is laid out over the devices as the parameters are.
+        gradient = jax.tree.map(lambda x: x - x, params)
+        return ({"loss": zero, "tokens": zero}, gradient), sum(mask.sum() for mask in masks)
+
+    def sft_step(
+        state: TrainState, frozen: Flat, parts: Sequence[Part]
+    ) -> tuple[TrainState, dict[str, Array]]:
+        so_far = tokens = None
+        if len(parts) > 1:
+            so_far, tokens = nothing(state.params, [part.mask for part in parts])
+        for part in parts[:-1]:
+            so_far = add(so_far, state.params, frozen, part, tokens)
+        return finish(state, so_far, frozen, parts[-1], tokens)
 
     return sft_step
 

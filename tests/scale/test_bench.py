@@ -31,6 +31,7 @@ SMALL = Work(
     new_tokens=6,
     completions=3,
     sft_rows=3,
+    sft_parts=1,
     rounds=1,
 )
 

@@ -1,0 +1,154 @@
+"""Attention by libraries' kernels, for devices that have them: splash on TPUs, cuDNN on NVIDIA GPUs.
+
+Both take a group as one row: its G * T queries against all keys of all its contexts side by side. Who sees whom is a
+static mask, whose empty blocks splash never computes, and a count of visible keys for each prompt.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.pallas.ops.tpu import splash_attention as splash
+from jaxtyping import Array, Bool, Float
+
+from sari_jax.errors import InputError
+from sari_jax.models.attention import Context
+
+# name -> (the platform that has it, dtypes that it takes)
+BACKENDS = {
+    "xla": ("any", ("float32", "bfloat16")),
+    "splash": ("tpu", ("float32", "bfloat16")),
+    "cudnn": ("gpu", ("bfloat16",)),
+}
+LANES = 128  # splash takes heads of as many numbers, and sequences of as many places
+SPLASH_BLOCK = 512
+
+
+def require(backend: str, dtype: str, platform: str | None = None) -> None:
+    """Raises where a back end that was named cannot run; there is no silent way round.
+
+    Raises:
+        InputError: an unknown name, another platform, a dtype that it does not take.
+    """
+    if backend not in BACKENDS:
+        raise InputError(
+            f"config: model.attention = {backend!r} is unknown; choose {', '.join(BACKENDS)}"
+        )
+    needs, dtypes = BACKENDS[backend]
+    here = platform or jax.default_backend()
+    if needs not in ("any", here):
+        raise InputError(
+            f"config: model.attention = {backend!r} needs a {needs} and this is a {here}; 'xla' runs everywhere"
+        )
+    if dtype not in dtypes:
+        raise InputError(
+            f"config: model.attention = {backend!r} takes {' or '.join(dtypes)} and not {dtype};"
+            " change model.dtype, or choose 'xla'"
+        )
+
+
+def splash_attend(
+    queries: Float[Array, "B G T H D"], contexts: tuple[Context, ...], interpret: bool = False
+) -> Float[Array, "B G T H*D"]:
+    """`attention.attend` by the splash kernel (blockwise softmax, forward and backward) that comes with JAX.
+
+    Args:
+        interpret: runs the kernel's operations one by one, on any device.
+    """
+    b, g, t, h, d = queries.shape
+    q, keys, values, mask, visible = _one_row(queries, contexts)
+    count, size = mask.shape
+    more, wide = [(-n % LANES) for n in (count, size)], -d % LANES
+    # What fills up to whole lanes is a segment of its own that sees itself, so that no row is empty.
+    mask = np.pad(mask, ((0, more[0]), (0, more[1])), constant_values=True)
+    widths = lambda n: ((0, 0), (0, 0), (0, n), (0, wide))  # noqa: E731
+    q = jnp.pad(q * d**-0.5, widths(more[0]))
+    keys, values = (jnp.pad(x, widths(more[1])) for x in (keys, values))
+    segments = splash.SegmentIds(
+        jnp.broadcast_to(jnp.arange(count + more[0]) < count, (b, count + more[0])).astype(int),
+        jnp.pad(visible, ((0, 0), (0, more[1]))).astype(int),
+    )
+    kernel = _splash(_Hashed(mask), h, interpret)
+    out = jax.vmap(kernel)(q, keys, values, segments)[:, :, :count, :d]
+    return out.reshape(b, h, g, t, d).transpose(0, 2, 3, 1, 4).reshape(b, g, t, h * d)
+
+
+def cudnn_attend(
+    queries: Float[Array, "B G T H D"], contexts: tuple[Context, ...], implementation: str = "cudnn"
+) -> Float[Array, "B G T H*D"]:
+    """`attention.attend` by cuDNN's flash attention, as JAX offers it."""
+    b, g, t, h, d = queries.shape
+    q, keys, values, mask, visible = _one_row(queries, contexts)
+    seen = jnp.asarray(mask)[None, None] & visible[:, None, None]
+    q, keys, values = (jnp.swapaxes(x, 1, 2) for x in (q, keys, values))
+    out = jax.nn.dot_product_attention(q, keys, values, mask=seen, implementation=implementation)
+    return out.reshape(b, g, t, h * d)
+
+
+def _one_row(
+    queries: Float[Array, "B G T H D"], contexts: tuple[Context, ...]
+) -> tuple[
+    Float[Array, "B H Q D"],
+    Float[Array, "B K S D"],
+    Float[Array, "B K S D"],
+    Bool[np.ndarray, "Q S"],
+    Bool[Array, "B S"],
+]:
+    """Queries, keys and values of whole groups; which query may see which key; which keys there are."""
+    b, g, t, h, d = queries.shape
+    keys, values, masks, visible = [], [], [], []
+    group, place = np.divmod(np.arange(g * t), t)
+    for context in contexts:
+        shared = context.keys.ndim == 4
+        size = context.keys.shape[-2]
+        for parts, x in ((keys, context.keys), (values, context.values)):
+            x = x if shared else jnp.swapaxes(x, 1, 2).reshape(b, x.shape[2], g * size, d)
+            parts.append(x)
+        whose, where = np.divmod(np.arange(size if shared else g * size), size)
+        mask = np.ones((g * t, len(where)), bool) if shared else group[:, None] == whose
+        masks.append(mask & (place[:, None] >= where) if context.causal else mask)
+        limit = size if context.visible is None else context.visible
+        here = jnp.asarray(where) < jnp.broadcast_to(limit, (b,))[:, None]
+        visible.append(here)
+    return (
+        queries.transpose(0, 3, 1, 2, 4).reshape(b, h, g * t, d),
+        jnp.concatenate(keys, axis=2),
+        jnp.concatenate(values, axis=2),
+        np.concatenate(masks, axis=1),
+        jnp.concatenate(visible, axis=1),
+    )
+
+
+class _Hashed:
+    """A mask by its content, so that a kernel is made once for all layers and steps."""
+
+    def __init__(self, mask: np.ndarray):
+        self.mask, self._key = mask, (mask.shape, np.packbits(mask).tobytes())
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hashed) and self._key == other._key
+
+
+@functools.lru_cache(maxsize=32)
+def _splash(mask: _Hashed, heads: int, interpret: bool):
+    many = splash.splash_attention_mask.MultiHeadMask(
+        [splash.splash_attention_mask.NumpyMask(mask.mask)] * heads
+    )
+    q, kv = (_block(size) for size in mask.mask.shape)
+    sizes = splash.BlockSizes(
+        block_q=q, block_kv=kv, block_kv_compute=kv,
+        block_q_dkv=q, block_kv_dkv=kv, block_kv_dkv_compute=kv, block_q_dq=q, block_kv_dq=kv,
+    )  # fmt: skip
+    with jax.ensure_compile_time_eval():
+        return splash.make_splash_mha(
+            many, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
+        )
+
+
+def _block(size: int) -> int:
+    """The largest block of whole lanes that divides `size`."""
+    return max(n for n in range(LANES, SPLASH_BLOCK + 1, LANES) if size % n == 0)
