@@ -37,7 +37,7 @@ class Shapes:
     """
 
     prompt_tokens: tuple[int, ...] = (
-        *(96, 128, 160, 192, 256, 384, 512, 640, 768, 896, 1024, 1280, 1536),
+        *(96, 128, 160, 192, 256, 384, 512, 640, 768, 832, 896, 1024, 1280, 1536),
         *(2048, 3072, 4096, 8192, 16384, 32768),
     )
     answer_tokens: tuple[int, ...] = (64, 128, 256, 512)
@@ -303,5 +303,6 @@ def _samples(longest: int, seconds: tuple[float, ...], limit: int) -> int:
                 return size
     raise InputError(
         f"a clip of {longest / SAMPLE_RATE:.1f} s does not fit data.shapes.audio_seconds = {seconds}"
-        f" with {1000 * LOOKAHEAD / SAMPLE_RATE:.0f} ms of silence behind it; add a larger size, {limit // SAMPLE_RATE} at most"
+        f" with {1000 * LOOKAHEAD / SAMPLE_RATE:.0f} ms of silence behind it; add a larger size,"
+        f" {limit // SAMPLE_RATE} at most"
     )

@@ -24,7 +24,7 @@ PHASES = ("rollout", "reference", "update", "grpo_step", "sft_step")
 ROWS = {
     "repeated": ("trained", "repeated", PHASES),
     "encode_once": ("trained", "once", PHASES[:4]),
-    "frozen_tower": ("frozen", "repeated", PHASES),
+    "frozen_tower": ("frozen", "repeated", ("grpo_step",)),
 }
 
 

@@ -40,7 +40,7 @@ class Work:
     completions: int = 8
     new_tokens: int = 64
     sft_rows: int = 16
-    sft_parts: int = 4
+    sft_parts: int = 8
     threads: int = 2
     rounds: int = 5
 

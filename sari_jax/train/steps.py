@@ -48,7 +48,7 @@ def make_sft_step(config: AudioLMConfig, optimizer: optax.GradientTransformation
     def add(so_far: Sums, params: Flat, frozen: Flat, part: Part, tokens: Array) -> Sums:
         return add_gradient(params, lambda params: loss(params, frozen, part, tokens), so_far)
 
-    @functools.partial(jax.jit, donate_argnames=("state", "so_far"))
+    @functools.partial(jax.jit, donate_argnames="state")
     def finish(
         state: TrainState, so_far: Sums | None, frozen: Flat, part: Part, tokens: Array | None
     ) -> tuple[TrainState, dict[str, Array]]:
