@@ -103,7 +103,10 @@ class Engine:
         batch = self.processor.collate(examples, shapes, rows + -rows % batch_ways(self.mesh))
         prompts, seeds = shard_batch(self.mesh, (batch.prompts, batch.seeds))
         key = onto_mesh(self.mesh, jax.random.key(seed))
-        done = jax.device_get(rollout(self.config, sampler, self.params, prompts, seeds, key))
+        islands = batch_ways(self.mesh)
+        done = jax.device_get(
+            rollout(self.config, sampler, self.params, prompts, seeds, key, islands=islands)
+        )
         for row, example in enumerate(examples):
             tokens, lengths = np.asarray(done.tokens[row]), np.asarray(done.lengths[row])
             yield Answered(

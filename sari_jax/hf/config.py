@@ -14,7 +14,7 @@ from sari_jax.models.config import AudioLMConfig
 
 
 def read_config(
-    model_dir: Path | str, *, dtype: str = "float32", remat: bool = False
+    model_dir: Path | str, *, dtype: str = "float32", remat: bool = False, attention: str = "xla"
 ) -> AudioLMConfig:
     """The config of a Hugging Face directory.
 
@@ -32,7 +32,7 @@ def read_config(
         raise InputError(
             f"{path}: not a {family.title} config ({reason}); fetch it again"
         ) from error
-    return AudioLMConfig(encoder, decoder, audio_token_id, dtype, remat)
+    return AudioLMConfig(encoder, decoder, audio_token_id, dtype, remat, attention)
 
 
 def read_family(model_dir: Path | str) -> Family:

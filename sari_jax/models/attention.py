@@ -11,7 +11,7 @@ makes the result equal to attending to the concatenated keys of a repeated promp
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.struct
 import jax
@@ -38,6 +38,9 @@ class Context:
     values: Array
     visible: Int[Array, "..."] | None = None
     causal: bool = flax.struct.field(pytree_node=False, default=False)
+
+
+Attend = Callable[[Array, tuple[Context, ...]], Array]  # what `attend` and the kernels are
 
 
 def attend(

@@ -19,6 +19,7 @@ from sari_jax.models import layers as nn
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.decoder import Decoder, KeyValues
 from sari_jax.models.encoder import Encoder
+from sari_jax.models.kernels import ATTENTION
 
 Params = dict[str, Any]
 
@@ -47,9 +48,10 @@ class AudioLM(nnx.Module):
     def __init__(self, config: AudioLMConfig, rngs: nnx.Rngs):
         self.config = config
         encoder, decoder, dtype = config.encoder, config.decoder, config.dtype
-        self.tower = Encoder(encoder, dtype, config.remat, rngs)
+        how = dict(remat=config.remat, attend=ATTENTION[config.attention])
+        self.tower = Encoder(encoder, dtype, rngs, **how)
         self.projector = nn.linear(encoder.width, decoder.width, bias=True, dtype=dtype, rngs=rngs)
-        self.decoder = Decoder(decoder, dtype, config.remat, rngs)
+        self.decoder = Decoder(decoder, dtype, rngs, **how)
 
     def encode(self, prompts: Prompts) -> Float[Array, "B A F D"]:
         """The tower's features of every clip. With a frozen tower, compute them once and pass them on."""

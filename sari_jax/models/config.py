@@ -52,6 +52,7 @@ class AudioLMConfig:
     `dtype` is what activations are computed in; parameters keep the dtype they are loaded in.
     `remat` rematerialises every layer in the backward pass, so that a step stores one residual
     stream per layer and not the layer's insides.
+    `attention` names the back end of everything but single decode steps: see `kernels`.
     """
 
     encoder: EncoderConfig
@@ -59,3 +60,4 @@ class AudioLMConfig:
     audio_token_id: int
     dtype: str = "float32"
     remat: bool = False
+    attention: str = "xla"

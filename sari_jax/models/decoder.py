@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped
 
 from sari_jax.models import layers as nn
-from sari_jax.models.attention import Context, attend, join, part, rotary, rotate
+from sari_jax.models.attention import Attend, Context, attend, join, part, rotary, rotate
 from sari_jax.models.config import DecoderConfig
 
 
@@ -100,8 +100,17 @@ class DecoderLayer(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    def __init__(self, config: DecoderConfig, dtype: str, remat: bool, rngs: nnx.Rngs):
-        self.config, self.remat, self.dtype = config, remat, jnp.dtype(dtype)
+    def __init__(
+        self,
+        config: DecoderConfig,
+        dtype: str,
+        rngs: nnx.Rngs,
+        *,
+        remat: bool = False,
+        attend: Attend = attend,
+    ):
+        self.config, self.remat, self.attend = config, remat, attend
+        self.dtype = jnp.dtype(dtype)
         init = nnx.initializers.normal(0.02)
         self.embed = nnx.Embed(
             config.vocabulary, config.width, dtype=self.dtype, embedding_init=init, rngs=rngs
@@ -137,7 +146,7 @@ class Decoder(nnx.Module):
 
         def body(layer: DecoderLayer, x: Array, _: None) -> tuple[Array, KeyValues]:
             q, k, v = layer.project(x, rope)
-            x = layer.finish(x, attend(q, (Context(k, v, causal=True),)))
+            x = layer.finish(x, self.attend(q, (Context(k, v, causal=True),)))
             return x, KeyValues(k[:, 0], v[:, 0])
 
         x, prefix = nn.scan(self.layers, body, x[:, None], remat=self.remat)
@@ -161,10 +170,10 @@ class Decoder(nnx.Module):
         def body(layer: DecoderLayer, xy: tuple[Array, Array], _: None) -> tuple:
             x, y = xy
             q, k, v = layer.project(x, prefix_rope)
-            x = layer.finish(x, attend(q, (Context(k, v, causal=True),)))
+            x = layer.finish(x, self.attend(q, (Context(k, v, causal=True),)))
             shared = Context(k[:, 0], v[:, 0], lengths)
             q, k, v = layer.project(y, own_rope)
-            return (x, layer.finish(y, attend(q, (shared, Context(k, v, causal=True))))), None
+            return (x, layer.finish(y, self.attend(q, (shared, Context(k, v, causal=True))))), None
 
         (x, y), _ = nn.scan(self.layers, body, (x[:, None], y), remat=self.remat)
         return self.norm(x[:, 0]), self.norm(y)

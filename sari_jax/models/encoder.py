@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from sari_jax.audio.mel import HOP, SAMPLE_RATE, log_mel
 from sari_jax.models import layers as nn
-from sari_jax.models.attention import Context, attend
+from sari_jax.models.attention import Attend, Context, attend
 from sari_jax.models.config import EncoderConfig
 
 # A frame looks at most this far past its clip's end: 200 samples of STFT window, 3 mel frames of the stem.
@@ -54,7 +54,9 @@ class EncoderLayer(nnx.Module):
         self.up_proj = nn.linear(width, config.ffn, bias=True, dtype=dtype, rngs=rngs)
         self.down_proj = nn.linear(config.ffn, width, bias=True, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "N T D"], visible: Int[Array, "N"]) -> Float[Array, "N T D"]:
+    def __call__(
+        self, x: Float[Array, "N T D"], visible: Int[Array, "N"], attend: Attend
+    ) -> Float[Array, "N T D"]:
         n, t, width = x.shape
         y = self.attention_norm(x)
         q, k, v = (
@@ -67,8 +69,17 @@ class EncoderLayer(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    def __init__(self, config: EncoderConfig, dtype: str, remat: bool, rngs: nnx.Rngs):
-        self.config, self.remat, self.dtype = config, remat, jnp.dtype(dtype)
+    def __init__(
+        self,
+        config: EncoderConfig,
+        dtype: str,
+        rngs: nnx.Rngs,
+        *,
+        remat: bool = False,
+        attend: Attend = attend,
+    ):
+        self.config, self.remat, self.attend = config, remat, attend
+        self.dtype = jnp.dtype(dtype)
         width = config.width
         conv = dict(kernel_size=3, padding=1, dtype=self.dtype, rngs=rngs)
         self.conv1 = nnx.Conv(config.mel_bins, width, **conv)
@@ -106,7 +117,7 @@ class Encoder(nnx.Module):
         x = x + self._numbered(x.shape[1])
 
         visible = (ticks + 1) // 2
-        body = lambda layer, x, _: (layer(x, visible), None)  # noqa: E731
+        body = lambda layer, x, _: (layer(x, visible, self.attend), None)  # noqa: E731
         x, _ = nn.scan(self.layers, body, x, remat=self.remat)
 
         frames = waveforms.shape[1] // (2 * HOP)

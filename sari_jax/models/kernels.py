@@ -13,14 +13,9 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jaxtyping import Array, Bool, Float
 
 from sari_jax.errors import InputError
-from sari_jax.models.attention import Context
+from sari_jax.models.attention import Attend, Context, attend
+from sari_jax.parallel.mesh import spec
 
-# name -> (the platform that has it, dtypes that it takes)
-BACKENDS = {
-    "xla": ("any", ("float32", "bfloat16")),
-    "splash": ("tpu", ("float32", "bfloat16")),
-    "cudnn": ("gpu", ("bfloat16",)),
-}
 LANES = 128  # splash takes heads of as many numbers, and sequences of as many places
 SPLASH_BLOCK = 512
 
@@ -31,20 +26,18 @@ def require(backend: str, dtype: str, platform: str | None = None) -> None:
     Raises:
         InputError: an unknown name, another platform, a dtype that it does not take.
     """
-    if backend not in BACKENDS:
+    if backend not in ATTENTION:
         raise InputError(
-            f"config: model.attention = {backend!r} is unknown; choose {', '.join(BACKENDS)}"
+            f"config: model.attention = {backend!r} is unknown; choose {', '.join(ATTENTION)}"
         )
-    needs, dtypes = BACKENDS[backend]
-    here = platform or jax.default_backend()
-    if needs not in ("any", here):
+    here, needs = platform or jax.default_backend(), {"splash": "tpu", "cudnn": "gpu"}.get(backend)
+    if needs and needs != here:
         raise InputError(
             f"config: model.attention = {backend!r} needs a {needs} and this is a {here}; 'xla' runs everywhere"
         )
-    if dtype not in dtypes:
+    if backend == "cudnn" and dtype != "bfloat16":
         raise InputError(
-            f"config: model.attention = {backend!r} takes {' or '.join(dtypes)} and not {dtype};"
-            " change model.dtype, or choose 'xla'"
+            f"config: model.attention = 'cudnn' takes bfloat16 and not {dtype}; change model.dtype, or choose 'xla'"
         )
 
 
@@ -69,8 +62,14 @@ def splash_attend(
         jnp.broadcast_to(jnp.arange(count + more[0]) < count, (b, count + more[0])).astype(int),
         jnp.pad(visible, ((0, 0), (0, more[1]))).astype(int),
     )
-    kernel = _splash(_Hashed(mask), h, interpret)
-    out = jax.vmap(kernel)(q, keys, values, segments)[:, :, :count, :d]
+    run = functools.partial(_run_splash, _Hashed(mask), interpret)
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty:  # XLA cannot split a kernel by itself: each device gets its rows and heads
+        heads, rows = spec("batch", "heads"), spec("batch")
+        run = jax.shard_map(
+            run, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False
+        )
+    out = run(q, keys, values, segments)[:, :, :count, :d]
     return out.reshape(b, h, g, t, d).transpose(0, 2, 3, 1, 4).reshape(b, g, t, h * d)
 
 
@@ -133,6 +132,12 @@ class _Hashed:
         return isinstance(other, _Hashed) and self._key == other._key
 
 
+def _run_splash(
+    mask: _Hashed, interpret: bool, q: Array, keys: Array, values: Array, segments: tuple
+) -> Array:
+    return jax.vmap(_splash(mask, q.shape[1], interpret))(q, keys, values, segments)
+
+
 @functools.lru_cache(maxsize=32)
 def _splash(mask: _Hashed, heads: int, interpret: bool):
     many = splash.splash_attention_mask.MultiHeadMask(
@@ -152,3 +157,6 @@ def _splash(mask: _Hashed, heads: int, interpret: bool):
 def _block(size: int) -> int:
     """The largest block of whole lanes that divides `size`."""
     return max(n for n in range(LANES, SPLASH_BLOCK + 1, LANES) if size % n == 0)
+
+
+ATTENTION: dict[str, Attend] = {"xla": attend, "splash": splash_attend, "cudnn": cudnn_attend}

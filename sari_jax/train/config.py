@@ -24,6 +24,7 @@ class Model:
     dtype: str = "float32"  # of activations
     param_dtype: str = "float32"  # of parameters and optimizer state
     remat: bool = False
+    attention: str = "xla"  # xla | splash (TPU) | cudnn (GPU)
     trainable: tuple[str, ...] = (
         "projector/*",
         "decoder/*",

@@ -20,6 +20,7 @@ from sari_jax.errors import InputError
 from sari_jax.hf.config import read_config
 from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import abstract_params
+from sari_jax.models.kernels import require
 from sari_jax.parallel.mesh import make_mesh, onto_mesh, shard_batch
 from sari_jax.programs import counted
 from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints
@@ -45,7 +46,11 @@ def train(run: Run, workdir: Path | str) -> dict[str, float]:
 
 def _train(run: Run, workdir: Path | str) -> dict[str, float]:
     workdir = Path(workdir)
-    config = read_config(run.model.path, dtype=run.model.dtype, remat=run.model.remat)
+    model = run.model
+    require(model.attention, model.dtype)
+    config = read_config(
+        model.path, dtype=model.dtype, remat=model.remat, attention=model.attention
+    )
     processor = Processor(run.model.path, config)
     records, counts = _records(run)
     mesh = make_mesh(**dataclasses.asdict(run.mesh))
@@ -85,7 +90,7 @@ def _train(run: Run, workdir: Path | str) -> dict[str, float]:
         waited = time.perf_counter() - begun
         sampled = step % run.samples_every == 0 or step == 1
         # Every transfer in a step is an explicit one; an accidental one fails loudly.
-        with jax.transfer_guard("disallow"):
+        with jax.transfer_guard("disallow"), jax.set_mesh(mesh):
             state, values, samples = stage(state, batch, sampled)
         totals = {
             "audio_seconds": totals["audio_seconds"] + batch.audio_seconds,

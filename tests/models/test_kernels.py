@@ -1,0 +1,98 @@
+"""The libraries' kernels against our own attention; splash interpreted, as there is no TPU."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from sari_jax.errors import InputError
+from sari_jax.models.attention import Context, attend
+from sari_jax.models.audio_lm import bind
+from sari_jax.models.kernels import ATTENTION, cudnn_attend, require, splash_attend
+from sari_jax.parallel.mesh import make_mesh
+
+INTERPRETED = functools.partial(splash_attend, interpret=True)
+
+
+def close(found, wanted):
+    scale = float(jnp.abs(wanted).max())
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * scale)
+
+
+@functools.cache
+def group():
+    """Eight prompts of ragged prefixes with three completions each; two queries per key head, no whole lanes."""
+    b, g, t, p, h, kv, d = 8, 3, 50, 90, 4, 2, 24
+    keys = jax.random.split(jax.random.key(0), 6)
+    q, weights = (jax.random.normal(key, (b, g, t, h, d)) for key in keys[:2])
+    shared = tuple(jax.random.normal(key, (b, kv, p, d)) for key in keys[2:4])
+    own = tuple(jax.random.normal(key, (b, g, kv, t, d)) for key in keys[4:])
+    return q, shared, own, weights.reshape(b, g, t, h * d)
+
+
+def value_and_gradients(attention):
+    q, shared, own, weights = group()
+
+    def loss(q, shared, own):
+        lengths = jnp.array([90, 1, 17, 64, 89, 33, 80, 5])
+        return jnp.sum(
+            weights * attention(q, (Context(*shared, lengths), Context(*own, causal=True)))
+        )
+
+    return jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(q, shared, own)
+
+
+@pytest.fixture(scope="module")
+def wanted():
+    return value_and_gradients(attend)
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [INTERPRETED, functools.partial(cudnn_attend, implementation="xla")],
+    ids=["splash", "cudnn"],
+)
+def test_a_group_by_a_kernel(attention, wanted):
+    """cuDNN's masks are tried on JAX's own implementation: its kernel needs a GPU."""
+    jax.tree.map(close, value_and_gradients(attention), wanted)
+
+
+def test_each_device_runs_the_kernel_on_its_rows_and_heads(wanted):
+    with jax.set_mesh(make_mesh(2, 2, 2)):
+        jax.tree.map(close, value_and_gradients(INTERPRETED), wanted)
+
+
+def test_the_whole_network_by_a_kernel(one_tiny, monkeypatch):
+    """Tower, prefix and completions; clips that are not there stay finite."""
+    monkeypatch.setitem(ATTENTION, "splash", INTERPRETED)
+    prompts = tiny.prompts(tiny.ragged())
+    ids = jnp.array(tiny.padded(tiny.answers([4, 7, 2]), 8)[0])[:, None]
+    kernels = dataclasses.replace(one_tiny.config, attention="splash")
+    ours, theirs = (
+        jax.jit(lambda params, c=config: bind(c, params).hidden(prompts, ids))(one_tiny.params)
+        for config in (one_tiny.config, kernels)
+    )
+    close(theirs, ours)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "platform", "told"),
+    [
+        ("flash", "bfloat16", "tpu", "'flash' is unknown; choose xla, splash, cudnn"),
+        ("splash", "bfloat16", "cpu", "'splash' needs a tpu and this is a cpu"),
+        ("cudnn", "bfloat16", None, "'cudnn' needs a gpu and this is a cpu"),
+        ("cudnn", "float32", "gpu", "'cudnn' takes bfloat16 and not float32"),
+    ],
+)
+def test_a_back_end_that_is_not_there_is_refused(name, dtype, platform, told):
+    with pytest.raises(InputError, match=told):
+        require(name, dtype, platform)
+
+
+def test_those_that_are_there():
+    for name, platform in (("xla", "cpu"), ("splash", "tpu"), ("cudnn", "gpu")):
+        require(name, "bfloat16", platform)
