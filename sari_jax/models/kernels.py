@@ -62,7 +62,7 @@ def splash_attend(
         jnp.broadcast_to(jnp.arange(count + more[0]) < count, (b, count + more[0])).astype(int),
         jnp.pad(visible, ((0, 0), (0, more[1]))).astype(int),
     )
-    run = functools.partial(_run_splash, _Hashed(mask), interpret)
+    run = functools.partial(_splash, mask, interpret)
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.empty:  # XLA cannot split a kernel by itself: each device gets its rows and heads
         heads, rows = spec("batch", "heads"), spec("batch")
@@ -119,39 +119,22 @@ def _one_row(
     )
 
 
-class _Hashed:
-    """A mask by its content, so that a kernel is made once for all layers and steps."""
-
-    def __init__(self, mask: np.ndarray):
-        self.mask, self._key = mask, (mask.shape, np.packbits(mask).tobytes())
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hashed) and self._key == other._key
-
-
-def _run_splash(
-    mask: _Hashed, interpret: bool, q: Array, keys: Array, values: Array, segments: tuple
+def _splash(
+    mask: np.ndarray, interpret: bool, q: Array, keys: Array, values: Array, segments: tuple
 ) -> Array:
-    return jax.vmap(_splash(mask, q.shape[1], interpret))(q, keys, values, segments)
-
-
-@functools.lru_cache(maxsize=32)
-def _splash(mask: _Hashed, heads: int, interpret: bool):
-    many = splash.splash_attention_mask.MultiHeadMask(
-        [splash.splash_attention_mask.NumpyMask(mask.mask)] * heads
+    heads = splash.splash_attention_mask.MultiHeadMask(
+        [splash.splash_attention_mask.NumpyMask(mask)] * q.shape[1]
     )
-    q, kv = (_block(size) for size in mask.mask.shape)
+    rows, columns = (_block(size) for size in mask.shape)
     sizes = splash.BlockSizes(
-        block_q=q, block_kv=kv, block_kv_compute=kv,
-        block_q_dkv=q, block_kv_dkv=kv, block_kv_dkv_compute=kv, block_q_dq=q, block_kv_dq=kv,
+        block_q=rows, block_kv=columns, block_kv_compute=columns,
+        block_q_dkv=rows, block_kv_dkv=columns, block_kv_dkv_compute=columns,
+        block_q_dq=rows, block_kv_dq=columns,
     )  # fmt: skip
-    with jax.ensure_compile_time_eval():
-        return splash.make_splash_mha(
-            many, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
-        )
+    kernel = splash.make_splash_mha(
+        heads, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
+    )
+    return jax.vmap(kernel)(q, keys, values, segments)
 
 
 def _block(size: int) -> int:
