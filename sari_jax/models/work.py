@@ -3,14 +3,30 @@
 Not taken from `cost_analysis()`, which counts the body of a scan once.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
 from sari_jax.models.config import AudioLMConfig
+from sari_jax.models.encoder import frame_counts
+
+# Of a chip in bfloat16: FLOP/s, and bytes of memory per second; as their makers give them.
+CHIPS = {
+    "TPU v5 lite": (197e12, 0.81e12),
+    "TPU v6 lite": (918e12, 1.6e12),
+    "TPU v5": (459e12, 2.8e12),
+    "NVIDIA H100": (989e12, 3.35e12),
+}
+BACKWARD = 2  # times the forward pass: the gradients of the inputs and of the weights
 
 
 def encoder_flops(config: AudioLMConfig, frames: int) -> float:
     """Of one clip's forward pass over `frames` frames inside the tower (50 per second)."""
     c = config.encoder
     stem = 2 * 3 * (2 * frames * c.mel_bins * c.width + frames * c.width**2)
-    layer = frames * (8 * c.width**2 + 4 * c.width * c.ffn) + 4 * frames**2 * c.width
+    seen = frames * min(frames, c.window // 2 or frames)
+    layer = frames * (8 * c.width**2 + 4 * c.width * c.ffn) + 4 * seen * c.width
     return float(stem + c.layers * layer + frames * c.width * config.decoder.width)
 
 
@@ -31,8 +47,36 @@ def decoder_flops(config: AudioLMConfig, tokens: int, attended: int, predicted: 
     )
 
 
-def group_flops(config: AudioLMConfig, prompt: int, group: int, completion: int) -> float:
-    """One forward pass of a prompt of `prompt` tokens and its `group` completions of `completion` tokens."""
-    tokens = prompt + group * completion
-    attended = prompt**2 / 2 + group * completion * (prompt + completion / 2)
-    return decoder_flops(config, tokens, int(attended), group * completion)
+def group_flops(config: AudioLMConfig, prompt: int, completions: Sequence[int]) -> float:
+    """One forward pass of a prompt of `prompt` tokens, sound's included, and its completions of these lengths."""
+    new = sum(completions)
+    attended = prompt**2 / 2 + sum(n * (prompt + n / 2) for n in completions)
+    return decoder_flops(config, prompt + new, int(attended), new)
+
+
+def step_flops(
+    config: AudioLMConfig,
+    samples: Int[np.ndarray, "B A"],
+    prompts: Int[np.ndarray, "B"],
+    completions: Int[np.ndarray, "B G"],
+    *,
+    passes: int,
+    tower_learns: bool,
+) -> float:
+    """Of one whole step.
+
+    Args:
+        samples: of each clip at 16 kHz; 0 for none.
+        passes: forward passes, of which one is differentiated: 1 in SFT; 3 in GRPO, as sampling and the reference
+            are one each. A frozen tower runs once in any case.
+    """
+    frames = frame_counts(samples[samples > 0])[0]
+    heard = sum(encoder_flops(config, int(n)) for n in frames)
+    read = sum(group_flops(config, int(p), c) for p, c in zip(prompts, completions, strict=True))
+    return (passes + BACKWARD) * read + (passes + BACKWARD if tower_learns else 1) * heard
+
+
+def chip(kind: str) -> tuple[float, float] | None:
+    """(FLOP/s, bytes/s) of a device by JAX's name for its kind; None where it is not known."""
+    known = [name for name in CHIPS if kind.startswith(name)]
+    return CHIPS[max(known, key=len)] if known else None

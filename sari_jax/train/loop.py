@@ -21,6 +21,7 @@ from sari_jax.hf.config import read_config
 from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import abstract_params
 from sari_jax.models.kernels import require
+from sari_jax.models.work import chip
 from sari_jax.parallel.mesh import make_mesh, onto_mesh, shard_batch
 from sari_jax.programs import counted
 from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints
@@ -103,6 +104,9 @@ def _train(run: Run, workdir: Path | str) -> dict[str, float]:
             "seconds": time.perf_counter() - begun,
             **totals,
         }
+        peak = chip(jax.devices()[0].device_kind)
+        if peak:
+            row["mfu"] = row["model_tflop"] * 1e12 / row["seconds"] / jax.device_count() / peak[0]
         metrics.write(step, row)
         metrics.sample(step, samples)
         shown = {

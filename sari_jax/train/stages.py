@@ -16,6 +16,7 @@ from sari_jax.generate.rollout import rollout
 from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
+from sari_jax.models.work import step_flops
 from sari_jax.parallel.mesh import batch_ways, onto_mesh, shard_batch
 from sari_jax.rl.advantages import group_advantages, zero_spread
 from sari_jax.rl.policy import reference_logprobs
@@ -65,15 +66,37 @@ def _features(
     tower = TowerFeatures(config, mesh, run.data.keep_features_gb)
 
     def features(state: TrainState, batch: Batch, prompts: Prompts) -> jax.Array | None:
-        if any(path.startswith("tower/") for path in state.params):
+        if _tower_learns(state):
             return None
         return tower(merge(state.params, frozen), batch, prompts)
 
     return features
 
 
+def _work(config: AudioLMConfig, passes: int) -> Callable[..., dict[str, float]]:
+    """(state, batch, completions' lengths) -> the step's work by formula, over all processes."""
+
+    def work(state: TrainState, batch: Batch, lengths: np.ndarray) -> dict[str, float]:
+        flops = step_flops(
+            config,
+            np.asarray(batch.prompts.samples),
+            np.asarray(batch.prompts.lengths),
+            np.asarray(lengths),
+            passes=passes,
+            tower_learns=_tower_learns(state),
+        )
+        return {"model_tflop": jax.process_count() * flops / 1e12}
+
+    return work
+
+
+def _tower_learns(state: TrainState) -> bool:
+    return any(path.startswith("tower/") for path in state.params)
+
+
 def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
     step = make_sft_step(config, optimizer)
+    work_of = _work(config, passes=1)
     features_of = _features(run, config, mesh, frozen)
     answer_style = style(run.data.style)
     root = onto_mesh(
@@ -84,7 +107,7 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         state: TrainState, batch: Batch, sampled: bool
     ) -> tuple[TrainState, dict[str, float], Samples]:
         watch = Stopwatch()
-        split = batch.parts(run.micro_batches, run.data.shapes)
+        whole, split = batch, batch.parts(run.micro_batches, run.data.shapes)
         parts = []
         for rows in split:
             arrays = shard_batch(mesh, (rows.prompts, rows.answers, rows.answer_mask))
@@ -106,7 +129,8 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
             watch.lap("sample")
         state, metrics = step(state, frozen, parts)
         watch.lap("update", metrics)
-        return state, {**_host(metrics), **watch.seconds}, samples
+        work = work_of(state, whole, whole.answer_mask.sum(-1))
+        return state, {**_host(metrics), **work, **watch.seconds}, samples
 
     return sft
 
@@ -114,6 +138,7 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
 def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
     settings = run.grpo
     step = make_grpo_step(config, settings, optimizer)
+    work_of = _work(config, passes=3)  # sampling, reference, update
     features_of = _features(run, config, mesh, frozen)
     answer_style = style(run.data.style)
     sampler = Sampler(
@@ -181,6 +206,7 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
                 "completion_tokens": float(lengths.mean()),
                 "ended": float(ended.mean()),
                 "rows_idle": float(1 - lengths.sum() / computed),
+                **work_of(state, batch, lengths),
                 **watch.seconds,
             },
             _samples(records[: settings.completions], texts, scores) if sampled else [],

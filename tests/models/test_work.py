@@ -1,7 +1,13 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from sari_jax.models.audio_lm import Prompts, abstract_params, bind
 from sari_jax.models.config import AudioLMConfig, DecoderConfig, EncoderConfig
-from sari_jax.models.work import decoder_flops, encoder_flops, group_flops
+from sari_jax.models.work import chip, decoder_flops, encoder_flops, group_flops, step_flops
 
 ENCODER = EncoderConfig(mel_bins=80, width=16, layers=2, heads=2, ffn=32)
 DECODER = DecoderConfig(vocabulary=50, width=8, layers=3, heads=2, kv_heads=1, head_dim=4, ffn=12)
@@ -18,10 +24,56 @@ def test_a_token_costs_twice_its_matrices():
 
 
 def test_a_group_costs_less_than_its_prompt_repeated():
-    shared, repeated = group_flops(CONFIG, 100, 8, 10), 8 * group_flops(CONFIG, 100, 1, 10)
+    shared, repeated = group_flops(CONFIG, 100, [10] * 8), 8 * group_flops(CONFIG, 100, [10])
     assert shared < 0.3 * repeated
 
 
 def test_attention_makes_long_clips_cost_more_than_their_length():
     assert encoder_flops(CONFIG, 200) > 2 * encoder_flops(CONFIG, 100)
     assert encoder_flops(CONFIG, 2) == pytest.approx(2 * encoder_flops(CONFIG, 1), rel=0.05)
+
+
+def test_windows_make_it_linear():
+    windowed = dataclasses.replace(CONFIG, encoder=dataclasses.replace(ENCODER, window=40))
+    assert encoder_flops(windowed, 200) == 10 * encoder_flops(windowed, 20)
+    assert encoder_flops(windowed, 20) == encoder_flops(CONFIG, 20)
+
+
+def test_a_step_adds_its_passes_up():
+    samples, prompts = np.array([[32_000, 0], [16_000, 16_000]]), np.array([60, 70])
+    completions = np.array([[5, 3], [8, 1]])
+    tower = encoder_flops(CONFIG, 100) + 2 * encoder_flops(CONFIG, 50)
+    reading = group_flops(CONFIG, 60, [5, 3]) + group_flops(CONFIG, 70, [8, 1])
+
+    def flops(**how):
+        return step_flops(CONFIG, samples, prompts, completions, **how)
+
+    assert flops(passes=1, tower_learns=True) == pytest.approx(3 * tower + 3 * reading)
+    assert flops(passes=3, tower_learns=True) == pytest.approx(5 * tower + 5 * reading)
+    assert flops(passes=3, tower_learns=False) == pytest.approx(tower + 5 * reading)
+
+
+def test_as_xla_counts_a_model_of_one_layer():
+    """A scan over one layer is counted whole. XLA also counts what is not a matrix product, and masked scores."""
+    encoder = EncoderConfig(mel_bins=80, width=256, layers=1, heads=4, ffn=1024)
+    decoder = DecoderConfig(2000, 256, layers=1, heads=4, kv_heads=2, head_dim=64, ffn=512)
+    config = AudioLMConfig(encoder, decoder, audio_token_id=1)
+    p, g, t, samples = 100, 4, 33, 48_640
+    sizes = [((1, p), "i"), ((1,), "i"), ((1, p), "i"), ((1, 1, samples), "f"), ((1, 1), "i")]
+    prompts = Prompts(*(jax.ShapeDtypeStruct(shape, f"{kind}4") for shape, kind in sizes))
+    ids = jax.ShapeDtypeStruct((1, g, t), jnp.int32)
+
+    def logits(params, prompts, ids):
+        model = bind(config, params)
+        return model.decoder.logits(model.hidden(prompts, ids))
+
+    compiled = jax.jit(logits).lower(abstract_params(config), prompts, ids).compile()
+    seen = p * p + g * (t - 1) * (p + t - 1)  # the first token is predicted by the prompt
+    formula = decoder_flops(config, p + g * (t - 1), seen, g * t) + encoder_flops(config, 152)
+    assert compiled.cost_analysis()["flops"] == pytest.approx(formula, rel=0.05)
+
+
+def test_chips_by_the_names_that_jax_gives_them():
+    assert chip("TPU v5 lite")[0] < chip("TPU v5")[0] < chip("TPU v6 lite")[0]
+    assert chip("NVIDIA H100 80GB HBM3") == (989e12, 3.35e12)
+    assert chip("cpu") is None
