@@ -54,13 +54,12 @@ def attend(
 
     A row with nothing to attend to gives a mean of its values and not NaN; such rows are padding and nobody reads them.
 
-    More than `BLOCK` queries go in blocks, whose scores are computed again for the gradient: [H, T, S] of them are
-    never held at once, and a causal block leaves the keys after it alone, which saves up to half of the work.
+    More than `BLOCK` queries of a group go in blocks: [H, G * T, S] scores are never held at once, and a causal block
+    leaves the keys after it alone, which saves up to half of the work. Scores are computed again for the gradient,
+    which is cheaper than keeping those of every layer.
     """
-    t = queries.shape[2]
-    if t <= BLOCK:
-        return _block(queries, contexts, 0)
-    size = -(-t // -(-t // BLOCK))
+    g, t = queries.shape[1:3]
+    size = -(-t // -(-g * t // BLOCK))
     block = jax.checkpoint(_block, static_argnums=2)
     blocks = [block(queries[:, :, i : i + size], contexts, i) for i in range(0, t, size)]
     return jnp.concatenate(blocks, axis=2)
