@@ -71,8 +71,9 @@ def step_flops(
             are one each. A frozen tower runs once in any case.
     """
     frames = frame_counts(samples[samples > 0])[0]
-    heard = sum(encoder_flops(config, int(n)) for n in frames)
-    read = sum(group_flops(config, int(p), c) for p, c in zip(prompts, completions, strict=True))
+    heard = sum(encoder_flops(config, n) for n in frames.tolist())
+    groups = zip(prompts.tolist(), completions.tolist(), strict=True)
+    read = sum(group_flops(config, prompt, lengths) for prompt, lengths in groups)
     return (passes + BACKWARD) * read + (passes + BACKWARD if tower_learns else 1) * heard
 
 

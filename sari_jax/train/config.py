@@ -65,6 +65,9 @@ class Grpo:
     top_p: float = 1.0
     clip_epsilon: float = 0.2  # ours
     kl_coefficient: float = 0.04  # ours, after R1-AQA
+    overlap: bool = (
+        False  # decode the next batch while this one is scored: its policy is one update old
+    )
     format_weight: float = 1.0  # ours; the paper does not publish its weights
     accuracy_weight: float = 1.0  # ours
 

@@ -85,14 +85,18 @@ def _train(run: Run, workdir: Path | str) -> dict[str, float]:
     metrics, schedule = Metrics(workdir, start + 1), make_schedule(run.optimizer, run.steps)
     row = (read_metrics(workdir) or [{}])[-1]  # what a finished run tells again
     bar = tqdm(total=run.steps, initial=start, desc=run.stage, file=sys.stderr, disable=None)
+    ahead = None
     for step in range(start + 1, run.steps + 1):
         begun = time.perf_counter()
-        batch = next(data)
+        batch = next(data) if ahead is None else ahead
+        saves = step % run.checkpoint.every == 0 or step == run.steps
+        # Nothing is under way at a checkpoint, so that a resumed run does what an undisturbed one does.
+        ahead = next(data) if run.stage == "grpo" and run.grpo.overlap and not saves else None
         waited = time.perf_counter() - begun
         sampled = step % run.samples_every == 0 or step == 1
         # Every transfer in a step is an explicit one; an accidental one fails loudly.
         with jax.transfer_guard("disallow"), jax.set_mesh(mesh):
-            state, values, samples = stage(state, batch, sampled)
+            state, values, samples = stage(state, batch, sampled, ahead)
         totals = {
             "audio_seconds": totals["audio_seconds"] + batch.audio_seconds,
             "examples": totals["examples"] + len(batch.records),
@@ -114,7 +118,7 @@ def _train(run: Run, workdir: Path | str) -> dict[str, float]:
         }
         bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()}, refresh=False)
         bar.update()
-        if step % run.checkpoint.every == 0 or step == run.steps:
+        if saves:
             checkpoints.save(state, data, totals)
     bar.close()
     checkpoints.wait()

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from sari_jax.data.processor import Batch, Processor
 from sari_jax.data.records import Record
 from sari_jax.data.styles import style
-from sari_jax.generate.rollout import rollout
+from sari_jax.generate.rollout import Completions, rollout
 from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
@@ -29,8 +29,11 @@ from sari_jax.train.steps import Part, make_grpo_step, make_sft_step
 
 SFT_SAMPLES = 4  # prompts of a batch whose greedy completions are shown
 Samples = list[dict[str, Any]]
-# (state, batch, whether to show sample completions) -> (state, metrics, samples)
-Stage = Callable[[TrainState, Batch, bool], tuple[TrainState, dict[str, float], Samples]]
+# (state, batch, whether to show sample completions, the next batch if it is to be decoded already)
+# -> (state, metrics, samples)
+Stage = Callable[
+    [TrainState, Batch, bool, Batch | None], tuple[TrainState, dict[str, float], Samples]
+]
 
 
 class Stopwatch:
@@ -104,7 +107,7 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
     )  # greedy decoding takes a key and does not use it
 
     def sft(
-        state: TrainState, batch: Batch, sampled: bool
+        state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None = None
     ) -> tuple[TrainState, dict[str, float], Samples]:
         watch = Stopwatch()
         whole, split = batch, batch.parts(run.micro_batches, run.data.shapes)
@@ -153,18 +156,31 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
     root = onto_mesh(mesh, jax.random.key(run.seed))
     compare = jax.jit(lambda rewards: (group_advantages(rewards), zero_spread(rewards)))
 
-    def grpo(
-        state: TrainState, batch: Batch, sampled: bool
-    ) -> tuple[TrainState, dict[str, float], Samples]:
-        watch = Stopwatch()
+    key_of, after = jax.jit(jax.random.fold_in), jax.jit(lambda step: step + 1)
+    under_way: list[tuple[Prompts, jax.Array | None, Completions]] = []
+
+    def decode(
+        state: TrainState, batch: Batch, number: jax.Array
+    ) -> tuple[Prompts, jax.Array | None, Completions]:
         prompts, seeds = shard_batch(mesh, (batch.prompts, batch.seeds))
         features = features_of(state, batch, prompts)
-        key = jax.random.fold_in(root, state.step)
         policy = merge(state.params, frozen)
-        completions = rollout(
-            config, sampler, policy, prompts, seeds, key, features, islands=batch_ways(mesh)
+        key, islands = key_of(root, number), batch_ways(mesh)
+        return (
+            prompts,
+            features,
+            rollout(config, sampler, policy, prompts, seeds, key, features, islands=islands),
         )
+
+    def grpo(
+        state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None = None
+    ) -> tuple[TrainState, dict[str, float], Samples]:
+        watch, behind = Stopwatch(), len(under_way)
+        current = under_way.pop() if under_way else decode(state, batch, state.step)
+        prompts, features, completions = current
         watch.lap("rollout", completions)
+        if ahead is not None:
+            under_way.append(decode(state, ahead, after(state.step)))
 
         # Dispatched before the host reads the text, so that the two overlap.
         kept = merge(reference, frozen)
@@ -205,6 +221,7 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
                 "zero_spread": float(jax.device_get(flat).mean()),
                 "completion_tokens": float(lengths.mean()),
                 "ended": float(ended.mean()),
+                "updates_behind": float(behind),
                 "rows_idle": float(1 - lengths.sum() / computed),
                 **work_of(state, batch, lengths),
                 **watch.seconds,

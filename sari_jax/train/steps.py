@@ -82,7 +82,8 @@ def make_grpo_step(
     """(state, frozen, prompts, completions, reference, advantages, features) -> (state, metrics).
 
     One update per rollout: the sampling policy is the policy of this step, so the old log-probabilities are the
-    trainer's own, held constant. How far the sampler's differ from them is logged as `sampler_gap`.
+    trainer's own, held constant. Where `settings.overlap` makes it one update older, they are the sampler's, and the
+    ratio and its clipping come into play. How far the two differ is logged as `sampler_gap` either way.
     """
 
     @functools.partial(jax.jit, donate_argnames="state")
@@ -105,7 +106,7 @@ def make_grpo_step(
             )
             value, metrics = grpo_loss(
                 logprobs,
-                jax.lax.stop_gradient(logprobs),
+                completions.logprobs if settings.overlap else jax.lax.stop_gradient(logprobs),
                 reference,
                 advantages,
                 mask,

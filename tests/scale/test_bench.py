@@ -10,7 +10,7 @@ import pytest
 from sari_jax.cli import main
 from sari_jax.errors import InputError
 from sari_jax.scale import jax_side, torch_side
-from sari_jax.scale.bench import PHASES, bench
+from sari_jax.scale.bench import bench
 from sari_jax.scale.work import Work, make, read
 from sari_jax.train.config import freeze
 from sari_jax.train.flags import read_config_file
@@ -69,9 +69,9 @@ def test_a_whole_run(tmp_path, capsys):
         "from ml_collections import ConfigDict\n"
         f"get_config = lambda: ConfigDict({dataclasses.asdict(SMALL)})\n"
     )
-    assert main(["bench", "--config", str(config), "--rows", "repeated", "--json"]) == 0
+    assert main(["bench", "--config", str(config), "--rows", "frozen_tower", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert set(told["phases"]) == set(PHASES) and set(told["rows"]) == {"repeated"}
+    assert set(told["phases"]) == {"grpo_step"} and set(told["rows"]) == {"frozen_tower"}
     for phase in told["phases"].values():
         assert phase["ratio_min"] <= phase["ratio"] <= phase["ratio_max"]
         assert phase["jax_s"] > 0 and phase["torch_s"] > 0
