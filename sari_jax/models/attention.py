@@ -58,7 +58,9 @@ def attend(
     leaves the keys after it alone, which saves up to half of the work. Scores are computed again for the gradient,
     which is cheaper than keeping those of every layer.
     """
-    g, t = queries.shape[1:3]
+    b, g, t, h, d = queries.shape
+    if t == 0:  # completions of one token, which the prompt predicts
+        return jnp.zeros((b, g, 0, h * d), queries.dtype)
     size = -(-t // -(-g * t // BLOCK))
     block = jax.checkpoint(_block, static_argnums=2)
     blocks = [block(queries[:, :, i : i + size], contexts, i) for i in range(0, t, size)]
