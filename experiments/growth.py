@@ -38,7 +38,7 @@ def flops(work: Work, directory: Path) -> float:
         np.array([samples // 640 + work.text_tokens]),
         np.full((1, work.completions), work.new_tokens),
         passes=1,
-        tower_learns=True,
+        learns={"tower", "projector", "decoder"},
     )
 
 
@@ -55,7 +55,6 @@ def main() -> None:
                 dataclasses.replace(Work(), sft_rows=8, **changes),
                 Path(folder, str(i)),
             )
-            directory.mkdir()
             make(work, directory)
             update[name] = jax_side.phases(directory, "trained")["update"]
             formula[name] = flops(work, directory)

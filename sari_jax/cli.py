@@ -167,6 +167,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def bench(args: argparse.Namespace) -> int:
+    from sari_jax.scale.bench import ROWS
     from sari_jax.scale.bench import bench as compare
     from sari_jax.scale.work import Work
     from sari_jax.train.config import freeze
@@ -174,7 +175,7 @@ def bench(args: argparse.Namespace) -> int:
 
     work = freeze(read_config_file(args.config, args.overrides), Work)
     report = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-    _tell(args, compare(work, tuple(args.rows), report))
+    _tell(args, compare(work, tuple(args.rows or ROWS), report))
     return 0
 
 
@@ -267,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
         groups, "bench", bench, "the same work here and in PyTorch, side by side", "--config"
     )
     race.add_argument("--against", choices=("torch",), default="torch")
-    race.add_argument("--rows", nargs="+", default=("repeated", "encode_once", "frozen_tower"))
+    race.add_argument("--rows", nargs="+", help="comparisons to make; all unless given")
     race.set_defaults(takes_overrides=True)
 
     command(

@@ -41,18 +41,9 @@ class Shapes:
         *(2048, 3072, 4096, 8192, 16384, 32768),
     )
     answer_tokens: tuple[int, ...] = (64, 128, 256, 512)
+    # With the silence that is asked for behind a clip of 2, 8 or 15 s.
     audio_seconds: tuple[float, ...] = (
-        2.0,
-        3.2,
-        4.0,
-        8.0,
-        11.0,
-        15.0,
-        22.0,
-        30.0,
-        60.0,
-        120.0,
-        300.0,
+        *(2.04, 3.2, 4.0, 8.04, 11.0, 15.04, 22.0, 30.0, 60.0, 120.0, 300.0),
     )
     audios: tuple[int, ...] = (1, 2, 4, 8, 16)
 
@@ -102,9 +93,10 @@ class Batch:
         rows = np.argsort(self.prompts.lengths, kind="stable")
         if len(rows) % count:
             raise InputError(f"config: micro_batches = {count} does not divide {len(rows)} rows")
-        return [self._only(part, shapes) for part in np.split(rows, count)]
+        return [self.only(part, shapes) for part in np.split(rows, count)]
 
-    def _only(self, rows: np.ndarray, shapes: Shapes) -> "Batch":
+    def only(self, rows: np.ndarray, shapes: Shapes) -> "Batch":
+        """These rows, of which none is padding, in the smallest shapes that hold them."""
         whole, size = self.prompts, self.prompts.waveforms.shape[-1]
         tokens = _bucket(int(whole.lengths[rows].max()), shapes, "prompt_tokens")
         samples = _samples(int(whole.samples[rows].max()), shapes.audio_seconds, size)

@@ -19,7 +19,6 @@ from sari_jax.models import layers as nn
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.decoder import Decoder, KeyValues
 from sari_jax.models.encoder import Encoder
-from sari_jax.models.kernels import ATTENTION
 
 Params = dict[str, Any]
 
@@ -48,10 +47,9 @@ class AudioLM(nnx.Module):
     def __init__(self, config: AudioLMConfig, rngs: nnx.Rngs):
         self.config = config
         encoder, decoder, dtype = config.encoder, config.decoder, config.dtype
-        how = dict(remat=config.remat, attend=ATTENTION[config.attention])
-        self.tower = Encoder(encoder, dtype, rngs, **how)
+        self.tower = Encoder(config, rngs)
         self.projector = nn.linear(encoder.width, decoder.width, bias=True, dtype=dtype, rngs=rngs)
-        self.decoder = Decoder(decoder, dtype, rngs, **how)
+        self.decoder = Decoder(config, rngs)
 
     def encode(self, prompts: Prompts) -> Float[Array, "B A F D"]:
         """The tower's features of every clip. With a frozen tower, compute them once and pass them on."""

@@ -9,8 +9,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped
 
 from sari_jax.models import layers as nn
-from sari_jax.models.attention import Attend, Context, attend, join, part, rotary, rotate
-from sari_jax.models.config import DecoderConfig
+from sari_jax.models.attention import Context, join, part, rotary, rotate
+from sari_jax.models.config import AudioLMConfig, DecoderConfig
+from sari_jax.models.kernels import ATTENTION
 
 
 class KeyValues(NamedTuple):
@@ -100,17 +101,10 @@ class DecoderLayer(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    def __init__(
-        self,
-        config: DecoderConfig,
-        dtype: str,
-        rngs: nnx.Rngs,
-        *,
-        remat: bool = False,
-        attend: Attend = attend,
-    ):
-        self.config, self.remat, self.attend = config, remat, attend
-        self.dtype = jnp.dtype(dtype)
+    def __init__(self, whole: AudioLMConfig, rngs: nnx.Rngs):
+        self.config, self.remat, dtype = whole.decoder, whole.remat, whole.dtype
+        self.attend, self.dtype = ATTENTION[whole.attention], jnp.dtype(dtype)
+        config = self.config
         init = nnx.initializers.normal(0.02)
         self.embed = nnx.Embed(
             config.vocabulary, config.width, dtype=self.dtype, embedding_init=init, rngs=rngs

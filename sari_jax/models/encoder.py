@@ -13,8 +13,9 @@ from jaxtyping import Array, Float, Int
 
 from sari_jax.audio.mel import HOP, SAMPLE_RATE, log_mel
 from sari_jax.models import layers as nn
-from sari_jax.models.attention import Attend, Context, attend
-from sari_jax.models.config import EncoderConfig
+from sari_jax.models.attention import Attend, Context
+from sari_jax.models.config import AudioLMConfig, EncoderConfig
+from sari_jax.models.kernels import ATTENTION
 
 # A frame looks at most this far past its clip's end: 200 samples of STFT window, 3 mel frames of the stem.
 LOOKAHEAD = 4 * HOP
@@ -69,18 +70,10 @@ class EncoderLayer(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    def __init__(
-        self,
-        config: EncoderConfig,
-        dtype: str,
-        rngs: nnx.Rngs,
-        *,
-        remat: bool = False,
-        attend: Attend = attend,
-    ):
-        self.config, self.remat, self.attend = config, remat, attend
-        self.dtype = jnp.dtype(dtype)
-        width = config.width
+    def __init__(self, whole: AudioLMConfig, rngs: nnx.Rngs):
+        self.config, self.remat, dtype = whole.encoder, whole.remat, whole.dtype
+        self.attend, self.dtype = ATTENTION[whole.attention], jnp.dtype(dtype)
+        config, width = self.config, self.config.width
         conv = dict(kernel_size=3, padding=1, dtype=self.dtype, rngs=rngs)
         self.conv1 = nnx.Conv(config.mel_bins, width, **conv)
         self.conv2 = nnx.Conv(width, width, strides=2, **conv)

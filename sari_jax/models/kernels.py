@@ -14,18 +14,23 @@ from jaxtyping import Array, Bool, Float
 
 from sari_jax.errors import InputError
 from sari_jax.models.attention import Attend, Context, attend
+from sari_jax.models.config import AudioLMConfig
 from sari_jax.parallel.mesh import spec
 
 LANES = 128  # splash takes heads of as many numbers, and sequences of as many places
 SPLASH_BLOCK = 512
 
 
-def require(backend: str, dtype: str, platform: str | None = None) -> None:
-    """Raises where a back end that was named cannot run; there is no silent way round.
+def require(config: AudioLMConfig, *, ways: int = 1, platform: str | None = None) -> None:
+    """Raises where the back end that `config` names cannot run; there is no silent way round.
+
+    Args:
+        ways: how many devices share a layer's heads.
 
     Raises:
-        InputError: an unknown name, another platform, a dtype that it does not take.
+        InputError: an unknown name, another platform, a dtype that it does not take, heads that do not divide.
     """
+    backend, dtype = config.attention, config.dtype
     if backend not in ATTENTION:
         raise InputError(
             f"config: model.attention = {backend!r} is unknown; choose {', '.join(ATTENTION)}"
@@ -39,6 +44,12 @@ def require(backend: str, dtype: str, platform: str | None = None) -> None:
         raise InputError(
             f"config: model.attention = 'cudnn' takes bfloat16 and not {dtype}; change model.dtype, or choose 'xla'"
         )
+    counts = (config.encoder.heads, config.decoder.heads, config.decoder.kv_heads)
+    if backend == "splash" and any(count % ways for count in counts):
+        raise InputError(
+            f"config: model.attention = 'splash' splits the tower's {counts[0]} heads and the decoder's {counts[1]} and"
+            f" {counts[2]} over mesh tensor={ways}; choose a divisor of all, or 'xla'"
+        )
 
 
 def splash_attend(
@@ -50,18 +61,13 @@ def splash_attend(
         interpret: runs the kernel's operations one by one, on any device.
     """
     b, g, t, h, d = queries.shape
-    q, keys, values, mask, visible = _one_row(queries, contexts)
-    count, size = mask.shape
-    more, wide = [(-n % LANES) for n in (count, size)], -d % LANES
-    # What fills up to whole lanes is a segment of its own that sees itself, so that no row is empty.
-    mask = np.pad(mask, ((0, more[0]), (0, more[1])), constant_values=True)
-    widths = lambda n: ((0, 0), (0, 0), (0, n), (0, wide))  # noqa: E731
-    q = jnp.pad(q * d**-0.5, widths(more[0]))
-    keys, values = (jnp.pad(x, widths(more[1])) for x in (keys, values))
-    segments = splash.SegmentIds(
-        jnp.broadcast_to(jnp.arange(count + more[0]) < count, (b, count + more[0])).astype(int),
-        jnp.pad(visible, ((0, 0), (0, more[1]))).astype(int),
+    q, keys, values, mask, visible = _one_row(queries, contexts, LANES)
+    q, keys, values = (
+        jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, -d % LANES))) for x in (q * d**-0.5, keys, values)
     )
+    # Queries and keys that fill up are a segment of their own.
+    real = jnp.broadcast_to(jnp.arange(len(mask)) < g * t, (b, len(mask)))
+    segments = splash.SegmentIds(real.astype(int), visible.astype(int))
     run = functools.partial(_splash, mask, interpret)
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.empty:  # XLA cannot split a kernel by itself: each device gets its rows and heads
@@ -69,24 +75,24 @@ def splash_attend(
         run = jax.shard_map(
             run, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False
         )
-    out = run(q, keys, values, segments)[:, :, :count, :d]
+    out = run(q, keys, values, segments)[:, :, : g * t, :d]
     return out.reshape(b, h, g, t, d).transpose(0, 2, 3, 1, 4).reshape(b, g, t, h * d)
 
 
 def cudnn_attend(
     queries: Float[Array, "B G T H D"], contexts: tuple[Context, ...], implementation: str = "cudnn"
 ) -> Float[Array, "B G T H*D"]:
-    """`attention.attend` by cuDNN's flash attention, as JAX offers it."""
+    """`attention.attend` by cuDNN's flash attention, as JAX offers it: the mask is a bias, [B, 1, G * T, S] of it."""
     b, g, t, h, d = queries.shape
-    q, keys, values, mask, visible = _one_row(queries, contexts)
+    q, keys, values, mask, visible = _one_row(queries, contexts, 2)  # what cuDNN's gradient takes
     seen = jnp.asarray(mask)[None, None] & visible[:, None, None]
     q, keys, values = (jnp.swapaxes(x, 1, 2) for x in (q, keys, values))
     out = jax.nn.dot_product_attention(q, keys, values, mask=seen, implementation=implementation)
-    return out.reshape(b, g, t, h * d)
+    return out[:, : g * t].reshape(b, g, t, h * d)
 
 
 def _one_row(
-    queries: Float[Array, "B G T H D"], contexts: tuple[Context, ...]
+    queries: Float[Array, "B G T H D"], contexts: tuple[Context, ...], multiple: int
 ) -> tuple[
     Float[Array, "B H Q D"],
     Float[Array, "B K S D"],
@@ -94,7 +100,10 @@ def _one_row(
     Bool[np.ndarray, "Q S"],
     Bool[Array, "B S"],
 ]:
-    """Queries, keys and values of whole groups; which query may see which key; which keys there are."""
+    """Queries, keys and values of whole groups; which query may see which key; which keys there are.
+
+    Q and S are filled up to a multiple. Nobody sees the keys that fill up, and the queries may see all others.
+    """
     b, g, t, h, d = queries.shape
     keys, values, masks, visible = [], [], [], []
     group, place = np.divmod(np.arange(g * t), t)
@@ -110,12 +119,15 @@ def _one_row(
         limit = size if context.visible is None else context.visible
         here = jnp.asarray(where) < jnp.broadcast_to(limit, (b,))[:, None]
         visible.append(here)
+    q = queries.transpose(0, 3, 1, 2, 4).reshape(b, h, g * t, d)
+    mask, there = np.concatenate(masks, axis=1), jnp.concatenate(visible, axis=1)
+    more, wider = (-size % multiple for size in mask.shape)
+    longer = lambda x, by: jnp.pad(x, ((0, 0), (0, 0), (0, by), (0, 0)))  # noqa: E731
     return (
-        queries.transpose(0, 3, 1, 2, 4).reshape(b, h, g * t, d),
-        jnp.concatenate(keys, axis=2),
-        jnp.concatenate(values, axis=2),
-        np.concatenate(masks, axis=1),
-        jnp.concatenate(visible, axis=1),
+        longer(q, more),
+        *(longer(jnp.concatenate(x, axis=2), wider) for x in (keys, values)),
+        np.pad(mask, ((0, more), (0, wider)), constant_values=True),
+        jnp.pad(there, ((0, 0), (0, wider))),
     )
 
 

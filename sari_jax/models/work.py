@@ -3,7 +3,7 @@
 Not taken from `cost_analysis()`, which counts the body of a scan once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -13,12 +13,24 @@ from sari_jax.models.encoder import frame_counts
 
 # Of a chip in bfloat16: FLOP/s, and bytes of memory per second; as their makers give them.
 CHIPS = {
-    "TPU v5 lite": (197e12, 0.81e12),
-    "TPU v6 lite": (918e12, 1.6e12),
-    "TPU v5": (459e12, 2.8e12),
-    "NVIDIA H100": (989e12, 3.35e12),
+    "v5e": (197e12, 0.81e12),
+    "v6e": (918e12, 1.6e12),
+    "v5p": (459e12, 2.8e12),
+    "H100": (989e12, 3.35e12),
 }
-BACKWARD = 2  # times the forward pass: the gradients of the inputs and of the weights
+# By JAX's names for a device's kind; the H100 is that with SXM.
+KINDS = {
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "NVIDIA H100 80GB HBM3": "H100",
+}
+BACKWARD = (
+    2  # times the forward pass: the gradients of the inputs, and as much for those of the weights
+)
 
 
 def encoder_flops(config: AudioLMConfig, frames: int) -> float:
@@ -27,7 +39,12 @@ def encoder_flops(config: AudioLMConfig, frames: int) -> float:
     stem = 2 * 3 * (2 * frames * c.mel_bins * c.width + frames * c.width**2)
     seen = frames * min(frames, c.window // 2 or frames)
     layer = frames * (8 * c.width**2 + 4 * c.width * c.ffn) + 4 * seen * c.width
-    return float(stem + c.layers * layer + frames * c.width * config.decoder.width)
+    return float(stem + c.layers * layer)
+
+
+def projector_flops(config: AudioLMConfig, frames: int) -> float:
+    """Of the features of as many frames inside the tower, which come out in pairs."""
+    return float(2 * (frames // 2) * config.encoder.width * config.decoder.width)
 
 
 def decoder_flops(config: AudioLMConfig, tokens: int, attended: int, predicted: int) -> float:
@@ -61,7 +78,7 @@ def step_flops(
     completions: Int[np.ndarray, "B G"],
     *,
     passes: int,
-    tower_learns: bool,
+    learns: Collection[str],
 ) -> float:
     """Of one whole step.
 
@@ -69,15 +86,22 @@ def step_flops(
         samples: of each clip at 16 kHz; 0 for none.
         passes: forward passes, of which one is differentiated: 1 in SFT; 3 in GRPO, as sampling and the reference
             are one each. A frozen tower runs once in any case.
+        learns: those of tower, projector and decoder that do. Where the decoder does not, its weights' gradients are
+            left out, and its inputs' lead to the projector.
     """
     frames = frame_counts(samples[samples > 0])[0]
     heard = sum(encoder_flops(config, n) for n in frames.tolist())
+    placed = sum(projector_flops(config, n) for n in frames.tolist())
     groups = zip(prompts.tolist(), completions.tolist(), strict=True)
     read = sum(group_flops(config, prompt, lengths) for prompt, lengths in groups)
-    return (passes + BACKWARD) * read + (passes + BACKWARD if tower_learns else 1) * heard
+    through = passes + (BACKWARD if "decoder" in learns else BACKWARD / 2)
+    return (
+        through * read
+        + (passes + BACKWARD) * placed
+        + (passes + BACKWARD if "tower" in learns else 1) * heard
+    )
 
 
 def chip(kind: str) -> tuple[float, float] | None:
     """(FLOP/s, bytes/s) of a device by JAX's name for its kind; None where it is not known."""
-    known = [name for name in CHIPS if kind.startswith(name)]
-    return CHIPS[max(known, key=len)] if known else None
+    return CHIPS[KINDS[kind]] if kind in KINDS else None

@@ -113,7 +113,7 @@ def shard_batch(mesh: Mesh, arrays: Any) -> Any:
         rows = array.shape[0] * jax.process_count()
         if rows % ways:
             raise InputError(
-                f"config: batch_size {rows} does not divide by mesh data x fsdp = {ways}"
+                f"config: batch_size / micro_batches = {rows} does not divide by mesh data x fsdp = {ways}"
             )
         return jax.make_array_from_process_local_data(sharding, array)
 

@@ -19,12 +19,33 @@ from typing import Any
 from sari_jax.errors import InputError
 from sari_jax.scale.work import Work, make
 
-PHASES = ("rollout", "reference", "update", "grpo_step", "sft_step")
-# name -> (does the tower learn, how PyTorch lays a group out, phases). The first is the headline.
+GRPO, SFT = ("rollout", "reference", "update", "grpo_step"), ("sft_step",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A comparison in processes of its own, so that its peak of memory is its own too.
+
+    Attributes:
+        tower: trained or frozen.
+        form: PyTorch's. `repeated`: prompt and sound for each completion; `once`: the sound encoded once a group;
+            `padded`: all examples in one batch; `parts`: in the same parts as here.
+        changes: to the work.
+    """
+
+    tower: str
+    form: str
+    phases: tuple[str, ...]
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
 ROWS = {
-    "repeated": ("trained", "repeated", PHASES),
-    "encode_once": ("trained", "once", PHASES[:4]),
-    "frozen_tower": ("frozen", "repeated", ("grpo_step",)),
+    "repeated": Row("trained", "repeated", GRPO),
+    "sft": Row("trained", "padded", SFT),
+    "encode_once": Row("trained", "once", GRPO),
+    "sft_in_parts": Row("trained", "parts", SFT),
+    "frozen_tower": Row("frozen", "repeated", ("grpo_step",)),
+    "text_heavy": Row("trained", "repeated", GRPO, dict(audio_seconds=2.0, new_tokens=256)),
 }
 
 
@@ -32,10 +53,7 @@ class Side:
     """A worker process that runs phases on demand."""
 
     def __init__(self, module: str, threads: int, *words: str):
-        limits = {
-            "OMP_NUM_THREADS": str(threads),
-            "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
-        }
+        limits = {"OMP_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"sari_jax.scale.{module}", *words],
             env=os.environ | limits,
@@ -69,38 +87,52 @@ class Side:
 
 
 def bench(work: Work, rows: tuple[str, ...], report: Callable[[str], None]) -> dict[str, Any]:
-    """Times every phase of the rows; the first row's stand at the top of the result too.
+    """Times the phases of the rows; a phase stands at the top of the result as the first row has it.
 
     Raises:
-        InputError: an unknown row; PyTorch is not installed; a side that broke off.
+        InputError: an unknown row; PyTorch is not installed; fewer processors than threads; a side that broke off.
     """
     unknown = [row for row in rows if row not in ROWS]
     if unknown or not rows:
         raise InputError(f"row {(unknown or [''])[0]!r} is unknown; choose {', '.join(ROWS)}")
-    told: dict[str, Any] = {"rows": {}}
+    if work.threads > len(os.sched_getaffinity(0)):
+        raise InputError(
+            f"config: threads = {work.threads} exceeds the {len(os.sched_getaffinity(0))} processors there are"
+        )
+    told: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            make(work, Path(folder))
-        except ImportError as error:
-            raise InputError(
-                "sari bench compares with PyTorch: pip install 'sari_jax[bench]'"
-            ) from error
-        for row in rows:
-            told["rows"][row] = _row(work, row, folder, report)
-    return told["rows"][rows[0]] | told | {"work": dataclasses.asdict(work)}
-
-
-def _row(work: Work, row: str, folder: str, report: Callable[[str], None]) -> dict[str, Any]:
-    tower, form, phases = ROWS[row]
-    sides = {
-        "jax": Side("jax_side", work.threads, folder, tower),
-        "torch": Side("torch_side", work.threads, folder, tower, form),
+        for name in rows:
+            directory = Path(folder) / name
+            try:
+                make(dataclasses.replace(work, **ROWS[name].changes), directory)
+            except ImportError as error:
+                raise InputError(
+                    "sari bench compares with PyTorch: pip install 'sari_jax[bench]'"
+                ) from error
+            told[name] = _time(name, work, directory, report)
+    phases: dict[str, Any] = {}
+    for found in told.values():
+        phases = found["phases"] | phases
+    first = told[rows[0]]
+    return {
+        "phases": phases,
+        "peak_rss_gib": first["peak_rss_gib"],
+        "rows": told,
+        "work": dataclasses.asdict(work),
     }
-    first = {name: sum(side.seconds(p) for p in phases) for name, side in sides.items()}
+
+
+def _time(name: str, work: Work, directory: Path, report: Callable[[str], None]) -> dict[str, Any]:
+    row = ROWS[name]
+    sides = {
+        "jax": Side("jax_side", work.threads, str(directory), row.tower),
+        "torch": Side("torch_side", work.threads, str(directory), row.tower, row.form),
+    }
+    first = {side: sum(of.seconds(p) for p in row.phases) for side, of in sides.items()}
     found = {}
-    for phase in phases:
+    for phase in row.phases:
         pairs = [
-            {name: side.seconds(phase) for name, side in sides.items()} for _ in range(work.rounds)
+            {side: of.seconds(phase) for side, of in sides.items()} for _ in range(work.rounds)
         ]
         ratios = sorted(pair["torch"] / pair["jax"] for pair in pairs)
         found[phase] = {
@@ -112,11 +144,11 @@ def _row(work: Work, row: str, folder: str, report: Callable[[str], None]) -> di
         }
         values = found[phase]
         report(
-            f"{row:>12} {phase:<10} jax {values['jax_s']:8.3f} s   torch {values['torch_s']:8.3f} s   "
+            f"{name:>12} {phase:<10} jax {values['jax_s']:8.3f} s   torch {values['torch_s']:8.3f} s   "
             f"ratio {values['ratio']:6.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         )
     for side in sides.values():
         side.close()
-    peaks = {name: side.peak for name, side in sides.items()}
-    report(f"{row:>12} peak       jax {peaks['jax']:8.2f} GiB torch {peaks['torch']:8.2f} GiB")
+    peaks = {side: of.peak for side, of in sides.items()}
+    report(f"{name:>12} peak       jax {peaks['jax']:8.2f} GiB torch {peaks['torch']:8.2f} GiB")
     return {"phases": found, "peak_rss_gib": peaks, "first_s": first}

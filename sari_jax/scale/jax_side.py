@@ -14,10 +14,9 @@ from sari_jax.generate.sampling import Sampler
 from sari_jax.hf.config import read_config
 from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import Prompts
-from sari_jax.models.encoder import LOOKAHEAD
 from sari_jax.programs import prepare
 from sari_jax.rl.policy import reference_logprobs
-from sari_jax.scale.serve import serve
+from sari_jax.scale.serve import confine, serve
 from sari_jax.scale.work import AUDIO_ID, RATE, read
 from sari_jax.train.config import Grpo, Optimizer
 from sari_jax.train.optimizer import make_optimizer, merge, partition
@@ -40,24 +39,14 @@ def phases(directory: Path, tower: str) -> dict[str, Callable[[], object]]:
     sft_step = make_sft_step(config, optimizer)
     grpo_step = make_grpo_step(config, Grpo(completions=work.completions), optimizer)
     sampler = Sampler(work.completions, work.new_tokens, (), 0)
-    prompts = jax.device_put(_prompts(batch["tokens"][None], None, batch["waveform"][None], None))
+    prompts = jax.device_put(_question(batch).prompts)
     tokens = jnp.array(batch["completions"][None])
     advantages, key = jnp.array(batch["advantages"][None]), jax.random.key(0)
     lengths = jnp.full(tokens.shape[:2], work.new_tokens, jnp.int32)
     done = Completions(tokens, jnp.zeros(tokens.shape), lengths, jnp.ones(tokens.shape[:2], bool))
-    answers = batch["sft_answers"][:, None]
-    examples = Batch(
-        _prompts(
-            batch["sft_tokens"], batch["sft_lengths"], batch["sft_waveforms"], batch["sft_samples"]
-        ),
-        np.arange(work.sft_rows),
-        (),
-        answers,
-        np.arange(answers.shape[-1]) < batch["sft_answer_lengths"][:, None, None],
-    )
     parts = [
         jax.device_put(Part(part.prompts, part.answers, part.answer_mask))
-        for part in examples.parts(work.sft_parts, SHAPES)
+        for part in _examples(batch).parts(work.sft_parts, SHAPES)
     ]
 
     def features(prompts: Prompts) -> jax.Array | None:
@@ -71,12 +60,12 @@ def phases(directory: Path, tower: str) -> dict[str, Callable[[], object]]:
     def reference(known: jax.Array | None) -> jax.Array:
         return reference_logprobs(config, params, prompts, tokens, known)
 
-    def update(kept: jax.Array, known: jax.Array | None) -> object:
+    def update(kept: jax.Array, known: jax.Array | None) -> dict[str, jax.Array]:
         nonlocal state
         state, metrics = grpo_step(state, frozen, prompts, done, kept, advantages, known)
         return metrics
 
-    def sft() -> object:
+    def sft() -> dict[str, jax.Array]:
         nonlocal state
         heard = [part._replace(features=features(part.prompts)) for part in parts]
         state, metrics = sft_step(state, frozen, heard)
@@ -96,25 +85,41 @@ def phases(directory: Path, tower: str) -> dict[str, Callable[[], object]]:
     }
 
 
-def _prompts(tokens, lengths, waveforms, samples) -> Prompts:
-    """Arrays of one clip a prompt, in the shapes that a run would take."""
-    lengths = np.full(len(tokens), tokens.shape[1], np.int32) if lengths is None else lengths
-    longest = next(size for size in SHAPES.prompt_tokens if size >= tokens.shape[1])
-    tokens = np.pad(tokens, ((0, 0), (0, longest - tokens.shape[1])))
-    size = min(-(-(waveforms.shape[1] + LOOKAHEAD) // 640) * 640, LONGEST)
+def _question(batch: dict[str, np.ndarray]) -> Batch:
+    tokens, samples = batch["tokens"], len(batch["waveform"])
+    prompts = _prompts(
+        tokens[None], np.array([len(tokens)]), batch["waveform"][None], np.array([samples])
+    )
+    return Batch(prompts, np.arange(1), ()).only(np.arange(1), SHAPES)
+
+
+def _examples(batch: dict[str, np.ndarray]) -> Batch:
+    answers, lengths = batch["sft_answers"][:, None], batch["sft_answer_lengths"]
+    prompts = _prompts(
+        batch["sft_tokens"], batch["sft_lengths"], batch["sft_waveforms"], batch["sft_samples"]
+    )
+    mask = np.arange(answers.shape[-1]) < lengths[:, None, None]
+    rows = np.arange(len(answers))
+    return Batch(prompts, rows, (), answers, mask).only(rows, SHAPES)
+
+
+def _prompts(
+    tokens: np.ndarray, lengths: np.ndarray, waveforms: np.ndarray, samples: np.ndarray
+) -> Prompts:
+    """Of one clip each, in the largest shapes; a run's own sizes are chosen from there."""
+    tokens = np.pad(tokens, ((0, 0), (0, LONGEST // 640 + 1024 - tokens.shape[1])))
     places = tokens == AUDIO_ID
     return Prompts(
         tokens,
-        lengths,
+        lengths.astype(np.int32),
         np.where(places, np.cumsum(places, axis=1) - 1, -1).astype(np.int32),
-        np.pad(waveforms, ((0, 0), (0, size - waveforms.shape[1])))[:, None],
-        np.full((len(tokens), 1), waveforms.shape[1], np.int32)
-        if samples is None
-        else samples[:, None],
+        np.pad(waveforms, ((0, 0), (0, LONGEST - waveforms.shape[1])))[:, None],
+        samples.astype(np.int32)[:, None],
     )
 
 
 if __name__ == "__main__":
+    confine(read(Path(sys.argv[1]))[0].threads)
     prepare()
     made = phases(Path(sys.argv[1]), sys.argv[2])
     serve({name: lambda run=run: jax.block_until_ready(run()) for name, run in made.items()})

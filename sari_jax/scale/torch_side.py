@@ -1,17 +1,19 @@
 """The benchmark's work done by transformers and PyTorch as public trainers write it, in a process of its own.
 
 `repeated`: prompt and sound G times in `generate`, reference and update. `once`: the sound encoded once per group, the
-prompt's embeddings repeated. SDPA attention, AdamW, float32.
+prompt's embeddings repeated. SFT's examples are padded to the longest of all, or, as `parts`, to the longest of their
+part, the gradients being added up. SDPA attention, AdamW, float32.
 """
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import Qwen2AudioForConditionalGeneration, WhisperFeatureExtractor
 
-from sari_jax.scale.serve import serve
+from sari_jax.scale.serve import confine, serve
 from sari_jax.scale.work import AUDIO_ID, RATE, read
 
 
@@ -104,23 +106,37 @@ def phases(directory: Path, tower: str, form: str) -> dict[str, Callable[[], obj
         with torch.no_grad():
             return logprobs(kept_model)
 
-    def descend(loss: torch.Tensor) -> None:
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+    def descend(loss: torch.Tensor) -> dict[str, torch.Tensor]:
+        """A step down the gradient there is; it belongs to `loss`."""
+        norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
+        return {"loss": loss.detach(), "gradient_norm": norm}
 
-    def update(kept: torch.Tensor) -> None:
+    def update(kept: torch.Tensor) -> dict[str, torch.Tensor]:
+        optimizer.zero_grad()
         found = logprobs(policy)
         ratio = torch.exp(found - found.detach())
         gain = torch.minimum(
             ratio * advantages[:, None], ratio.clamp(0.8, 1.2) * advantages[:, None]
         )
         kl = torch.exp(kept - found) - (kept - found) - 1
-        descend(-(gain - 0.04 * kl).mean(-1).mean())
+        loss = -(gain - 0.04 * kl).mean(-1).mean()
+        loss.backward()
+        return descend(loss)
 
-    def sft() -> None:
-        rows = range(work.sft_rows)
+    def sft() -> dict[str, torch.Tensor]:
+        optimizer.zero_grad()
+        order = np.argsort(batch["sft_lengths"], kind="stable")
+        parts = np.split(order, work.sft_parts if form == "parts" else 1)
+        total = torch.zeros(())
+        for rows in parts:
+            loss = examples_loss(rows.tolist()) / int(batch["sft_answer_lengths"].sum())
+            loss.backward()
+            total += loss.detach()
+        return descend(total)
+
+    def examples_loss(rows: list[int]) -> torch.Tensor:
+        """Summed over the answers' tokens."""
         lengths, answer_lengths = batch["sft_lengths"], batch["sft_answer_lengths"]
         whole = [
             torch.cat(
@@ -135,14 +151,15 @@ def phases(directory: Path, tower: str, form: str) -> dict[str, Callable[[], obj
         places = torch.arange(ids.shape[1])
         ends = torch.tensor([len(row) for row in whole])[:, None]
         mask = (places < ends).long()
-        starts = torch.tensor(lengths).long()[:, None]
+        starts = torch.tensor(lengths[rows]).long()[:, None]
         labels = torch.where((places >= starts) & (places < ends), ids, -100)
         sound = hear([batch["sft_waveforms"][i, : batch["sft_samples"][i]] for i in rows])
         logits = policy(input_ids=ids, attention_mask=mask, use_cache=False, **sound).logits
-        descend(
-            torch.nn.functional.cross_entropy(
-                logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
-            )
+        return torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1),
+            labels[:, 1:].flatten(),
+            ignore_index=-100,
+            reduction="sum",
         )
 
     kept = reference()
@@ -156,4 +173,5 @@ def phases(directory: Path, tower: str, form: str) -> dict[str, Callable[[], obj
 
 
 if __name__ == "__main__":
+    confine(read(Path(sys.argv[1]))[0].threads)
     serve(phases(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))

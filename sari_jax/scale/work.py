@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sari_jax.errors import InputError
 from sari_jax.models.encoder import frame_counts
 
 RATE = 16_000
@@ -21,7 +22,7 @@ class Work:
         completions, new_tokens: G and T. Every completion is as long as T: no end token is drawn.
         sft_rows: ragged examples of an SFT step, with clips of up to `audio_seconds`.
         sft_parts: our side's `micro_batches`; PyTorch's pads all rows to the longest, as its trainers do.
-        threads: of each side.
+        threads: processors of each side.
         rounds: how often each phase is timed on each side, in turns.
     """
 
@@ -44,6 +45,20 @@ class Work:
     threads: int = 2
     rounds: int = 5
 
+    def __post_init__(self):
+        for name, value in dataclasses.asdict(self).items():
+            if name != "audio_seconds" and value < 1:
+                raise InputError(f"config: {name} = {value} must be at least 1")
+        if not 0.2 <= self.audio_seconds <= 30:
+            raise InputError(f"config: audio_seconds = {self.audio_seconds} must be from 0.2 to 30")
+        for name, value, by in (
+            ("encoder_width", self.encoder_width, 2 * self.encoder_heads),
+            ("width", self.width, 2 * self.heads),
+            ("sft_rows", self.sft_rows, self.sft_parts),
+        ):
+            if value % by:
+                raise InputError(f"config: {name} = {value} must be a multiple of {by}")
+
 
 def make(work: Work, directory: Path, seed: int = 0) -> None:
     """Writes `model`, a random Qwen2-Audio as transformers saves it, `work.json` and `batch.npz`.
@@ -55,6 +70,7 @@ def make(work: Work, directory: Path, seed: int = 0) -> None:
     import torch
     from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
+    directory.mkdir(exist_ok=True)
     torch.manual_seed(seed)
     config = Qwen2AudioConfig(
         audio_token_index=AUDIO_ID,

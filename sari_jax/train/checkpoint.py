@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 
 from sari_jax.errors import InputError
-from sari_jax.train.config import Run, freeze
+from sari_jax.train.config import Run, defaults, freeze
 from sari_jax.train.state import TrainState
 
 
@@ -125,13 +125,15 @@ def claim(workdir: Path | str, config: dict[str, Any]) -> None:
         InputError: the folder cannot be written, or belongs to a run with other settings.
     """
     path = Path(workdir) / "config.json"
-    text = json.dumps(config, indent=2, sort_keys=True, default=list) + "\n"
+    text = _text(config)
     if path.exists():
         before, now = (
             traverse_util.flatten_dict(settings, sep=".")
             for settings in (_settings(workdir), json.loads(text))
         )
-        changed = [key for key in now if before.get(key) != now[key]]
+        # A setting that came later than the run has its default.
+        fresh = traverse_util.flatten_dict(json.loads(_text(defaults().to_dict())), sep=".")
+        changed = [key for key in now if before.get(key, fresh.get(key)) != now[key]]
         if changed:
             raise InputError(
                 f"{workdir}: holds a run with another {', '.join(changed)}; name a new --workdir, or repeat"
@@ -147,6 +149,10 @@ def claim(workdir: Path | str, config: dict[str, Any]) -> None:
         raise InputError(
             f"{workdir}: cannot be written ({error.strerror}); name another --workdir"
         ) from error
+
+
+def _text(config: dict[str, Any]) -> str:
+    return json.dumps(config, indent=2, sort_keys=True, default=list) + "\n"
 
 
 def read_run(workdir: Path | str) -> Run:

@@ -48,13 +48,13 @@ def train(run: Run, workdir: Path | str) -> dict[str, float]:
 def _train(run: Run, workdir: Path | str) -> dict[str, float]:
     workdir = Path(workdir)
     model = run.model
-    require(model.attention, model.dtype)
     config = read_config(
         model.path, dtype=model.dtype, remat=model.remat, attention=model.attention
     )
     processor = Processor(run.model.path, config)
     records, counts = _records(run)
     mesh = make_mesh(**dataclasses.asdict(run.mesh))
+    require(config, ways=mesh.shape["tensor"])
     params = load_params(run.model.path, config, dtype=run.model.param_dtype, mesh=mesh)
     trainable, frozen = partition(params, run.model.trainable)
     optimizer = make_optimizer(run.optimizer, run.steps)
@@ -169,7 +169,9 @@ def _try_first_batch(run: Run, processor: Processor, records: list[Record], mesh
         processor.question(record, style(run.data.style), answer=answers)
         for record in records[: run.batch_size // jax.process_count()]
     ]
-    shard_batch(mesh, processor.collate(examples, run.data.shapes).seeds)
+    batch = processor.collate(examples, run.data.shapes)
+    for part in batch.parts(run.micro_batches, run.data.shapes):
+        shard_batch(mesh, part.seeds)
 
 
 def _announce(

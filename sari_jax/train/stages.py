@@ -86,7 +86,7 @@ def _work(config: AudioLMConfig, passes: int) -> Callable[..., dict[str, float]]
             np.asarray(batch.prompts.lengths),
             np.asarray(lengths),
             passes=passes,
-            tower_learns=_tower_learns(state),
+            learns={path.split("/")[0] for path in state.params},
         )
         return {"model_tflop": jax.process_count() * flops / 1e12}
 
@@ -121,7 +121,8 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
             sampler = Sampler(1, answers.shape[-1], processor.end_ids, processor.pad_id, 0.0)
             seeds = shard_batch(mesh, batch.seeds)
             policy = merge(state.params, frozen)
-            done = rollout(config, sampler, policy, prompts, seeds, root, features)
+            islands = batch_ways(mesh)
+            done = rollout(config, sampler, policy, prompts, seeds, root, features, islands=islands)
             tokens, lengths = jax.device_get((done.tokens, done.lengths))
             texts = processor.texts(tokens[:SFT_SAMPLES, 0], lengths[:SFT_SAMPLES, 0])
             scores = [
@@ -179,14 +180,14 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         current = under_way.pop() if under_way else decode(state, batch, state.step)
         prompts, features, completions = current
         watch.lap("rollout", completions)
-        if ahead is not None:
-            under_way.append(decode(state, ahead, after(state.step)))
 
         # Dispatched before the host reads the text, so that the two overlap.
         kept = merge(reference, frozen)
         reference_scores = reference_logprobs(
             config, kept, prompts, completions.tokens, features, temperature=settings.temperature
         )
+        if ahead is not None:
+            under_way.append(decode(state, ahead, after(state.step)))
         tokens, lengths, ended, computed = jax.device_get(
             (completions.tokens, completions.lengths, completions.ended, completions.computed)
         )

@@ -83,7 +83,8 @@ def make_grpo_step(
 
     One update per rollout: the sampling policy is the policy of this step, so the old log-probabilities are the
     trainer's own, held constant. Where `settings.overlap` makes it one update older, they are the sampler's, and the
-    ratio and its clipping come into play. How far the two differ is logged as `sampler_gap` either way.
+    ratio and its clipping come into play. `sampler_gap` is how far the two differ at most: by rounding, and by that
+    update too where there was one between them (`updates_behind`).
     """
 
     @functools.partial(jax.jit, donate_argnames="state")

@@ -8,29 +8,34 @@ from flax import nnx
 from transformers import Qwen2AudioEncoderConfig
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
-from sari_jax.models.config import EncoderConfig
+from sari_jax.models.config import AudioLMConfig, DecoderConfig, EncoderConfig
 from sari_jax.models.encoder import LOOKAHEAD, Encoder, frame_counts, sinusoids, windows
 
 CONFIG = EncoderConfig(mel_bins=80, width=16, layers=2, heads=2, ffn=32)
+DECODER = DecoderConfig(vocabulary=8, width=8, layers=1, heads=1, kv_heads=1, head_dim=8, ffn=8)
+
+
+def tower(config):
+    return Encoder(AudioLMConfig(config, DECODER, audio_token_id=1), nnx.Rngs(0))
 
 
 @pytest.mark.parametrize("samples", [321, 640, 641, 12_345, 48_000, 479_999, 480_000])
 def test_frames_are_counted_as_transformers_counts_them(samples):
     import torch
 
-    tower = Qwen2AudioEncoder(
+    theirs = Qwen2AudioEncoder(
         Qwen2AudioEncoderConfig(
             d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=16
         )
     )
     mel = torch.tensor([-(-samples // 160)])
-    inside, out = tower._get_feat_extract_output_lengths(mel)
+    inside, out = theirs._get_feat_extract_output_lengths(mel)
     assert frame_counts(samples) == (int(inside), int(out))
 
 
 @pytest.mark.parametrize("size", [640 * 26, 640 * 25 + LOOKAHEAD, 480_000])
 def test_a_short_bucket_gives_what_thirty_seconds_give(size):
-    encoder = Encoder(CONFIG, "float32", nnx.Rngs(0))
+    encoder = tower(CONFIG)
     length = 640 * 25
     rng = np.random.default_rng(0)
     clip = (0.1 * rng.standard_normal(length)).astype(np.float32)
@@ -44,7 +49,7 @@ def test_a_short_bucket_gives_what_thirty_seconds_give(size):
 
 
 def test_a_clip_does_not_hear_its_neighbours():
-    encoder = Encoder(CONFIG, "float32", nnx.Rngs(0))
+    encoder = tower(CONFIG)
     waveforms = 0.1 * jax.random.normal(jax.random.key(0), (3, 32_000))
     lengths = jnp.array([16_000, 20_000, 0])
     waveforms = jnp.where(jnp.arange(32_000) < lengths[:, None], waveforms, 0.0)
@@ -63,7 +68,7 @@ def test_a_window_hears_itself_alone():
 
     The spectrum of a tone's edge reaches 200 samples further, so that the change is kept clear of the borders.
     """
-    encoder = Encoder(WINDOWED, "float32", nnx.Rngs(0))
+    encoder = tower(WINDOWED)
     rng = np.random.default_rng(0)
     clip = (0.1 * rng.standard_normal(32_000)).astype(np.float32)  # five windows of 6400 samples
     louder = clip.copy()
@@ -76,7 +81,7 @@ def test_a_window_hears_itself_alone():
 
 def test_a_last_window_hears_neither_its_padding_nor_a_neighbour():
     """2.3 windows alone, and beside a longer clip in a bucket with windows that are padding from end to end."""
-    encoder = Encoder(WINDOWED, "float32", nnx.Rngs(0))
+    encoder = tower(WINDOWED)
     rng = np.random.default_rng(0)
     size, length = 64_000, int(2.3 * 6400)
     clips = (0.1 * rng.standard_normal((2, size))).astype(np.float32)
@@ -92,7 +97,7 @@ def test_a_last_window_hears_neither_its_padding_nor_a_neighbour():
 
 def test_windows_are_numbered_from_their_start():
     """Two windows with the same sound give the same frames: positions and convolutions begin anew."""
-    encoder = Encoder(WINDOWED, "float32", nnx.Rngs(0))
+    encoder = tower(WINDOWED)
     mel = jax.random.normal(jax.random.key(0), (1, 40, 80))
     both, counts = windows(jnp.concatenate([mel, mel], axis=1), jnp.array([80]), 40)
     assert counts.tolist() == [40, 40]
@@ -126,7 +131,7 @@ def test_a_clip_of_five_minutes():
 
     Noise stays above the floor below its loudest value that log-mel is cut at, wherever that value is.
     """
-    encoder = Encoder(WINDOWED, "float32", nnx.Rngs(0))
+    encoder = tower(WINDOWED)
     run = nnx.jit(lambda encoder, x, n: encoder(x, n))
     rng = np.random.default_rng(0)
     clip = (0.1 * rng.standard_normal(300 * 16_000)).astype(np.float32)

@@ -26,7 +26,7 @@ def close(found, wanted):
 @functools.cache
 def group():
     """Eight prompts of ragged prefixes with three completions each; two queries per key head, no whole lanes."""
-    b, g, t, p, h, kv, d = 8, 3, 50, 90, 4, 2, 24
+    b, g, t, p, h, kv, d = 8, 3, 51, 90, 4, 2, 24
     keys = jax.random.split(jax.random.key(0), 6)
     q, weights = (jax.random.normal(key, (b, g, t, h, d)) for key in keys[:2])
     shared = tuple(jax.random.normal(key, (b, kv, p, d)) for key in keys[2:4])
@@ -34,21 +34,21 @@ def group():
     return q, shared, own, weights.reshape(b, g, t, h * d)
 
 
-def value_and_gradients(attention):
+def values_and_gradients(attention):
     q, shared, own, weights = group()
 
     def loss(q, shared, own):
         lengths = jnp.array([90, 1, 17, 64, 89, 33, 80, 5])
-        return jnp.sum(
-            weights * attention(q, (Context(*shared, lengths), Context(*own, causal=True)))
-        )
+        out = attention(q, (Context(*shared, lengths), Context(*own, causal=True)))
+        return jnp.sum(weights * out), out
 
-    return jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(q, shared, own)
+    gradients, out = jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))(q, shared, own)
+    return out, gradients
 
 
 @pytest.fixture(scope="module")
 def wanted():
-    return value_and_gradients(attend)
+    return values_and_gradients(attend)
 
 
 @pytest.mark.parametrize(
@@ -56,14 +56,21 @@ def wanted():
     [INTERPRETED, functools.partial(cudnn_attend, implementation="xla")],
     ids=["splash", "cudnn"],
 )
-def test_a_group_by_a_kernel(attention, wanted):
-    """cuDNN's masks are tried on JAX's own implementation: its kernel needs a GPU."""
-    jax.tree.map(close, value_and_gradients(attention), wanted)
+def test_a_group_by_a_kernel(attention, wanted, monkeypatch):
+    """cuDNN's masks are tried on JAX's own implementation, as its kernel needs a GPU; its gradient, even sizes."""
+    plain = jax.nn.dot_product_attention
+
+    def even(q, keys, values, **how):
+        assert q.shape[1] % 2 == keys.shape[1] % 2 == values.shape[1] % 2 == 0
+        return plain(q, keys, values, **how)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", even)
+    jax.tree.map(close, values_and_gradients(attention), wanted)
 
 
 def test_each_device_runs_the_kernel_on_its_rows_and_heads(wanted):
     with jax.set_mesh(make_mesh(2, 2, 2)):
-        jax.tree.map(close, value_and_gradients(INTERPRETED), wanted)
+        jax.tree.map(close, values_and_gradients(INTERPRETED), wanted)
 
 
 def test_the_whole_network_by_a_kernel(one_tiny, monkeypatch):
@@ -86,13 +93,16 @@ def test_the_whole_network_by_a_kernel(one_tiny, monkeypatch):
         ("splash", "bfloat16", "cpu", "'splash' needs a tpu and this is a cpu"),
         ("cudnn", "bfloat16", None, "'cudnn' needs a gpu and this is a cpu"),
         ("cudnn", "float32", "gpu", "'cudnn' takes bfloat16 and not float32"),
+        ("splash", "bfloat16", "tpu", "over mesh tensor=8; choose a divisor of all, or 'xla'"),
     ],
 )
-def test_a_back_end_that_is_not_there_is_refused(name, dtype, platform, told):
+def test_a_back_end_that_cannot_run_is_refused(name, dtype, platform, told, one_tiny):
+    config = dataclasses.replace(one_tiny.config, attention=name, dtype=dtype)
     with pytest.raises(InputError, match=told):
-        require(name, dtype, platform)
+        require(config, ways=8, platform=platform)
 
 
-def test_those_that_are_there():
+def test_those_that_can(one_tiny):
     for name, platform in (("xla", "cpu"), ("splash", "tpu"), ("cudnn", "gpu")):
-        require(name, "bfloat16", platform)
+        config = dataclasses.replace(one_tiny.config, attention=name, dtype="bfloat16")
+        require(config, platform=platform)

@@ -8,7 +8,14 @@ import pytest
 from sari_jax.audio.mel import log_mel
 from sari_jax.models.audio_lm import Prompts, abstract_params, bind
 from sari_jax.models.config import AudioLMConfig, DecoderConfig, EncoderConfig
-from sari_jax.models.work import chip, decoder_flops, encoder_flops, group_flops, step_flops
+from sari_jax.models.work import (
+    chip,
+    decoder_flops,
+    encoder_flops,
+    group_flops,
+    projector_flops,
+    step_flops,
+)
 
 ENCODER = EncoderConfig(mel_bins=80, width=16, layers=2, heads=2, ffn=32)
 DECODER = DecoderConfig(vocabulary=50, width=8, layers=3, heads=2, kv_heads=1, head_dim=4, ffn=12)
@@ -49,9 +56,16 @@ def test_a_step_adds_its_passes_up():
     def flops(**how):
         return step_flops(CONFIG, samples, prompts, completions, **how)
 
-    assert flops(passes=1, tower_learns=True) == pytest.approx(3 * tower + 3 * reading)
-    assert flops(passes=3, tower_learns=True) == pytest.approx(5 * tower + 5 * reading)
-    assert flops(passes=3, tower_learns=False) == pytest.approx(tower + 5 * reading)
+    placed = 2 * (50 + 25 + 25) * 16 * 8  # two frames make one feature
+    all_of_it, most, least = (
+        {"tower", "projector", "decoder"},
+        {"projector", "decoder"},
+        {"projector"},
+    )
+    assert flops(passes=1, learns=all_of_it) == pytest.approx(3 * (tower + placed + reading))
+    assert flops(passes=3, learns=all_of_it) == pytest.approx(5 * (tower + placed + reading))
+    assert flops(passes=3, learns=most) == pytest.approx(tower + 5 * (placed + reading))
+    assert flops(passes=3, learns=least) == pytest.approx(tower + 5 * placed + 4 * reading)
 
 
 def test_as_xla_counts_a_model_of_one_layer():
@@ -83,11 +97,14 @@ def test_as_xla_counts_a_model_of_one_layer():
     counted = count(logits, params, features) + count(encode, params, waveforms)
     counted -= count(mel, waveforms)
     seen = p * p + g * (t - 1) * (p + t - 1)  # the first token is predicted by the prompt
-    formula = decoder_flops(config, p + g * (t - 1), seen, g * t) + encoder_flops(config, 152)
+    formula = decoder_flops(config, p + g * (t - 1), seen, g * t)
+    formula += encoder_flops(config, 152) + projector_flops(config, 152)
     assert counted == pytest.approx(formula, rel=0.05)
 
 
 def test_chips_by_the_names_that_jax_gives_them():
-    assert chip("TPU v5 lite")[0] < chip("TPU v5")[0] < chip("TPU v6 lite")[0]
+    assert chip("TPU v5e") == chip("TPU v5 lite") == (197e12, 0.81e12)
+    assert chip("TPU v6e") == chip("TPU v6 lite") == (918e12, 1.6e12)
+    assert chip("TPU v5p") == chip("TPU v5") == (459e12, 2.8e12)
     assert chip("NVIDIA H100 80GB HBM3") == (989e12, 3.35e12)
-    assert chip("cpu") is None
+    assert chip("cpu") is chip("NVIDIA H100 PCIe") is None

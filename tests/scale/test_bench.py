@@ -31,7 +31,7 @@ SMALL = Work(
     new_tokens=6,
     completions=3,
     sft_rows=3,
-    sft_parts=1,
+    sft_parts=3,
     rounds=1,
 )
 
@@ -63,6 +63,17 @@ def test_both_sides_find_the_same_log_probabilities(folder, ours, form):
     np.testing.assert_allclose(found[0], theirs.numpy(), rtol=0, atol=1e-5)
 
 
+def test_both_sides_go_the_same_steps(folder, ours):
+    """By their losses and the lengths of their gradients; the tower's are in them, and an update is before SFT's."""
+    found = [ours[phase]() for phase in ("update", "sft_step")]
+    for form in ("once", "parts"):  # with SFT's examples padded; with completions repeated
+        theirs = torch_side.phases(folder, "trained", form)
+        for phase, mine in zip(("update", "sft_step"), found, strict=True):
+            wanted = theirs[phase]()
+            for name in ("loss", "gradient_norm"):
+                assert float(mine[name]) == pytest.approx(float(wanted[name]), rel=1e-4), name
+
+
 def test_a_whole_run(tmp_path, capsys):
     config = tmp_path / "bench.py"
     config.write_text(
@@ -82,6 +93,25 @@ def test_the_config_is_the_default_work():
     path = CONFIGS / "bench.py"
     assert freeze(read_config_file(str(path), []), Work) == Work()
     assert "sari bench --config configs/bench.py --against torch" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (dict(rounds=0), "rounds = 0 must be at least 1"),
+        (dict(audio_seconds=31.0), "audio_seconds = 31.0 must be from 0.2 to 30"),
+        (dict(heads=7), "width = 64 must be a multiple of 14"),
+        (dict(sft_parts=2), "sft_rows = 3 must be a multiple of 2"),
+    ],
+)
+def test_work_that_cannot_be_done(change, told):
+    with pytest.raises(InputError, match=told):
+        dataclasses.replace(SMALL, **change)
+
+
+def test_more_threads_than_processors():
+    with pytest.raises(InputError, match="threads = 4096 exceeds"):
+        bench(dataclasses.replace(SMALL, threads=4096), ("repeated",), print)
 
 
 def test_an_unknown_row():

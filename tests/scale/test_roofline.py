@@ -9,8 +9,8 @@ from sari_jax.scale.roofline import Step, bounds, sheet
 def test_the_7b_by_hand():
     """6.6e9 weights in the layers, 0.6e9 in the head: 14.5 GB to read for each token, at 8 x 0.81 TB/s."""
     one = Step(prompts=1, completions=1, prompt_tokens=1, new_tokens=1)
-    assert bounds(one, "TPU v5 lite")["decode"] == pytest.approx(14.2e9 / 6.48e12, rel=0.03)
-    found = bounds(Step(), "TPU v5 lite")
+    assert bounds(one, "v5e")["decode"] == pytest.approx(14.2e9 / 6.48e12, rel=0.03)
+    found = bounds(Step(), "v5e")
     tokens = 8 * (850 + 8 * 256)
     assert found["reference"] == pytest.approx(2 * 6.5e9 * tokens / (8 * 197e12), rel=0.15)
     assert found["update"] == pytest.approx(3 * found["reference"])

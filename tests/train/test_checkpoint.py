@@ -26,6 +26,12 @@ def settings(run):
 def test_settings_come_back(run, tmp_path):
     claim(tmp_path / "run", settings(run))
     claim(tmp_path / "run", settings(run))
+    path = tmp_path / "run" / "config.json"  # of a time before a setting came
+    path.write_text(path.read_text().replace('  "micro_batches": 1,\n', ""))
+    assert "micro_batches" not in path.read_text()
+    claim(tmp_path / "run", settings(run))
+    with pytest.raises(InputError, match="another micro_batches"):
+        claim(tmp_path / "run", settings(dataclasses.replace(run, micro_batches=2)))
     assert read_run(tmp_path / "run") == run
 
 
