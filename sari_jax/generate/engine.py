@@ -104,9 +104,9 @@ class Engine:
         prompts, seeds = shard_batch(self.mesh, (batch.prompts, batch.seeds))
         key = onto_mesh(self.mesh, jax.random.key(seed))
         islands = batch_ways(self.mesh)
-        done = jax.device_get(
-            rollout(self.config, sampler, self.params, prompts, seeds, key, islands=islands)
-        )
+        with jax.set_mesh(self.mesh):
+            done = rollout(self.config, sampler, self.params, prompts, seeds, key, islands=islands)
+        done = jax.device_get(done)
         for row, example in enumerate(examples):
             tokens, lengths = np.asarray(done.tokens[row]), np.asarray(done.lengths[row])
             yield Answered(

@@ -13,11 +13,12 @@ from sari_jax.generate.sampling import Sampler, sample
 from sari_jax.models.audio_lm import AudioLM, Params, Prompts, bind
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.decoder import KeyValues, Rows
+from sari_jax.parallel.mesh import constrain
 
 # Parts of the completions that are decoded as they end: of lengths that are geometric with a mean of 0.4 of the limit,
 # about a sixth of the work is wasted. Each part compiles the loop once more, which so few steps as SHORT are not worth.
 STAGES = (1, 3 / 4, 1 / 2, 3 / 8, 1 / 4, 1 / 8)
-SHORT = 128
+SHORT = 48
 
 
 @flax.struct.dataclass
@@ -29,7 +30,8 @@ class Completions:
         logprobs: [B, G, T] of each token under the sampling policy, 0 after the end.
         lengths: [B, G] tokens up to and with the end token.
         ended: [B, G] whether an end token came before the limit.
-        computed: rows decoded over all steps, of which the lengths' sum was of use; where they were decoded here.
+        computed: rows decoded over all steps, of which the lengths' sum was of use; where they were decoded here. The
+            product with the shared keys, which is laid out in whole groups, is not in it.
     """
 
     tokens: Int[Array | np.ndarray, "B G T"]
@@ -82,7 +84,8 @@ def rollout(
         seeds: one integer per prompt, for instance its number in the dataset.
         key: fold the training step into it; the same key gives the same completions.
         features: the tower's output where it is known already.
-        islands: how many parts the batch is split into over devices; rows are moved together within each.
+        islands: how many parts the batch is split into over the devices of the mesh that is set; rows are moved
+            together within each.
     """
     model = bind(config, params)
     hidden, prefix = model.prefill(prompts, features)
@@ -91,6 +94,7 @@ def rollout(
     rows = Rows(jnp.broadcast_to(jnp.arange(size), (islands, size)), size, g)
     layers, _, kv_heads, _, head_dim = prefix.keys.shape
     empty = jnp.zeros((layers, islands, size, kv_heads, t, head_dim), prefix.keys.dtype)
+    empty = constrain(empty, None, "batch")
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, seeds)
     keys = jax.vmap(lambda k: jax.vmap(jax.random.fold_in, (None, 0))(k, jnp.arange(g)))(keys)
     advance = functools.partial(
@@ -116,11 +120,12 @@ def rollout(
             (state.step < t) & ((~state.ended).sum(axis=1).max() > fewer)
         )
         state = jax.lax.while_loop(running, advance, state)
+    of_group = lambda x: constrain(x.reshape(b, g, *x.shape[2:]), "batch")  # noqa: E731
     return Completions(
-        tokens=state.tokens.reshape(b, g, t),
-        logprobs=state.logprobs.reshape(b, g, t),
-        lengths=state.lengths.reshape(b, g),
-        ended=state.ended.reshape(b, g),
+        tokens=of_group(state.tokens),
+        logprobs=of_group(state.logprobs),
+        lengths=of_group(state.lengths),
+        ended=of_group(state.ended),
         computed=state.computed,
     )
 
@@ -135,7 +140,9 @@ def _move_together(state: _State, count: int) -> _State:
     return state.replace(
         rows=rows.replace(places=take(rows.places, first)),
         hidden=take(state.hidden, first),
-        own=jax.tree.map(lambda x: jax.vmap(take, (0, None))(x, first), state.own),
+        own=jax.tree.map(
+            lambda x: constrain(jax.vmap(take, (0, None))(x, first), None, "batch"), state.own
+        ),
     )
 
 
@@ -157,17 +164,22 @@ def _advance(
     hidden, own = model.decoder.decode(
         model.decoder.embed(tokens), rows, state.step, prompt_lengths, prefix, state.own
     )
-    at = (jnp.arange(i)[:, None], rows.places)
     hit = live & jnp.isin(tokens, jnp.asarray(sampler.end_ids, jnp.int32))
+
+    def write(whole: Array, values: Array) -> Array:
+        """The rows' values in this step's column."""
+        column = rows.put(whole[..., state.step], values)
+        return jax.lax.dynamic_update_index_in_dim(whole, column, state.step, axis=2)
+
     return state.replace(
         step=state.step + 1,
         computed=state.computed + i * n,
         hidden=hidden,
         own=own,
-        tokens=state.tokens.at[*at, state.step].set(tokens),
-        logprobs=state.logprobs.at[*at, state.step].set(jnp.where(live, logprobs, 0.0)),
-        lengths=state.lengths.at[at].add(live),
-        ended=state.ended.at[at].max(hit),
+        tokens=write(state.tokens, tokens),
+        logprobs=write(state.logprobs, jnp.where(live, logprobs, 0.0)),
+        lengths=rows.put(state.lengths, rows.gather(state.lengths) + live),
+        ended=rows.put(state.ended, rows.gather(state.ended) | hit),
     )
 
 

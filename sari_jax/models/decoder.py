@@ -47,12 +47,20 @@ class Rows:
             return values
         return jax.vmap(lambda island, places: island[places])(values, self.places)
 
-    def spread(self, values: Shaped[Array, "I N ..."]) -> Shaped[Array, "I R ..."]:
-        """The rows' values where their completions are, and zeros between."""
+    def put(
+        self, whole: Shaped[Array, "I R ..."], values: Shaped[Array, "I N ..."]
+    ) -> Shaped[Array, "I R ..."]:
+        """What every completion has, with the rows' new values."""
         if self.places.shape[1] == self.size:
             return values
-        zeros = jnp.zeros((self.size, *values.shape[2:]), values.dtype)
-        return jax.vmap(lambda places, rows: zeros.at[places].set(rows))(self.places, values)
+        return jax.vmap(lambda island, places, rows: island.at[places].set(rows))(
+            whole, self.places, values
+        )
+
+    def spread(self, values: Shaped[Array, "I N ..."]) -> Shaped[Array, "I R ..."]:
+        """The rows' values where their completions are, and zeros between."""
+        islands, _, *rest = values.shape
+        return self.put(jnp.zeros((islands, self.size, *rest), values.dtype), values)
 
     def of_prompt(self, values: Shaped[Array, "B ..."]) -> Shaped[Array, "I N ..."]:
         """Each row's copy of what its prompt has."""

@@ -68,6 +68,13 @@ def spec(*logical: str | None) -> P:
     return P(*axes)
 
 
+def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
+    """Says inside a jitted function how `x` lies over the mesh that is set; nothing where none is."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(*logical))
+
+
 def parameter_sharding(mesh: Mesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
     """Where a parameter with this flat path lives.
 

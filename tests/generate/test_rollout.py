@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sari_jax.generate import rollout as module
 from sari_jax.generate.rollout import SHORT, encode, rollout
 from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import bind
+from sari_jax.parallel.mesh import AXES, shard_batch
 from sari_jax.rl.policy import reference_logprobs
 
 ENDS, PAD = (
@@ -33,7 +35,7 @@ def row(prompts, *rows):
 def sampled(one_tiny):
     """12 tokens, 4 completions of 3 prompts, with any change of key, seeds, prompts or settings."""
 
-    def run(seeds=SEEDS, key=0, prompts=None, islands=1, **settings):
+    def run(seeds=SEEDS, key=0, prompts=None, **settings):
         sampler = Sampler(
             **(
                 dict(completions=4, max_tokens=12, end_ids=ENDS, pad_id=PAD, temperature=0.8)
@@ -42,13 +44,7 @@ def sampled(one_tiny):
         )
         prompts = batch() if prompts is None else prompts
         done = rollout(
-            one_tiny.config,
-            sampler,
-            one_tiny.params,
-            prompts,
-            seeds,
-            jax.random.key(key),
-            islands=islands,
+            one_tiny.config, sampler, one_tiny.params, prompts, seeds, jax.random.key(key)
         )
         return jax.device_get(done)
 
@@ -133,10 +129,28 @@ def test_encode_gives_the_features_that_completions_hear(one_tiny):
     np.testing.assert_allclose(features, expected, rtol=0, atol=1e-5)
 
 
-def test_rows_that_are_moved_together_go_on_as_they_would(sampled, monkeypatch):
+def test_rows_that_are_moved_together_go_on_as_they_would(sampled, one_tiny, monkeypatch):
+    """On three devices, each with a prompt whose rows never leave it."""
     whole = sampled()
     monkeypatch.setattr(module, "SHORT", 0)
-    moved = sampled(max_tokens=13, islands=3)
+    devices = np.array(jax.devices()[:3]).reshape(1, 3, 1)
+    mesh = Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 3)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    prompts, seeds = shard_batch(mesh, jax.device_get((batch(), SEEDS)))
+    params, key = jax.device_put((one_tiny.params, jax.random.key(0)), everywhere)
+    leaves, form = jax.tree.flatten((params, prompts, seeds, key))
+    sampler = Sampler(4, 13, ENDS, PAD, 0.8)
+
+    @jax.jit
+    def on_three(leaves):
+        return rollout(one_tiny.config, sampler, *form.unflatten(leaves), islands=3)
+
+    with jax.set_mesh(mesh):
+        program = on_three.lower(leaves).compile()
+        moved = program(leaves)
+    assert "all-gather(" not in program.as_text() and "all-to-all(" not in program.as_text()
+    assert {shard.data.shape for shard in moved.tokens.addressable_shards} == {(1, 4, 13)}
+    moved = jax.device_get(moved)
     assert whole.lengths.sum() <= moved.computed < 12 * 12
     np.testing.assert_array_equal(moved.tokens[..., :12], whole.tokens)
     np.testing.assert_allclose(moved.logprobs[..., :12], whole.logprobs, rtol=0, atol=1e-5)

@@ -65,5 +65,5 @@ def test_a_batch_is_split_over_its_rows():
     assert rows.sharding.spec == P(("data", "fsdp"))
     assert rows.addressable_shards[0].data.shape == (2, 3)
     np.testing.assert_array_equal(jax.device_get(rows), np.arange(24).reshape(8, 3))
-    with pytest.raises(InputError, match="batch_size 6 does not divide"):
+    with pytest.raises(InputError, match="= 6 does not divide by mesh data x fsdp = 4"):
         shard_batch(mesh, np.zeros((6, 3)))
