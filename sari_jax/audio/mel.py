@@ -8,9 +8,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import librosa
 import numpy as np
 from jaxtyping import Array, Float, Int
+from transformers.audio_utils import mel_filter_bank
 
 SAMPLE_RATE, WINDOW, HOP = 16_000, 400, 160
 FULL = 30 * SAMPLE_RATE  # what Whisper pads every clip to
@@ -76,4 +76,13 @@ def _fourier() -> tuple[Float[np.ndarray, "400 201"], Float[np.ndarray, "400 201
 @functools.cache
 def _filters(mel_bins: int) -> Float[np.ndarray, "201 M"]:
     """Slaney mel filters with area normalisation, 0 to 8 kHz."""
-    return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=WINDOW, n_mels=mel_bins).T.astype(np.float32)
+    filters = mel_filter_bank(
+        WINDOW // 2 + 1,
+        mel_bins,
+        0.0,
+        SAMPLE_RATE / 2,
+        SAMPLE_RATE,
+        norm="slaney",
+        mel_scale="slaney",
+    )
+    return filters.astype(np.float32)
