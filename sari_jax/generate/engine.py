@@ -103,9 +103,8 @@ class Engine:
         batch = self.processor.collate(examples, shapes, rows + -rows % batch_ways(self.mesh))
         prompts, seeds = shard_batch(self.mesh, (batch.prompts, batch.seeds))
         key = onto_mesh(self.mesh, jax.random.key(seed))
-        islands = batch_ways(self.mesh)
         with jax.set_mesh(self.mesh):
-            done = rollout(self.config, sampler, self.params, prompts, seeds, key, islands=islands)
+            done = rollout(self.config, sampler, self.params, prompts, seeds, key)
         done = jax.device_get(done)
         for row, example in enumerate(examples):
             tokens, lengths = np.asarray(done.tokens[row]), np.asarray(done.lengths[row])

@@ -13,7 +13,7 @@ from sari_jax.generate.sampling import Sampler, sample
 from sari_jax.models.audio_lm import AudioLM, Params, Prompts, bind
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.decoder import KeyValues, Rows
-from sari_jax.parallel.mesh import constrain
+from sari_jax.parallel.mesh import batch_ways, constrain
 
 # Parts of the completions that are decoded as they end: of lengths that are geometric with a mean of 0.4 of the limit,
 # about a sixth of the work is wasted. Each part compiles the loop once more, which so few steps as SHORT are not worth.
@@ -60,7 +60,7 @@ class _State:
     ended: Bool[Array, "I R"]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="islands")
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def rollout(
     config: AudioLMConfig,
     sampler: Sampler,
@@ -69,8 +69,6 @@ def rollout(
     seeds: Int[Array, "B"],
     key: Array,
     features: Float[Array, "B A F D"] | None = None,
-    *,
-    islands: int = 1,
 ) -> Completions:
     """Samples `sampler.completions` completions of every prompt.
 
@@ -78,18 +76,17 @@ def rollout(
     a prompt gives the same completions whatever stands beside it in the batch.
 
     Finished completions stop costing: as soon as those that run fit the next of `STAGES`, they are moved together and
-    decoded alone.
+    decoded alone. Each device of the mesh that is set keeps its own prompts' rows.
 
     Args:
         seeds: one integer per prompt, for instance its number in the dataset.
         key: fold the training step into it; the same key gives the same completions.
         features: the tower's output where it is known already.
-        islands: how many parts the batch is split into over the devices of the mesh that is set; rows are moved
-            together within each.
     """
     model = bind(config, params)
     hidden, prefix = model.prefill(prompts, features)
     b, g, t = prompts.tokens.shape[0], sampler.completions, sampler.max_tokens
+    islands = batch_ways()
     size = b * g // islands
     rows = Rows(jnp.broadcast_to(jnp.arange(size), (islands, size)), size, g)
     layers, _, kv_heads, _, head_dim = prefix.keys.shape

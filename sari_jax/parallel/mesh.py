@@ -7,7 +7,7 @@ import fnmatch
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sari_jax.errors import InputError
@@ -102,9 +102,10 @@ def onto_mesh(mesh: Mesh, tree: Any) -> Any:
     )
 
 
-def batch_ways(mesh: Mesh) -> int:
-    """How many parts a batch is split into."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+def batch_ways(mesh: Mesh | AbstractMesh | None = None) -> int:
+    """How many parts a batch is split into, by default over the mesh that is set; one where none is."""
+    shape = (mesh or jax.sharding.get_abstract_mesh()).shape
+    return shape.get("data", 1) * shape.get("fsdp", 1)
 
 
 def shard_batch(mesh: Mesh, arrays: Any) -> Any:

@@ -17,7 +17,7 @@ from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.work import step_flops
-from sari_jax.parallel.mesh import batch_ways, onto_mesh, shard_batch
+from sari_jax.parallel.mesh import onto_mesh, shard_batch
 from sari_jax.rl.advantages import group_advantages, zero_spread
 from sari_jax.rl.policy import reference_logprobs
 from sari_jax.rl.rewards import score
@@ -121,8 +121,7 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
             sampler = Sampler(1, answers.shape[-1], processor.end_ids, processor.pad_id, 0.0)
             seeds = shard_batch(mesh, batch.seeds)
             policy = merge(state.params, frozen)
-            islands = batch_ways(mesh)
-            done = rollout(config, sampler, policy, prompts, seeds, root, features, islands=islands)
+            done = rollout(config, sampler, policy, prompts, seeds, root, features)
             tokens, lengths = jax.device_get((done.tokens, done.lengths))
             texts = processor.texts(tokens[:SFT_SAMPLES, 0], lengths[:SFT_SAMPLES, 0])
             scores = [
@@ -166,12 +165,9 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         prompts, seeds = shard_batch(mesh, (batch.prompts, batch.seeds))
         features = features_of(state, batch, prompts)
         policy = merge(state.params, frozen)
-        key, islands = key_of(root, number), batch_ways(mesh)
-        return (
-            prompts,
-            features,
-            rollout(config, sampler, policy, prompts, seeds, key, features, islands=islands),
-        )
+        key = key_of(root, number)
+        done = rollout(config, sampler, policy, prompts, seeds, key, features)
+        return prompts, features, done
 
     def grpo(
         state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None = None

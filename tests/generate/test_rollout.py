@@ -143,7 +143,7 @@ def test_rows_that_are_moved_together_go_on_as_they_would(sampled, one_tiny, mon
 
     @jax.jit
     def on_three(leaves):
-        return rollout(one_tiny.config, sampler, *form.unflatten(leaves), islands=3)
+        return rollout(one_tiny.config, sampler, *form.unflatten(leaves))
 
     with jax.set_mesh(mesh):
         program = on_three.lower(leaves).compile()
