@@ -159,7 +159,7 @@ def _advance(
     live = ~rows.gather(state.ended)
     tokens = jnp.where(live, tokens, sampler.pad_id)
     hidden, own = model.decoder.decode(
-        model.decoder.embed(tokens), rows, state.step, prompt_lengths, prefix, state.own
+        model.decoder.embedded(tokens), rows, state.step, prompt_lengths, prefix, state.own
     )
     hit = live & jnp.isin(tokens, jnp.asarray(sampler.end_ids, jnp.int32))
 

@@ -19,6 +19,7 @@ from sari_jax.models import layers as nn
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.decoder import Decoder, KeyValues
 from sari_jax.models.encoder import Encoder
+from sari_jax.parallel.mesh import constrain
 
 Params = dict[str, Any]
 
@@ -62,11 +63,11 @@ class AudioLM(nnx.Module):
     ) -> Float[Array, "B P E"]:
         """Token embeddings, with projected sound where `audio_index` says so."""
         features = self.encode(prompts) if features is None else features
-        sound = self.projector(features)
+        sound = constrain(self.projector(features), "batch")
         sound = sound.reshape(sound.shape[0], -1, sound.shape[-1])
         here = jnp.maximum(prompts.audio_index, 0)[..., None]
         sound = jnp.take_along_axis(sound, here, axis=1)
-        text = self.decoder.embed(prompts.tokens)
+        text = self.decoder.embedded(prompts.tokens)
         return jnp.where(prompts.audio_index[..., None] >= 0, sound, text)
 
     def prefill(
@@ -87,7 +88,7 @@ class AudioLM(nnx.Module):
         The first comes from the prompt's last position, the others from the completion shifted by one.
         """
         x = self.embed(prompts, features)
-        x, y = self.decoder.extend(x, prompts.lengths, self.decoder.embed(completions[..., :-1]))
+        x, y = self.decoder.extend(x, prompts.lengths, self.decoder.embedded(completions[..., :-1]))
         b, g, _ = completions.shape
         first = jnp.broadcast_to(last(x, prompts.lengths)[:, None, None], (b, g, 1, x.shape[-1]))
         return jnp.concatenate([first, y], axis=2)

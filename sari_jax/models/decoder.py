@@ -12,6 +12,7 @@ from sari_jax.models import layers as nn
 from sari_jax.models.attention import Context, join, part, rotary, rotate
 from sari_jax.models.config import AudioLMConfig, DecoderConfig
 from sari_jax.models.kernels import ATTENTION
+from sari_jax.parallel.mesh import constrain
 
 
 class KeyValues(NamedTuple):
@@ -97,15 +98,20 @@ class DecoderLayer(nnx.Module):
             proj(y).reshape(*y.shape[:3], -1, head)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
+        q, k, v = (constrain(x, "batch", None, None, "heads") for x in (q, k, v))
         return rotate(q, rope), jnp.swapaxes(rotate(k, rope), 2, 3), jnp.swapaxes(v, 2, 3)
 
     def finish(
         self, x: Float[Array, "B G T E"], attended: Float[Array, "B G T Q"]
     ) -> Float[Array, "B G T E"]:
         """What was attended to, then the feed-forward part; both residual."""
-        x = x + self.o_proj(attended)
+        x = constrain(x + self.o_proj(attended), "batch")
         y = self.ffn_norm(x)
-        return x + self.down_proj(jax.nn.silu(self.gate_proj(y)) * self.up_proj(y))
+        gate, up = (
+            constrain(proj(y), "batch", None, None, "ffn")
+            for proj in (self.gate_proj, self.up_proj)
+        )
+        return constrain(x + self.down_proj(jax.nn.silu(gate) * up), "batch")
 
 
 class Decoder(nnx.Module):
@@ -123,6 +129,10 @@ class Decoder(nnx.Module):
             self.head = nnx.Embed(
                 config.vocabulary, config.width, dtype=self.dtype, embedding_init=init, rngs=rngs
             )
+
+    def embedded(self, tokens: Int[Array, "B ..."]) -> Float[Array, "B ... E"]:
+        """Each token's vector, where its row of the batch lies."""
+        return constrain(self.embed(tokens), "batch")
 
     @property
     def unembedding(self) -> Float[Array, "V E"]:

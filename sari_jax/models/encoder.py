@@ -16,6 +16,7 @@ from sari_jax.models import layers as nn
 from sari_jax.models.attention import Attend, Context
 from sari_jax.models.config import AudioLMConfig, EncoderConfig
 from sari_jax.models.kernels import ATTENTION
+from sari_jax.parallel.mesh import constrain
 
 # A frame looks at most this far past its clip's end: 200 samples of STFT window, 3 mel frames of the stem.
 LOOKAHEAD = 4 * HOP
@@ -64,9 +65,11 @@ class EncoderLayer(nnx.Module):
             proj(y).reshape(n, 1, t, self.heads, width // self.heads)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
+        q, k, v = (constrain(x, "batch", None, None, "heads") for x in (q, k, v))
         k, v = (jnp.swapaxes(x, 2, 3) for x in (k, v))
-        x = x + self.o_proj(attend(q, (Context(k, v, visible),))[:, 0])
-        return x + self.down_proj(gelu(self.up_proj(self.ffn_norm(x))))
+        x = constrain(x + self.o_proj(attend(q, (Context(k, v, visible),))[:, 0]), "batch")
+        up = constrain(self.up_proj(self.ffn_norm(x)), "batch", None, "ffn")
+        return constrain(x + self.down_proj(gelu(up)), "batch")
 
 
 class Encoder(nnx.Module):
@@ -107,7 +110,7 @@ class Encoder(nnx.Module):
         else:
             x = gelu(self.conv1(mel))
         x = gelu(self.conv2(x))
-        x = x + self._numbered(x.shape[1])
+        x = constrain(x + self._numbered(x.shape[1]), "batch")
 
         visible = (ticks + 1) // 2
         body = lambda layer, x, _: (layer(x, visible, self.attend), None)  # noqa: E731
