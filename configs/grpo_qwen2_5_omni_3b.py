@@ -17,6 +17,7 @@ def get_config():
     config.steps = 1000
     config.batch_size = 16
     config.model.dtype = "bfloat16"
-    config.model.remat = True
+    config.model.size = "qwen2_5_omni_3b"
+    config.model.remat = "layer"
     config.data.order = "easy_to_hard"
     return config

@@ -16,7 +16,8 @@ def get_config():
     config.steps = 250
     config.batch_size = 16
     config.model.dtype = "bfloat16"
-    config.model.remat = True
+    config.model.size = "qwen2_5_omni_7b"
+    config.model.remat = "layer"
     config.optimizer.learning_rate = 1e-5
     config.optimizer.warmup_steps = 20
     config.optimizer.schedule = "cosine"

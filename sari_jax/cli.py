@@ -179,6 +179,25 @@ def bench(args: argparse.Namespace) -> int:
     return 0
 
 
+def compile_for_tpu(args: argparse.Namespace) -> int:
+    from sari_jax.scale.compile import compile_run, table
+    from sari_jax.scale.programs import Question
+    from sari_jax.train.config import freeze
+    from sari_jax.train.flags import read_config_file
+
+    run = freeze(read_config_file(args.config, args.overrides))
+    told = compile_run(
+        run,
+        args.topology,
+        slices=args.slices,
+        question=Question(args.audio_seconds, args.text_tokens),
+        only=args.programs or (),
+        tell=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    _tell(args, told, table(told))
+    return 0 if told["fits"] else 1
+
+
 def _read_json(path: str) -> Any:
     try:
         return json.loads(Path(path).read_text())
@@ -263,6 +282,20 @@ def _parser() -> argparse.ArgumentParser:
         groups, "export", export, "a run's model as a Hugging Face directory", "--workdir", "--out"
     )
     out.add_argument("--step", type=int)
+
+    plan = command(
+        groups,
+        "compile",
+        compile_for_tpu,
+        "compile a run for a TPU slice that is not there: does it fit, and what bounds it",
+        "--config",
+        "--topology",
+    )
+    plan.add_argument("--slices", type=_at_least(1), default=1)
+    plan.add_argument("--audio-seconds", type=float, default=30.0, help="of each prompt's clip")
+    plan.add_argument("--text-tokens", type=_at_least(1), default=128, help="of each prompt")
+    plan.add_argument("--programs", nargs="+", help="those to compile; all unless given")
+    plan.set_defaults(takes_overrides=True)
 
     race = command(
         groups, "bench", bench, "the same work here and in PyTorch, side by side", "--config"

@@ -98,8 +98,8 @@ class Batch:
     def only(self, rows: np.ndarray, shapes: Shapes) -> "Batch":
         """These rows, of which none is padding, in the smallest shapes that hold them."""
         whole, size = self.prompts, self.prompts.waveforms.shape[-1]
-        tokens = _bucket(int(whole.lengths[rows].max()), shapes, "prompt_tokens")
-        samples = _samples(int(whole.samples[rows].max()), shapes.audio_seconds, size)
+        tokens = bucket(int(whole.lengths[rows].max()), shapes, "prompt_tokens")
+        samples = clip_size(int(whole.samples[rows].max()), shapes.audio_seconds, size)
         index, frames = whole.audio_index[rows, :tokens], size // STRIDE
         prompts = Prompts(
             whole.tokens[rows, :tokens],
@@ -110,7 +110,7 @@ class Batch:
         )
         answers, mask = self.answers, self.answer_mask
         if mask is not None:
-            longest = _bucket(int(mask[rows].sum(-1).max()), shapes, "answer_tokens")
+            longest = bucket(int(mask[rows].sum(-1).max()), shapes, "answer_tokens")
             answers, mask = (x[rows, :, :longest] for x in (answers, mask))
         records = tuple(self.records[row] for row in rows if row < len(self.records))
         return Batch(prompts, self.seeds[rows], records, answers, mask)
@@ -235,10 +235,10 @@ class Processor:
     ) -> Batch:
         """Pads examples to a bucket and up to `rows` rows."""
         real, rows = len(examples), rows or len(examples)
-        p = _bucket(max(len(e.tokens) for e in examples), shapes, "prompt_tokens")
-        a = _bucket(max(1, *(len(e.waveforms) for e in examples)), shapes, "audios")
+        p = bucket(max(len(e.tokens) for e in examples), shapes, "prompt_tokens")
+        a = bucket(max(1, *(len(e.waveforms) for e in examples)), shapes, "audios")
         longest = max((len(w) for e in examples for w in e.waveforms), default=0)
-        s = _samples(longest, shapes.audio_seconds, self.seconds * SAMPLE_RATE)
+        s = clip_size(longest, shapes.audio_seconds, self.seconds * SAMPLE_RATE)
         tokens = np.full((rows, p), self.pad_id, np.int32)
         lengths = np.ones(rows, np.int32)
         audio_index = np.full((rows, p), -1, np.int32)
@@ -260,7 +260,7 @@ class Processor:
         answers = mask = None
         if examples[0].answer is not None:
             longest = max(len(e.answer) for e in examples)
-            t = _bucket(longest, shapes, "answer_tokens")
+            t = bucket(longest, shapes, "answer_tokens")
             answers, mask = (
                 np.full((rows, 1, t), self.pad_id, np.int32),
                 np.zeros((rows, 1, t), bool),
@@ -271,7 +271,7 @@ class Processor:
         return Batch(prompts, seeds, tuple(e.record for e in examples if e.record), answers, mask)
 
 
-def _bucket(value: int, shapes: Shapes, key: str) -> int:
+def bucket(value: int, shapes: Shapes, key: str) -> int:
     sizes = getattr(shapes, key)
     for size in sizes:
         if value <= size:
@@ -282,7 +282,7 @@ def _bucket(value: int, shapes: Shapes, key: str) -> int:
     )
 
 
-def _samples(longest: int, seconds: tuple[float, ...], limit: int) -> int:
+def clip_size(longest: int, seconds: tuple[float, ...], limit: int) -> int:
     """The smallest bucket, in samples, that holds the clip and the silence its last frames look at.
 
     Args:

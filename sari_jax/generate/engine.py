@@ -17,7 +17,8 @@ from sari_jax.hf.config import read_config
 from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.parallel.mesh import batch_ways, make_mesh, onto_mesh, shard_batch
+from sari_jax.models.kernels import head_ways
+from sari_jax.parallel.mesh import DECODING, batch_ways, make_mesh, onto_mesh, shard_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Answered:
 
 
 class Engine:
-    """A model directory loaded for answering, spread over all devices.
+    """A model directory loaded for answering: layers split over as many devices as their heads allow, prompts over the
+    rest.
 
     Args:
         dtype: of activations; parameters keep the directory's own.
@@ -46,8 +48,9 @@ class Engine:
     def __init__(self, model_dir: Path | str, *, dtype: str = "float32"):
         self.config: AudioLMConfig = read_config(model_dir, dtype=dtype)
         self.processor = Processor(model_dir, self.config)
-        self.mesh = make_mesh()
-        self.params: Params = load_params(model_dir, self.config, mesh=self.mesh)
+        ways = head_ways(self.config, jax.device_count())
+        self.mesh = make_mesh(tensor=ways)
+        self.params: Params = load_params(model_dir, self.config, mesh=self.mesh, table=DECODING)
 
     def sampler(
         self, completions: int, max_tokens: int, temperature: float, **rest: float

@@ -60,7 +60,6 @@ class _State:
     ended: Bool[Array, "I R"]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def rollout(
     config: AudioLMConfig,
     sampler: Sampler,
@@ -79,23 +78,51 @@ def rollout(
     decoded alone. Each device of the mesh that is set keeps its own prompts' rows.
 
     Args:
+        params: over several devices as `DecodingPolicy` lays them out, or each token gathers them.
         seeds: one integer per prompt, for instance its number in the dataset.
         key: fold the training step into it; the same key gives the same completions.
         features: the tower's output where it is known already.
     """
+    hidden, prefix = prefill(config, params, prompts, features)
+    return decode(config, sampler, params, prompts.lengths, hidden, prefix, seeds, key)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def prefill(
+    config: AudioLMConfig,
+    params: Params,
+    prompts: Prompts,
+    features: Float[Array, "B A F D"] | None = None,
+) -> tuple[Float[Array, "B E"], KeyValues]:
+    """Each prompt once: what predicts the first new token, and the keys and values that its group shares."""
+    hidden, prefix = bind(config, params).prefill(prompts, features)
+    return hidden, jax.tree.map(lambda x: constrain(x, None, "batch", "heads"), prefix)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def decode(
+    config: AudioLMConfig,
+    sampler: Sampler,
+    params: Params,
+    lengths: Int[Array, "B"],
+    hidden: Float[Array, "B E"],
+    prefix: KeyValues,
+    seeds: Int[Array, "B"],
+    key: Array,
+) -> Completions:
+    """The completions of prefilled prompts of these lengths: see `rollout`."""
     model = bind(config, params)
-    hidden, prefix = model.prefill(prompts, features)
-    b, g, t = prompts.tokens.shape[0], sampler.completions, sampler.max_tokens
+    b, g, t = lengths.shape[0], sampler.completions, sampler.max_tokens
     islands = batch_ways()
     size = b * g // islands
     rows = Rows(jnp.broadcast_to(jnp.arange(size), (islands, size)), size, g)
     layers, _, kv_heads, _, head_dim = prefix.keys.shape
     empty = jnp.zeros((layers, islands, size, kv_heads, t, head_dim), prefix.keys.dtype)
-    empty = constrain(empty, None, "batch")
+    empty = constrain(empty, None, "batch", None, "heads")
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, seeds)
     keys = jax.vmap(lambda k: jax.vmap(jax.random.fold_in, (None, 0))(k, jnp.arange(g)))(keys)
     advance = functools.partial(
-        _advance, model, sampler, prompts.lengths, prefix, keys.reshape(islands, size)
+        _advance, model, sampler, lengths, prefix, keys.reshape(islands, size)
     )
 
     state = _State(
@@ -138,7 +165,8 @@ def _move_together(state: _State, count: int) -> _State:
         rows=rows.replace(places=take(rows.places, first)),
         hidden=take(state.hidden, first),
         own=jax.tree.map(
-            lambda x: constrain(jax.vmap(take, (0, None))(x, first), None, "batch"), state.own
+            lambda x: constrain(jax.vmap(take, (0, None))(x, first), None, "batch", None, "heads"),
+            state.own,
         ),
     )
 

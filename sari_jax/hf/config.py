@@ -14,7 +14,7 @@ from sari_jax.models.config import AudioLMConfig
 
 
 def read_config(
-    model_dir: Path | str, *, dtype: str = "float32", remat: bool = False, attention: str = "xla"
+    model_dir: Path | str, *, dtype: str = "float32", remat: str = "none", attention: str = "xla"
 ) -> AudioLMConfig:
     """The config of a Hugging Face directory.
 

@@ -19,7 +19,7 @@ from sari_jax.hf.names import Names, Rule, rules
 from sari_jax.hf.shards import FLOATS, Shards
 from sari_jax.models.audio_lm import Params, abstract_params
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.parallel.mesh import parameter_sharding
+from sari_jax.parallel.mesh import TABLE, Table, parameter_sharding
 
 ROWS = 8192  # of a head, compared with the embedding at a time
 
@@ -30,6 +30,7 @@ def load_params(
     *,
     dtype: str | None = None,
     mesh: Mesh | None = None,
+    table: Table = TABLE,
 ) -> Params:
     """The parameters of a Hugging Face directory.
 
@@ -37,7 +38,7 @@ def load_params(
 
     Args:
         dtype: of the parameters; the source's own unless given, the widest where its layers differ.
-        mesh: where they live, by the table of `parallel`; one device unless given.
+        mesh: where they live, by a `table` of `parallel`; one device unless given.
 
     Raises:
         InputError: a shard missing or truncated; a tensor missing, unexpected, of another shape, or not finite.
@@ -51,7 +52,9 @@ def load_params(
     # to the whole.
     for rule in sorted(all_rules, key=lambda rule: -math.prod(shards.tensors[rule.names[0]].shape)):
         own = jnp.result_type(*{FLOATS[shards.tensors[name].dtype] for name in rule.names})
-        params[rule.path], finite[rule] = _parameter(shards, rule, jnp.dtype(dtype or own), mesh)
+        params[rule.path], finite[rule] = _parameter(
+            shards, rule, jnp.dtype(dtype or own), mesh, table
+        )
     bad = [
         name
         for rule, flags in finite.items()
@@ -67,7 +70,7 @@ def load_params(
 
 
 def _parameter(
-    shards: Shards, rule: Rule, dtype: jnp.dtype, mesh: Mesh | None
+    shards: Shards, rule: Rule, dtype: jnp.dtype, mesh: Mesh | None, table: Table
 ) -> tuple[Array, Bool[Array, "..."]]:
     """One parameter in its place, and whether it is finite (for each layer, if it has layers)."""
     one = _our_shape(shards, rule, rule.names[0])
@@ -75,7 +78,7 @@ def _parameter(
     if mesh is None:
         sharding = single = SingleDeviceSharding(jax.devices()[0])
     else:
-        sharding = parameter_sharding(mesh, "/".join(rule.path), shape)
+        sharding = parameter_sharding(mesh, "/".join(rule.path), shape, table)
         single = NamedSharding(mesh, P(*sharding.spec[1:])) if rule.layers else sharding
 
     def tensor(name: str) -> Array:

@@ -121,6 +121,9 @@ def init_params(config: AudioLMConfig, key: Array) -> Params:
 
 
 def bind(config: AudioLMConfig, params: Params) -> AudioLM:
-    """The network with these parameters, for use inside a jitted function."""
-    graphdef, _ = _abstract(config)
-    return nnx.merge(graphdef, params)
+    """The network with these parameters, for use inside a jitted function.
+
+    A part that the function does not use may be left out, as decoding leaves out the tower: shapes stand in its place.
+    """
+    graphdef, shapes = _abstract(config)
+    return nnx.merge(graphdef, {**shapes, **params})

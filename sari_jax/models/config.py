@@ -50,8 +50,8 @@ class AudioLMConfig:
     """An audio encoder, a linear projector and a language model.
 
     `dtype` is what activations are computed in; parameters keep the dtype they are loaded in.
-    `remat` rematerialises every layer in the backward pass, so that a step stores one residual
-    stream per layer and not the layer's insides.
+    `remat` names what the backward pass computes again: "none"; "products" keeps the results of
+    linear maps; "layer" keeps one residual stream per layer and none of the layer's insides.
     `attention` names the back end of everything but single decode steps: see `kernels`.
     """
 
@@ -59,5 +59,5 @@ class AudioLMConfig:
     decoder: DecoderConfig
     audio_token_id: int
     dtype: str = "float32"
-    remat: bool = False
+    remat: str = "none"
     attention: str = "xla"

@@ -5,6 +5,7 @@ static mask, whose empty blocks splash never computes, and a count of visible ke
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +22,14 @@ LANES = 128  # splash takes heads of as many numbers, and sequences of as many p
 SPLASH_BLOCK = 512
 
 
-def require(config: AudioLMConfig, *, ways: int = 1, platform: str | None = None) -> None:
+def require(
+    config: AudioLMConfig, *, ways: int = 1, decoding: int = 0, platform: str | None = None
+) -> None:
     """Raises where the back end that `config` names cannot run; there is no silent way round.
 
     Args:
         ways: how many devices share a layer's heads.
+        decoding: how many do while completions are decoded, which the tower has no part in; 0: as many.
 
     Raises:
         InputError: an unknown name, another platform, a dtype that it does not take, heads that do not divide.
@@ -44,12 +48,29 @@ def require(config: AudioLMConfig, *, ways: int = 1, platform: str | None = None
         raise InputError(
             f"config: model.attention = 'cudnn' takes bfloat16 and not {dtype}; change model.dtype, or choose 'xla'"
         )
+    decoder = {
+        "decoder/layers/q_proj: heads": config.decoder.heads,
+        "decoder/layers/k_proj: kv_heads": config.decoder.kv_heads,
+    }
+    tower = {"tower/layers/q_proj: heads": config.encoder.heads}
+    _divide(tower | decoder, "tensor", ways)
+    _divide(decoder, "decode_tensor", decoding or ways)
+
+
+def head_ways(config: AudioLMConfig, devices: int) -> int:
+    """The most of `devices` that can share every layer's heads evenly."""
     counts = (config.encoder.heads, config.decoder.heads, config.decoder.kv_heads)
-    if backend == "splash" and any(count % ways for count in counts):
-        raise InputError(
-            f"config: model.attention = 'splash' splits the tower's {counts[0]} heads and the decoder's {counts[1]} and"
-            f" {counts[2]} over mesh tensor={ways}; choose a divisor of all, or 'xla'"
-        )
+    return math.gcd(devices, *counts)
+
+
+def _divide(heads: dict[str, int], axis: str, ways: int) -> None:
+    common = math.gcd(*heads.values())
+    for name, count in heads.items():
+        if count % ways:
+            fit = [n for n in range(1, common + 1) if common % n == 0]
+            raise InputError(
+                f"config: {name} = {count} do not divide by mesh.{axis} = {ways}; choose of {fit}"
+            )
 
 
 def splash_attend(

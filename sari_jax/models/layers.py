@@ -8,6 +8,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
+# What is kept of a layer: everything; the results of its linear maps; nothing but what goes in.
+REMAT = {
+    "none": None,
+    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "layer": jax.checkpoint_policies.nothing_saveable,
+}
+
 
 def linear(inputs: int, outputs: int, *, bias: bool, dtype: str, rngs: nnx.Rngs) -> nnx.Linear:
     """[..., inputs] -> [..., outputs], initialised as the Qwen family is: normal, std 0.02."""
@@ -58,13 +65,19 @@ def scan(
     carry: Any,
     xs: Any = None,
     *,
-    remat: bool = False,
+    remat: str = "none",
 ) -> tuple[Any, Any]:
-    """Runs `body(layer, carry, x) -> (carry, y)` through stacked layers, compiled once for all."""
+    """Runs `body(layer, carry, x) -> (carry, y)` through stacked layers, compiled once for all.
+
+    Args:
+        remat: one of `REMAT`; what of a layer the backward pass finds kept, and what it computes again.
+    """
     graphdef, params = nnx.split(layers)
 
     def step(carry: Any, inputs: Any) -> tuple[Any, Any]:
         layer_params, x = inputs
         return body(nnx.merge(graphdef, layer_params), carry, x)
 
-    return jax.lax.scan(jax.checkpoint(step) if remat else step, carry, (params, xs))
+    if remat != "none":
+        step = jax.checkpoint(step, policy=REMAT[remat])
+    return jax.lax.scan(step, carry, (params, xs))

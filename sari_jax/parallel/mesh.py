@@ -1,19 +1,28 @@
 """One table from logical axes to mesh axes; change the table and the sharding changes.
 
 Mesh axes: `data` (copies, across slices), `fsdp` (parameters split, batch split), `tensor` (heads, ffn, vocabulary).
+
+Decoding has a table of its own, in which weights are split over `tensor` alone, and lays the same devices out with more
+of them on that axis: a decoded token reads weights where they lie and gathers none.
 """
 
 import fnmatch
+import functools
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sari_jax.errors import InputError
 
 AXES = ("data", "fsdp", "tensor")
-TABLE: dict[str, str | tuple[str, ...] | None] = {
+Table = Mapping[str, str | tuple[str, ...] | None]
+TABLE: Table = {
     "batch": ("data", "fsdp"),
     "layers": None,
     "embed": "fsdp",
@@ -21,6 +30,7 @@ TABLE: dict[str, str | tuple[str, ...] | None] = {
     "ffn": "tensor",
     "vocabulary": "tensor",
 }
+DECODING: Table = {**TABLE, "embed": None}
 # The first pattern that fits a parameter's path names its axes; what none fits (norms, biases, convolutions,
 # positions) is small and replicated.
 PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -34,32 +44,78 @@ PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1) -> Mesh:
+def make_mesh(
+    data: int = 1, fsdp: int = -1, tensor: int = 1, *, devices: Sequence[Any] | None = None
+) -> Mesh:
     """A mesh over all devices; one axis may be -1 and takes what the others leave.
+
+    Args:
+        devices: all there are, unless given.
 
     Raises:
         InputError: the sizes do not multiply to the number of devices.
     """
-    sizes, devices = [data, fsdp, tensor], jax.device_count()
-    known = 1
-    for size in sizes:
-        known *= size if size > 0 else 1
-    if sizes.count(-1) == 1 and devices % known == 0:
-        sizes[sizes.index(-1)] = devices // known
-        known = devices
-    if known != devices or min(sizes) < 1:
-        told = ", ".join(
-            f"{name}={size}" for name, size in zip(AXES, (data, fsdp, tensor), strict=True)
-        )
+    devices = jax.devices() if devices is None else devices
+    sizes, count = [data, fsdp, tensor], len(devices)
+    known = math.prod(size for size in sizes if size > 0)
+    if sizes.count(-1) == 1 and count % known == 0:
+        sizes[sizes.index(-1)] = count // known
+        known = count
+    told = ", ".join(
+        f"{name}={size}" for name, size in zip(AXES, (data, fsdp, tensor), strict=True)
+    )
+    if known != count or min(sizes) < 1:
         raise InputError(
-            f"config: mesh {told} does not cover {devices} devices; their product must be {devices}"
+            f"config: mesh {told} does not cover {count} devices; their product must be {count}"
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    types = (AxisType.Auto,) * len(AXES)
+    if len({getattr(device, "slice_index", 0) for device in devices}) > 1:
+        return Mesh(across_slices(sizes, devices), AXES, axis_types=types)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
 
 
-def spec(*logical: str | None) -> P:
+def across_slices(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+    """Devices of several TPU slices, or of several machines with GPUs, in the order of a mesh.
+
+    One axis alone crosses the network between them, and only in its outermost steps: `data`, whose copies talk once a
+    step, or else `fsdp`, whose parts talk in every layer. `jax.make_mesh` refuses such devices.
+
+    Raises:
+        InputError: neither axis divides by the number of slices.
+    """
+    slices = len({device.slice_index for device in devices})
+    within, between = list(sizes), [1] * len(AXES)
+    crossing = next((i for i in (0, 1) if sizes[i] % slices == 0), None)
+    if crossing is None:
+        raise InputError(
+            f"config: mesh data={sizes[0]}, fsdp={sizes[1]}: neither divides by the {slices} slices (or GPU nodes)"
+            f" that the devices are in; set mesh.data={slices}"
+        )
+    within[crossing], between[crossing] = sizes[crossing] // slices, slices
+    return mesh_utils.create_hybrid_device_mesh(
+        within, between, devices, allow_split_physical_axes=True
+    )
+
+
+def decoding_mesh(mesh: Mesh, tensor: int) -> Mesh:
+    """The same devices, of which `tensor` neighbours share a layer's heads: taken from `fsdp`.
+
+    Raises:
+        InputError: not a multiple of the mesh's own `tensor` that divides fsdp x tensor.
+    """
+    data, fsdp, own = (mesh.shape[name] for name in AXES)
+    if tensor % own or fsdp * own % tensor:
+        fit = [own * n for n in range(1, fsdp + 1) if fsdp % n == 0]
+        raise InputError(
+            f"config: mesh.decode_tensor = {tensor} does not fit fsdp={fsdp}, tensor={own}; choose of {fit}"
+        )
+    laid = mesh.devices.reshape(data, fsdp * own // tensor, tensor)
+    return Mesh(laid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def spec(*logical: str | None, table: Table = TABLE) -> P:
     """Logical axes -> a partition spec; two of them on one mesh axis is refused."""
-    axes = [TABLE[name] if name else None for name in logical]
+    axes = [table[name] if name else None for name in logical]
     used = [
         part for axis in axes if axis for part in (axis if isinstance(axis, tuple) else (axis,))
     ]
@@ -75,23 +131,57 @@ def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(*logical))
 
 
-def parameter_sharding(mesh: Mesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
+def parameter_sharding(
+    mesh: Mesh, path: str, shape: tuple[int, ...], table: Table = TABLE
+) -> NamedSharding:
     """Where a parameter with this flat path lives.
 
     Raises:
-        InputError: an axis does not divide; tensor, axis and sizes are named.
+        InputError: an axis does not divide; tensor, axis and the sizes that would work are named.
     """
     for pattern, logical in PARAMETERS:
         if fnmatch.fnmatch(path, pattern):
             for size, name in zip(shape, logical, strict=True):
-                axis = TABLE[name]
+                axis = table[name]
                 if axis and size % mesh.shape[axis]:
+                    fit = [n for n in range(1, mesh.size + 1) if size % n == 0]
                     raise InputError(
                         f"{path}: axis {name} of {size} does not divide by mesh {axis}={mesh.shape[axis]};"
-                        f" choose a divisor of {size}"
+                        f" choose {axis} of {', '.join(map(str, fit))}"
                     )
-            return NamedSharding(mesh, spec(*logical))
+            return NamedSharding(mesh, spec(*logical, table=table))
     return NamedSharding(mesh, P())
+
+
+def parameter_shardings(mesh: Mesh, params: Any, table: Table = TABLE) -> Any:
+    """Where each of these parameters (or their shapes, or what an optimizer keeps for each) lives.
+
+    A leaf is known by the last of its keys, a parameter's flat path; what has none is copied to every device.
+    """
+
+    def place(keys: tuple, leaf: Any) -> NamedSharding:
+        names = [key.key for key in keys if isinstance(key, jax.tree_util.DictKey)]
+        scalar = not names or not leaf.shape
+        return parameter_sharding(mesh, "" if scalar else names[-1], leaf.shape, table)
+
+    return jax.tree_util.tree_map_with_path(place, params)
+
+
+def move(tree: Any, shardings: Any) -> Any:
+    """Lays arrays out anew, between layouts of the same devices too, in one program.
+
+    Args:
+        shardings: one for all, or a list of one for each leaf.
+    """
+    leaves, form = jax.tree.flatten(tree)
+    if isinstance(shardings, NamedSharding):
+        shardings = [shardings] * len(leaves)
+    return form.unflatten(_mover(tuple(shardings))(leaves))
+
+
+@functools.cache
+def _mover(shardings: tuple[NamedSharding, ...]) -> Any:
+    return jax.jit(lambda leaves: leaves, out_shardings=list(shardings))
 
 
 def onto_mesh(mesh: Mesh, tree: Any) -> Any:

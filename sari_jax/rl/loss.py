@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 
 def grpo_loss(
@@ -14,6 +14,8 @@ def grpo_loss(
     *,
     clip_epsilon: float = 0.2,
     kl_coefficient: float = 0.04,
+    completions: Int[Array, ""] | None = None,
+    tokens: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Clipped ratio times advantage, minus a k3 KL to the reference.
 
@@ -22,6 +24,8 @@ def grpo_loss(
 
     Args:
         old_logprobs: under the policy that sampled; pass `stop_gradient(logprobs)` for one update per rollout.
+        completions, tokens: of the whole batch, where this is a part of it: the parts' losses and metrics then add up
+            to the batch's.
 
     Returns:
         The loss, and `kl` (mean k3 per token), `clip_fraction` and `ratio`.
@@ -30,7 +34,8 @@ def grpo_loss(
         k3: Schulman, "Approximating KL divergence" (2020): exp(d) - d - 1 with d = reference - policy.
     """
     weight = mask / jnp.maximum(mask.sum(axis=-1, keepdims=True), 1)
-    weight = weight / jnp.maximum((mask.any(axis=-1)).sum(), 1)
+    completions = mask.any(axis=-1).sum() if completions is None else completions
+    weight = weight / jnp.maximum(completions, 1)
 
     ratio = jnp.exp(jnp.where(mask, logprobs - old_logprobs, 0.0))
     clipped = jnp.clip(ratio, 1 - clip_epsilon, 1 + clip_epsilon)
@@ -39,7 +44,7 @@ def grpo_loss(
     kl = jnp.exp(distance) - distance - 1
 
     loss = -jnp.sum(weight * (gain - kl_coefficient * kl))
-    tokens = jnp.maximum(mask.sum(), 1)
+    tokens = jnp.maximum(mask.sum() if tokens is None else tokens, 1)
     outside = mask & (jnp.abs(ratio - 1) > clip_epsilon)
     metrics = {
         "loss": loss,

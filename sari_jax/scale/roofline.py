@@ -8,15 +8,9 @@ from their memory; links between chips are left out.
 
 import dataclasses
 
-from sari_jax.models.config import AudioLMConfig, DecoderConfig, EncoderConfig
+from sari_jax.models.config import AudioLMConfig
+from sari_jax.models.sizes import SIZES
 from sari_jax.models.work import BACKWARD, CHIPS, encoder_flops, group_flops
-
-# As its config.json says.
-QWEN2_AUDIO_7B = AudioLMConfig(
-    EncoderConfig(mel_bins=128, width=1280, layers=32, heads=20, ffn=5120),
-    DecoderConfig(156_032, 4096, layers=32, heads=32, kv_heads=32, head_dim=128, ffn=11_008),
-    audio_token_id=151_646,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +24,9 @@ class Step:
     new_tokens: int = 256
 
 
-def bounds(step: Step, chip: str, config: AudioLMConfig = QWEN2_AUDIO_7B) -> dict[str, float]:
+def bounds(
+    step: Step, chip: str, config: AudioLMConfig = SIZES["qwen2_audio_7b"]
+) -> dict[str, float]:
     """The least seconds of each part of a step."""
     flops, bandwidth = (step.chips * peak for peak in CHIPS[chip])
     c = config.decoder

@@ -15,6 +15,8 @@ from sari_jax.data.curriculum import ORDERS
 from sari_jax.data.processor import Shapes
 from sari_jax.data.styles import STYLES
 from sari_jax.errors import InputError
+from sari_jax.models.layers import REMAT
+from sari_jax.models.sizes import SIZES
 from sari_jax.rl.rewards import REWARDS
 
 
@@ -23,8 +25,11 @@ class Model:
     path: str = ""  # a Hugging Face directory; also the frozen reference of GRPO
     dtype: str = "float32"  # of activations
     param_dtype: str = "float32"  # of parameters and optimizer state
-    remat: bool = False
+    remat: str = "none"  # none | products | layer: what the backward pass computes again
     attention: str = "xla"  # xla | splash (TPU) | cudnn (GPU)
+    reference_dtype: str = ""  # of GRPO's reference; "": as param_dtype
+    reference_memory: str = "device"  # device | host: the reference waits in the host's memory
+    size: str = ""  # a known size, for `sari compile` where there is no model directory
     trainable: tuple[str, ...] = (
         "projector/*",
         "decoder/*",
@@ -54,6 +59,7 @@ class Optimizer:
     b1: float = 0.9
     b2: float = 0.95
     clip_norm: float = 1.0
+    moments_dtype: str = "float32"  # float32 | bfloat16: how the moments are kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +89,7 @@ class Mesh:
     data: int = 1
     fsdp: int = -1  # -1: what the other axes leave
     tensor: int = 1
+    decode_tensor: int = 0  # of fsdp x tensor, devices that share a layer while decoding; 0: tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +99,7 @@ class Run:
     stage: str = "sft"  # sft | grpo
     steps: int = 100
     batch_size: int = 16  # prompts per step over all processes
-    micro_batches: int = (
-        1  # of SFT: parts of the batch, by length, that are worked on one after the other
-    )
+    micro_batches: int = 1  # parts of the batch whose gradients are added up; of SFT's, by length
     seed: int = 0
     samples_every: int = 25  # steps between sample completions in the log
     model: Model = Model()
@@ -110,8 +115,17 @@ class Run:
         one_of("data.order", self.data.order, ORDERS)
         one_of("optimizer.name", self.optimizer.name, ("adamw", "muon"))
         one_of("optimizer.schedule", self.optimizer.schedule, ("constant", "cosine"))
-        for dtype in ("dtype", "param_dtype"):
-            one_of(f"model.{dtype}", getattr(self.model, dtype), ("float32", "bfloat16"))
+        one_of("model.remat", self.model.remat, REMAT)
+        one_of("model.reference_memory", self.model.reference_memory, ("device", "host"))
+        if self.model.size:
+            one_of("model.size", self.model.size, SIZES)
+        for key, dtype in (
+            ("model.dtype", self.model.dtype),
+            ("model.param_dtype", self.model.param_dtype),
+            ("model.reference_dtype", self.model.reference_dtype or "float32"),
+            ("optimizer.moments_dtype", self.optimizer.moments_dtype),
+        ):
+            one_of(key, dtype, ("float32", "bfloat16"))
         for key, value, least in (
             ("steps", self.steps, 1),
             ("batch_size", self.batch_size, 1),
@@ -128,10 +142,6 @@ class Run:
         if self.batch_size % self.micro_batches:
             raise InputError(
                 f"config: micro_batches = {self.micro_batches} does not divide batch_size {self.batch_size}"
-            )
-        if self.stage == "grpo" and self.micro_batches > 1:
-            raise InputError(
-                f"config: micro_batches = {self.micro_batches} is for SFT; in GRPO give a smaller batch_size"
             )
         if self.stage == "grpo" and self.grpo.completions < 2:
             raise InputError(

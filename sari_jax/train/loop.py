@@ -28,6 +28,7 @@ from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints
 from sari_jax.train.config import Run
 from sari_jax.train.metrics import Metrics, read_metrics
 from sari_jax.train.optimizer import make_optimizer, make_schedule, merge, partition
+from sari_jax.train.reference import make_reference
 from sari_jax.train.stages import make_stage
 from sari_jax.train.state import create_state
 
@@ -53,12 +54,12 @@ def _train(run: Run, workdir: Path | str) -> dict[str, float]:
     )
     processor = Processor(run.model.path, config)
     records, counts = _records(run)
-    mesh = make_mesh(**dataclasses.asdict(run.mesh))
-    require(config, ways=mesh.shape["tensor"])
+    mesh = make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor)
+    require(config, ways=mesh.shape["tensor"], decoding=run.mesh.decode_tensor)
     params = load_params(run.model.path, config, dtype=run.model.param_dtype, mesh=mesh)
     trainable, frozen = partition(params, run.model.trainable)
     optimizer = make_optimizer(run.optimizer, run.steps)
-    reference = jax.tree.map(jnp.copy, trainable) if run.stage == "grpo" else {}
+    reference = make_reference(model, trainable) if run.stage == "grpo" else {}
     state = onto_mesh(mesh, create_state(trainable, optimizer))
     del params, trainable  # donated step by step with the state: nobody else may hold them
     data = batches(

@@ -7,23 +7,26 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from sari_jax.data.processor import Batch, Processor
 from sari_jax.data.records import Record
 from sari_jax.data.styles import style
-from sari_jax.generate.rollout import Completions, rollout
+from sari_jax.generate.layout import DecodingPolicy
+from sari_jax.generate.rollout import Completions, encode, rollout
 from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.work import step_flops
-from sari_jax.parallel.mesh import onto_mesh, shard_batch
+from sari_jax.parallel.mesh import decoding_mesh, move, onto_mesh, shard_batch, spec
 from sari_jax.rl.advantages import group_advantages, zero_spread
 from sari_jax.rl.policy import reference_logprobs
 from sari_jax.rl.rewards import score
 from sari_jax.train.config import Run
 from sari_jax.train.features import TowerFeatures
 from sari_jax.train.optimizer import Flat, merge
+from sari_jax.train.reference import on_device
 from sari_jax.train.state import TrainState
 from sari_jax.train.steps import Part, make_grpo_step, make_sft_step
 
@@ -97,9 +100,43 @@ def _tower_learns(state: TrainState) -> bool:
     return any(path.startswith("tower/") for path in state.params)
 
 
+class Rollouts:
+    """Samples in the layout of decoding, and gives completions in that of training.
+
+    The policy is laid out once for all tokens of a rollout; between layouts it exists twice.
+    """
+
+    def __init__(self, run: Run, config: AudioLMConfig, mesh: Mesh, frozen: Flat):
+        self._config, self._mesh, self._frozen = config, mesh, frozen
+        self._decoding = decoding_mesh(mesh, run.mesh.decode_tensor or mesh.shape["tensor"])
+        self._policy = DecodingPolicy(config, self._decoding)
+
+    def __call__(
+        self,
+        sampler: Sampler,
+        state: TrainState,
+        prompts: Prompts,
+        seeds: jax.Array,
+        key: jax.Array,
+        features: jax.Array | None,
+    ) -> Completions:
+        flat = {**self._frozen, **state.params}
+        if features is None:
+            features = encode(self._config, merge(flat, {}), prompts)
+        policy, rows = self._policy(flat), NamedSharding(self._decoding, spec("batch"))
+        prompts, seeds, features = move((prompts, seeds, features), rows)
+        key = move(key, NamedSharding(self._decoding, P()))
+        with jax.set_mesh(self._decoding):
+            done = rollout(self._config, sampler, policy, prompts, seeds, key, features)
+        here = NamedSharding(self._mesh, spec("batch"))
+        counted = move(done.computed, NamedSharding(self._mesh, P()))
+        return move(done.replace(computed=None), here).replace(computed=counted)
+
+
 def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
     step = make_sft_step(config, optimizer)
     work_of = _work(config, passes=1)
+    rollouts = Rollouts(run, config, mesh, frozen)
     features_of = _features(run, config, mesh, frozen)
     answer_style = style(run.data.style)
     root = onto_mesh(
@@ -120,8 +157,7 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
             batch, (prompts, answers, _, features) = split[0], parts[0]
             sampler = Sampler(1, answers.shape[-1], processor.end_ids, processor.pad_id, 0.0)
             seeds = shard_batch(mesh, batch.seeds)
-            policy = merge(state.params, frozen)
-            done = rollout(config, sampler, policy, prompts, seeds, root, features)
+            done = rollouts(sampler, state, prompts, seeds, root, features)
             tokens, lengths = jax.device_get((done.tokens, done.lengths))
             texts = processor.texts(tokens[:SFT_SAMPLES, 0], lengths[:SFT_SAMPLES, 0])
             scores = [
@@ -140,7 +176,8 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
 
 def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
     settings = run.grpo
-    step = make_grpo_step(config, settings, optimizer)
+    rollouts = Rollouts(run, config, mesh, frozen)
+    step = make_grpo_step(config, settings, optimizer, run.micro_batches)
     work_of = _work(config, passes=3)  # sampling, reference, update
     features_of = _features(run, config, mesh, frozen)
     answer_style = style(run.data.style)
@@ -164,9 +201,7 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
     ) -> tuple[Prompts, jax.Array | None, Completions]:
         prompts, seeds = shard_batch(mesh, (batch.prompts, batch.seeds))
         features = features_of(state, batch, prompts)
-        policy = merge(state.params, frozen)
-        key = key_of(root, number)
-        done = rollout(config, sampler, policy, prompts, seeds, key, features)
+        done = rollouts(sampler, state, prompts, seeds, key_of(root, number), features)
         return prompts, features, done
 
     def grpo(
@@ -178,7 +213,7 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         watch.lap("rollout", completions)
 
         # Dispatched before the host reads the text, so that the two overlap.
-        kept = merge(reference, frozen)
+        kept = merge(on_device(reference), frozen)
         reference_scores = reference_logprobs(
             config, kept, prompts, completions.tokens, features, temperature=settings.temperature
         )

@@ -11,6 +11,10 @@ from jaxtyping import Array
 
 from sari_jax.train.optimizer import Flat
 
+HIGHEST = {
+    "sampler_gap"
+}  # metrics of which a batch has the highest of its parts'; the others add up
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -40,21 +44,39 @@ def add_gradient(
     (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(params)
     if so_far is None:
         return metrics, gradient
-    return jax.tree.map(jnp.add, so_far, (metrics, gradient))
+    before, gradient_before = so_far
+    metrics = {
+        name: (jnp.maximum if name in HIGHEST else jnp.add)(before[name], value)
+        for name, value in metrics.items()
+    }
+    return metrics, jax.tree.map(jnp.add, gradient_before, gradient)
+
+
+def nothing(
+    params: Flat, loss: Callable[[Flat], tuple[Array, dict[str, Array]]]
+) -> tuple[dict[str, Array], Flat]:
+    """Metrics and gradient of no rows: where adding up starts."""
+    _, metrics = jax.eval_shape(loss, params)
+    # A difference and not zeros: it is laid out over the devices as the parameters are.
+    return (
+        {name: jnp.zeros(value.shape, value.dtype) for name, value in metrics.items()},
+        jax.tree.map(lambda x: x - x, params),
+    )
 
 
 def apply_gradient(
     state: TrainState,
     optimizer: optax.GradientTransformation,
-    loss: Callable[[Flat], tuple[Array, dict[str, Array]]],
+    loss: Callable[[Flat], tuple[Array, dict[str, Array]]] | None,
     so_far: tuple[dict[str, Array], Flat] | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step down `loss`, with the norms of parameters, gradient and update beside its metrics.
 
     Args:
+        loss: of the batch, or of the last of its parts; None where `so_far` is all there is.
         so_far: metrics and gradient of the batch's other parts, to which the loss's are added.
     """
-    metrics, gradient = add_gradient(state.params, loss, so_far)
+    metrics, gradient = add_gradient(state.params, loss, so_far) if loss else so_far
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics |= {

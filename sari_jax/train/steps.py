@@ -12,12 +12,13 @@ from jaxtyping import Array, Bool, Float, Int
 from sari_jax.generate.rollout import Completions
 from sari_jax.models.audio_lm import Prompts, bind
 from sari_jax.models.config import AudioLMConfig
+from sari_jax.parallel.mesh import batch_ways, constrain
 from sari_jax.rl.loss import grpo_loss
 from sari_jax.rl.policy import completion_logprobs
 from sari_jax.sft.loss import sft_loss
 from sari_jax.train.config import Grpo
 from sari_jax.train.optimizer import Flat, merge
-from sari_jax.train.state import TrainState, add_gradient, apply_gradient
+from sari_jax.train.state import TrainState, add_gradient, apply_gradient, nothing
 
 Features = Float[Array, "B A F D"] | None
 Step = Callable[..., tuple[TrainState, dict[str, Array]]]
@@ -56,19 +57,18 @@ def make_sft_step(config: AudioLMConfig, optimizer: optax.GradientTransformation
         return apply_gradient(state, optimizer, down, so_far)
 
     @jax.jit
-    def nothing(params: Flat, masks: list[Array]) -> tuple[Sums, Array]:
+    def start(params: Flat, frozen: Flat, part: Part, masks: list[Array]) -> tuple[Sums, Array]:
         """Metrics and gradient of no rows, and the tokens of all."""
-        zero = jnp.zeros(())
-        # A difference and not zeros: it is laid out over the devices as the parameters are.
-        gradient = jax.tree.map(lambda x: x - x, params)
-        return ({"loss": zero, "tokens": zero}, gradient), sum(mask.sum() for mask in masks)
+        tokens = sum(mask.sum() for mask in masks)
+        return nothing(params, lambda params: loss(params, frozen, part, tokens)), tokens
 
     def sft_step(
         state: TrainState, frozen: Flat, parts: Sequence[Part]
     ) -> tuple[TrainState, dict[str, Array]]:
         so_far = tokens = None
         if len(parts) > 1:
-            so_far, tokens = nothing(state.params, [part.mask for part in parts])
+            masks = [part.mask for part in parts]
+            so_far, tokens = start(state.params, frozen, parts[0], masks)
         for part in parts[:-1]:
             so_far = add(so_far, state.params, frozen, part, tokens)
         return finish(state, so_far, frozen, parts[-1], tokens)
@@ -76,8 +76,21 @@ def make_sft_step(config: AudioLMConfig, optimizer: optax.GradientTransformation
     return sft_step
 
 
+class Rollout(NamedTuple):
+    """What a GRPO update learns from; each array's first axis is the batch's prompts."""
+
+    prompts: Prompts
+    completions: Completions
+    reference: Float[Array, "B G T"]
+    advantages: Float[Array, "B G"]
+    features: Features = None
+
+
 def make_grpo_step(
-    config: AudioLMConfig, settings: Grpo, optimizer: optax.GradientTransformation
+    config: AudioLMConfig,
+    settings: Grpo,
+    optimizer: optax.GradientTransformation,
+    micro_batches: int = 1,
 ) -> Step:
     """(state, frozen, prompts, completions, reference, advantages, features) -> (state, metrics).
 
@@ -85,7 +98,41 @@ def make_grpo_step(
     trainer's own, held constant. Where `settings.overlap` makes it one update older, they are the sampler's, and the
     ratio and its clipping come into play. `sampler_gap` is how far the two differ at most: by rounding, and by that
     update too where there was one between them (`updates_behind`).
+
+    Args:
+        micro_batches: equal parts of each device's prompts, whose gradients are added up one after the other: the
+            same update, in the memory of one part.
     """
+
+    def loss(
+        params: Flat, frozen: Flat, rollout: Rollout, completions: Array, tokens: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        prompts, done, reference, advantages, features = rollout
+        mask = done.mask
+        logprobs, entropy = completion_logprobs(
+            bind(config, merge(params, frozen)),
+            prompts,
+            done.tokens,
+            features,
+            settings.temperature,
+        )
+        value, metrics = grpo_loss(
+            logprobs,
+            done.logprobs if settings.overlap else jax.lax.stop_gradient(logprobs),
+            reference,
+            advantages,
+            mask,
+            clip_epsilon=settings.clip_epsilon,
+            kl_coefficient=settings.kl_coefficient,
+            completions=completions,
+            tokens=tokens,
+        )
+        gap = jnp.where(mask, jnp.abs(logprobs - done.logprobs), 0.0)
+        metrics |= {
+            "entropy": jnp.sum(jnp.where(mask, entropy, 0.0)) / jnp.maximum(tokens, 1),
+            "sampler_gap": gap.max(),
+        }
+        return value, metrics
 
     @functools.partial(jax.jit, donate_argnames="state")
     def grpo_step(
@@ -98,29 +145,28 @@ def make_grpo_step(
         features: Features = None,
     ) -> tuple[TrainState, dict[str, Array]]:
         mask = completions.mask
-        tokens = jnp.maximum(mask.sum(), 1)
+        whole = Rollout(
+            prompts, completions.replace(computed=None), reference, advantages, features
+        )
+        counts = mask.any(-1).sum(), mask.sum()
+        of_part = lambda part: lambda params: loss(params, frozen, part, *counts)  # noqa: E731
+        if micro_batches == 1:
+            return apply_gradient(state, optimizer, of_part(whole))
+        leaves, form = jax.tree.flatten(whole)
+        parts = [by_part(x, micro_batches) for x in leaves]
 
-        def loss(params: Flat) -> tuple[Array, dict[str, Array]]:
-            model = bind(config, merge(params, frozen))
-            logprobs, entropy = completion_logprobs(
-                model, prompts, completions.tokens, features, settings.temperature
-            )
-            value, metrics = grpo_loss(
-                logprobs,
-                completions.logprobs if settings.overlap else jax.lax.stop_gradient(logprobs),
-                reference,
-                advantages,
-                mask,
-                clip_epsilon=settings.clip_epsilon,
-                kl_coefficient=settings.kl_coefficient,
-            )
-            gap = jnp.where(mask, jnp.abs(logprobs - completions.logprobs), 0.0)
-            metrics |= {
-                "entropy": jnp.sum(jnp.where(mask, entropy, 0.0)) / tokens,
-                "sampler_gap": gap.max(),
-            }
-            return value, metrics
+        def add(so_far: Sums, part: list[Array]) -> tuple[Sums, None]:
+            return add_gradient(state.params, of_part(form.unflatten(part)), so_far), None
 
-        return apply_gradient(state, optimizer, loss)
+        none = nothing(state.params, of_part(form.unflatten([x[0] for x in parts])))
+        so_far, _ = jax.lax.scan(add, none, parts)
+        return apply_gradient(state, optimizer, None, so_far)
 
     return grpo_step
+
+
+def by_part(x: Array, count: int) -> Array:
+    """[B, ...] -> [count, B / count, ...]: each part has its share of every device's rows, so that none are moved."""
+    ways = batch_ways()
+    x = x.reshape(ways, count, -1, *x.shape[1:]).swapaxes(0, 1)
+    return constrain(x.reshape(count, -1, *x.shape[3:]), None, "batch")

@@ -23,14 +23,14 @@ def changed(one_tiny, tmp_path):
 
 
 def test_every_size(one_tiny):
-    config = read_config(one_tiny.directory, dtype="bfloat16", remat=True)
+    config = read_config(one_tiny.directory, dtype="bfloat16", remat="layer")
     assert config.encoder == EncoderConfig(mel_bins=80, width=24, layers=2, heads=3, ffn=48)
     assert config.decoder == DecoderConfig(
         vocabulary=tiny.VOCABULARY, width=32, layers=2, heads=4, kv_heads=2, head_dim=8, ffn=48
     )
     assert config.audio_token_id == tiny.AUDIO_ID
-    assert config.dtype == "bfloat16" and config.remat
-    assert hash(config) == hash(read_config(one_tiny.directory, dtype="bfloat16", remat=True))
+    assert config.dtype == "bfloat16" and config.remat == "layer"
+    assert hash(config) == hash(read_config(one_tiny.directory, dtype="bfloat16", remat="layer"))
 
 
 def test_settings_that_change_the_function(changed):

@@ -93,7 +93,12 @@ def test_the_whole_network_by_a_kernel(one_tiny, monkeypatch):
         ("splash", "bfloat16", "cpu", "'splash' needs a tpu and this is a cpu"),
         ("cudnn", "bfloat16", None, "'cudnn' needs a gpu and this is a cpu"),
         ("cudnn", "float32", "gpu", "'cudnn' takes bfloat16 and not float32"),
-        ("splash", "bfloat16", "tpu", "over mesh tensor=8; choose a divisor of all, or 'xla'"),
+        (
+            "splash",
+            "bfloat16",
+            "tpu",
+            "q_proj: heads = 3 do not divide by mesh.tensor = 8; choose of .1.",
+        ),
     ],
 )
 def test_a_back_end_that_cannot_run_is_refused(name, dtype, platform, told, one_tiny):

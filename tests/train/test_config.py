@@ -27,7 +27,7 @@ def test_what_was_written_to_disk_reads_back():
         ("model.dtype", "float16", "unknown"),
         ("steps", 0, "steps = 0 must be at least 1"),
         ("steps", 1.5, "steps = 1.5 must be int"),
-        ("model.remat", 1, "must be bool"),
+        ("model.remat", True, "must be str"),
         ("optimizer.learning_rate", "fast", "must be float"),
     ],
 )

@@ -1,0 +1,61 @@
+"""The policy as decoding takes it: narrowed and laid out once per step, so that no token gathers weights."""
+
+from typing import Any
+
+import jax
+from flax import traverse_util
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from sari_jax.models.audio_lm import Params
+from sari_jax.models.config import AudioLMConfig
+from sari_jax.parallel.mesh import DECODING, parameter_shardings
+
+MATRICES = ("kernel", "embedding")  # what the networks narrow to their dtype before they multiply
+
+
+class DecodingPolicy:
+    """Flat parameters, as they are trained -> projector and decoder for `rollout`, over a mesh of `decoding_mesh`.
+
+    The tower is left behind: it encodes in the layout of training, and its output comes along. Matrices are narrowed
+    to the dtype of activations, as every product with them would do; so decoding reads half the bytes.
+    """
+
+    def __init__(self, config: AudioLMConfig, mesh: Mesh):
+        self.dtype, self.mesh = config.dtype, mesh
+
+    def program(self, flat: dict[str, Any]) -> Any:
+        """The jitted program for these parameters, or their shapes."""
+        return jax.jit(self._narrowed, out_shardings=parameter_shardings(self.mesh, flat, DECODING))
+
+    def __call__(self, flat: dict[str, Array]) -> Params:
+        flat = self.needed(flat)
+        wanted = parameter_shardings(self.mesh, flat, DECODING)
+        placed = all(
+            array.sharding.is_equivalent_to(wanted[path], array.ndim)
+            for path, array in flat.items()
+        )
+        same = all(
+            array.dtype == self.dtype for path, array in flat.items() if path.endswith(MATRICES)
+        )
+        return traverse_util.unflatten_dict(
+            flat if placed and same else self.program(flat)(flat), sep="/"
+        )
+
+    def shapes(self, flat: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+        """What comes out, for shapes: where nothing is computed."""
+        placed = parameter_shardings(self.mesh, flat, DECODING)
+        return {
+            path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed[path])
+            for path, leaf in jax.eval_shape(self._narrowed, flat).items()
+        }
+
+    @staticmethod
+    def needed(flat: dict[str, Any]) -> dict[str, Any]:
+        return {path: leaf for path, leaf in flat.items() if not path.startswith("tower/")}
+
+    def _narrowed(self, flat: dict[str, Array]) -> dict[str, Array]:
+        return {
+            path: array.astype(self.dtype) if path.endswith(MATRICES) else array
+            for path, array in flat.items()
+        }

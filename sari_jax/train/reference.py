@@ -1,0 +1,28 @@
+"""GRPO's reference: the policy as it was before the first step, as narrow and as far away as the config says."""
+
+import jax
+import jax.numpy as jnp
+
+from sari_jax.train.config import Model
+from sari_jax.train.optimizer import Flat
+
+KINDS = {"device": "device", "host": "pinned_host"}  # JAX's names of memories
+
+
+def make_reference(model: Model, trainable: Flat) -> Flat:
+    """A copy of the parameters that learn; the others need none."""
+    kind = KINDS[model.reference_memory]
+    return {
+        path: jax.device_put(jnp.copy(x).astype(dtype_of(model)), x.sharding.with_memory_kind(kind))
+        for path, x in trainable.items()
+    }
+
+
+def dtype_of(model: Model) -> str:
+    return model.reference_dtype or model.param_dtype
+
+
+def on_device(flat: Flat) -> Flat:
+    """The reference where it can be computed with: a copy there, if it waits with the host."""
+    there = {path: x.sharding.with_memory_kind(KINDS["device"]) for path, x in flat.items()}
+    return jax.device_put(flat, there)

@@ -1,0 +1,88 @@
+"""The programs of a run are those that its loop compiles; how they look compiled is test_compile.py's."""
+
+import dataclasses
+
+import jax
+import pytest
+import tiny
+
+from sari_jax.errors import InputError
+from sari_jax.models.audio_lm import abstract_params
+from sari_jax.models.sizes import SIZES
+from sari_jax.scale.programs import Programs, Question, bytes_of, model_config
+from sari_jax.scale.topology import GIB, Topology
+from sari_jax.train.config import Grpo, Mesh, Model, Optimizer, Run
+
+FULL = Run(
+    stage="grpo",
+    batch_size=8,
+    model=Model(size="qwen2_audio_7b", dtype="bfloat16", reference_dtype="bfloat16", trainable=("*",)),
+    mesh=Mesh(decode_tensor=4),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def eight():
+    """Fake devices in the place of chips: nothing is compiled here."""
+    return Topology("v5e:2x4", "v5e", 1, tuple(jax.devices()))
+
+
+def test_state_is_split_over_all_chips(eight):
+    """Weights and two moments in float32, the reference in half of that: 14 bytes a parameter."""
+    count = sum(x.size for x in jax.tree.leaves(abstract_params(SIZES["qwen2_audio_7b"])))
+    found = Programs(FULL, eight)
+    assert found.resident == pytest.approx(14 * count / 8, rel=0.01)
+    narrow = dataclasses.replace(
+        FULL,
+        optimizer=Optimizer(moments_dtype="bfloat16"),
+        model=dataclasses.replace(FULL.model, reference_memory="host"),
+    )
+    assert Programs(narrow, eight).resident == pytest.approx(8 * count / 8, rel=0.01)
+    largest = max(
+        bytes_of(x) for x in jax.tree.leaves((found.state, found.reference)) if x.sharding.is_fully_replicated
+    )  # fmt: skip
+    assert largest < 64 * 2**20
+
+
+def test_work_and_what_is_beside(eight):
+    rows = {program.name: program for program in Programs(FULL, eight).all()}
+    assert list(rows) == ["encode", "policy", "prefill", "decode", "reference", "update"]
+    # 7.8e9 weights that multiply, for a token; a prompt of 878 tokens and 8 completions of 512.
+    tokens = 8 * (878 + 8 * 512)
+    assert rows["reference"].flops == pytest.approx(2 * 7.0e9 * tokens, rel=0.2)
+    assert rows["update"].flops == pytest.approx(3 * rows["reference"].flops, rel=0.1)
+    assert rows["prefill"].flops + rows["decode"].flops < rows["reference"].flops
+    assert rows["update"].beside < rows["reference"].beside < rows["decode"].beside
+    assert rows["decode"].beside / GIB == pytest.approx(14 * 8.4e9 / 8 / GIB, rel=0.02)
+    frozen = dataclasses.replace(FULL.model, trainable=("projector/*", "decoder/*"))
+    fewer = {p.name: p for p in Programs(dataclasses.replace(FULL, model=frozen), eight).all()}
+    assert fewer["update"].flops < rows["update"].flops
+
+
+def test_sft_has_its_own(eight):
+    run = dataclasses.replace(FULL, stage="sft")
+    assert [program.name for program in Programs(run, eight).all()] == ["sft"]
+    frozen = dataclasses.replace(FULL.model, trainable=("projector/*", "decoder/*"))
+    run = dataclasses.replace(run, model=frozen)
+    assert [program.name for program in Programs(run, eight).all()] == ["encode", "sft"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "question", "message"),
+    [
+        ({"batch_size": 12}, Question(), "one prompt for each chip is --config.batch_size=8"),
+        ({"mesh": Mesh(decode_tensor=3)}, Question(), "heads = 32 do not divide by mesh.decode_tensor = 3"),
+        ({"mesh": Mesh(tensor=8)}, Question(), "tower/layers/q_proj: heads = 20 do not divide by mesh.tensor = 8"),
+        ({}, Question(audio_seconds=31.0), "31.0 s: must be above 0 and at most 30 s"),
+        ({"model": Model()}, Question(), "neither model.path nor model.size is set"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_told(eight, changes, question, message):
+    with pytest.raises(InputError, match=message):
+        Programs(dataclasses.replace(FULL, **changes), eight, question)
+
+
+def test_a_model_directory_goes_before_a_size(tmp_path):
+    made = tiny.make(tmp_path / "tiny", tiny.Sizes())
+    run = Run(model=Model(path=str(made.directory), size="qwen2_audio_7b"), grpo=Grpo())
+    assert model_config(run).decoder == made.config.decoder
