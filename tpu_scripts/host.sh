@@ -137,15 +137,15 @@ state() {
 }
 
 stop() {
-    local seconds=$1 pid
+    local pid left=$(($1 * 5))
     if ! running; then
         echo "$NAME does not run"
         return
     fi
     pid=$(<"$DIR/pid")
     kill -TERM "$pid" 2>/dev/null || true
-    while running && ((seconds-- > 0)); do
-        sleep 1
+    while running && ((left-- > 0)); do
+        sleep 0.2
     done
     if running; then
         echo "$NAME did not end in time: killed"

@@ -170,7 +170,7 @@ keep() {
         return
     fi
     while :; do
-        state=$(slice_state) || state=UNKNOWN
+        state=$(slice_state ACTIVE) || state=UNKNOWN
         case $state in
             ACTIVE) ;;
             UNKNOWN)
