@@ -148,7 +148,8 @@ check_settings() {
     [[ -z $BUCKET || ($WORKDIR == "${MOUNT%/}"/?* && $WORKDIR/ != */../*) ]] ||
         refuse "$SETTINGS: WORKDIR='$WORKDIR' is not under MOUNT='$MOUNT', where the bucket is: put it there, or a" \
             "recreated slice starts from nothing"
-    for key in POLL_SECONDS RETRIES BACKOFF_SECONDS SILENT_POLLS STOP_SECONDS; do
+    must POLL_SECONDS '[0-9]{1,6}([.][0-9]+)?' "a number from 0"
+    for key in RETRIES BACKOFF_SECONDS SILENT_POLLS STOP_SECONDS; do
         must $key '[0-9]{1,6}' "a whole number from 0"
     done
     for flag in ${OVERRIDE[@]+"${OVERRIDE[@]}"}; do

@@ -36,7 +36,7 @@ class Cloud:
             "BUCKET": "my-bucket", "MOUNT": self.shared, "WORKDIR": self.shared / "runs/a",
             "CONFIG": "configs/grpo_nano.py", "EXPORT": self.shared / "model",
             "IMAGE": "us-west4-docker.pkg.dev/my-project/sari/sari_jax:a",
-            "POLL_SECONDS": 0, "BACKOFF_SECONDS": 0, "RETRIES": 2, "STOP_SECONDS": 5,
+            "POLL_SECONDS": 0.1, "BACKOFF_SECONDS": 0, "RETRIES": 1, "STOP_SECONDS": 5,
         }  # fmt: skip
         self.overrides: list[str] = []
         bin = folder / "bin"
@@ -49,8 +49,12 @@ class Cloud:
             (bin / name).chmod(0o755)
         self.environment = {
             "PATH": f"{bin}:/usr/bin:/bin", "HOME": str(folder), "CLOUD": str(folder),
-            "CHECKOUT": str(checkout), "SARI_HOST": "0-0",
+            "CHECKOUT": str(checkout), "SARI_HOST": "0-0", "WORKERS": "1",
         }  # fmt: skip
+
+    def workers(self, number: int) -> None:
+        """Hosts of a slice; one unless told."""
+        self.environment["WORKERS"] = str(number)
 
     def write(self, name: str, value) -> None:
         (self.folder / name).write_text(json.dumps(value))

@@ -114,7 +114,7 @@ def gcloud(args):
             stop(f"ERROR: ALREADY_EXISTS: {name}")
         nodes = int(option(args, "node-count", "1"))
         for node in range(nodes):
-            for worker in range(2):
+            for worker in range(int(os.environ["WORKERS"])):
                 os.makedirs(f"{CLOUD}/hosts/{node}-{worker}")
         write("state.json", {**state, "slice": "ACTIVE"})
     elif verb == "delete":

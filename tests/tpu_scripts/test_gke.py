@@ -56,7 +56,7 @@ def test_launch(cloud):
     (call,) = cloud.calls("xpk")
     assert call == [
         "xpk", "workload", "create", "--workload=sari-test", "--tpu-type=v5litepod-16", "--num-slices=2",
-        f"--docker-image={cloud.settings['IMAGE']}", "--max-restarts=2", "--restart-on-exit-codes=1,3-126",
+        f"--docker-image={cloud.settings['IMAGE']}", "--max-restarts=1", "--restart-on-exit-codes=1,3-126",
         "--termination-grace-period-seconds=5", call[10], *WHERE,
     ]  # fmt: skip
     assert call[10].startswith("--command=exec bash tpu_scripts/host.sh run sari-test --config")
@@ -100,16 +100,16 @@ def test_an_input_error_ends_the_jobset_and_keep(cloud):
 
 
 def test_a_jobset_that_used_up_its_restarts_is_launched_again_within_bounds(cloud):
-    cloud.plan(runs={"0-0": ["crash"] * 4 + ["finish"]})
+    cloud.plan(runs={"0-0": ["crash"] * 2 + ["finish"]})
     cloud("gke.sh", "keep", "--yes")
-    assert len(cloud.trainings()) == 5
+    assert len(cloud.trainings()) == 3
     cloud.plan(state={}, **{"runs-0-0": ["crash"] * 20})
     cloud("gke.sh", "keep", "--yes", code=1)
-    assert "RETRIES=2" in cloud.stderr
-    assert len(cloud.trainings()) == 5 + 9  # three launches with two restarts each
+    assert "RETRIES=1" in cloud.stderr
+    assert len(cloud.trainings()) == 3 + 4  # two launches with one restart each
 
 
 def test_quota_errors_are_tried_again_within_bounds(cloud):
     cloud.plan(faults={"workload create": ["ERROR: quota exceeded"] * 9})
     cloud("gke.sh", "keep", "--yes", code=1)
-    assert len(cloud.calls("xpk")) == 3
+    assert len(cloud.calls("xpk")) == 2
