@@ -4,9 +4,12 @@ Mesh axes: `data` (copies, across slices), `fsdp` (parameters split, batch split
 """
 
 import fnmatch
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -54,7 +57,33 @@ def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1) -> Mesh:
         raise InputError(
             f"config: mesh {told} does not cover {devices} devices; their product must be {devices}"
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    types = (AxisType.Auto,) * len(AXES)
+    if len({getattr(device, "slice_index", 0) for device in jax.devices()}) > 1:
+        return Mesh(across_slices(sizes, jax.devices()), AXES, axis_types=types)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=types)
+
+
+def across_slices(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+    """Devices of several TPU slices, or of several machines with GPUs, in the order of a mesh.
+
+    One axis alone crosses the network between them, and only in its outermost steps: `data`, whose copies talk once a
+    step, or else `fsdp`, whose parts talk in every layer. `jax.make_mesh` refuses such devices.
+
+    Raises:
+        InputError: neither axis divides by the number of slices.
+    """
+    slices = len({device.slice_index for device in devices})
+    within, between = list(sizes), [1] * len(AXES)
+    crossing = next((i for i in (0, 1) if sizes[i] % slices == 0), None)
+    if crossing is None:
+        raise InputError(
+            f"config: mesh data={sizes[0]}, fsdp={sizes[1]}: neither divides by the {slices} slices (or GPU nodes)"
+            f" that the devices are in; set mesh.data={slices}"
+        )
+    within[crossing], between[crossing] = sizes[crossing] // slices, slices
+    return mesh_utils.create_hybrid_device_mesh(
+        within, between, devices, allow_split_physical_axes=True
+    )
 
 
 def spec(*logical: str | None) -> P:
