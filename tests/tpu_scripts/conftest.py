@@ -44,7 +44,11 @@ class Cloud:
         stand_ins = {
             name: f'exec "{sys.executable}" -S -E "{STAND_IN}" {name} "$@"' for name in STAND_INS
         }
-        for name, does in {**stand_ins, "mountpoint": '[ -e "$CLOUD/mounted" ]', "sudo": ":"}.items():
+        for name, does in {
+            **stand_ins,
+            "mountpoint": '[ -e "$CLOUD/mounted" ]',
+            "sudo": ":",
+        }.items():
             (bin / name).write_text(f"#!/bin/sh\n{does}\n")
             (bin / name).chmod(0o755)
         self.environment = {
@@ -93,12 +97,16 @@ class Cloud:
     def calls(self, *start: str) -> list[list[str]]:
         """The recorded calls that begin with these words."""
         path = self.folder / "calls.jsonl"
-        calls = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        calls = (
+            [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        )
         return [call for call in calls if call[: len(start)] == list(start)]
 
     def verbs(self) -> list[str]:
         """What was asked of the queued resources, looks left out."""
-        return [call[4] for call in self.calls("gcloud", "compute", "tpus") if call[4] != "describe"]
+        return [
+            call[4] for call in self.calls("gcloud", "compute", "tpus") if call[4] != "describe"
+        ]
 
     def trainings(self) -> list[dict]:
         path = self.folder / "sari.jsonl"

@@ -62,7 +62,9 @@ def end_runs():
     for path in glob.glob(f"{CLOUD}/hosts/*/sari/runs/*/pid"):
         try:
             pid = int(open(path).read())
-            ours = f"CLOUD={CLOUD}".encode() in open(f"/proc/{pid}/environ", "rb").read().split(b"\0")
+            ours = f"CLOUD={CLOUD}".encode() in open(f"/proc/{pid}/environ", "rb").read().split(
+                b"\0"
+            )
             if ours and os.getpgid(pid) == pid:
                 os.killpg(pid, signal.SIGKILL)
         except (OSError, ValueError):
@@ -105,7 +107,9 @@ def gcloud(args):
         elif due:
             stop(due)
         if state["slice"] is None:
-            stop(f"ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: {name} was not found")
+            stop(
+                f"ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: {name} was not found"
+            )
         print(state["slice"])
     elif due:
         stop(due)
@@ -124,7 +128,9 @@ def gcloud(args):
         node, worker = option(args, "node"), option(args, "worker")
         codes = []
         for host in hosts():
-            if not all(w in ("all", h) for w, h in zip((node, worker), host.split("-"), strict=True)):
+            if not all(
+                w in ("all", h) for w, h in zip((node, worker), host.split("-"), strict=True)
+            ):
                 continue
             if verb == "scp":
                 import shutil
@@ -155,12 +161,12 @@ def xpk(args):
             first, _, last = part.partition("-")
             again |= set(range(int(first), int(last or first) + 1))
         script = f"({option(args, 'command')}) & PID=$!; wait $PID; exit $?"
-        for restart in range(int(option(args, "max-restarts")) + 1):
+        for _ in range(int(option(args, "max-restarts")) + 1):
             code = bash(script, "0-0", os.environ["CHECKOUT"])
             if code not in again:
                 break
         told = ["StartupPolicyCompleted", "Failed" if code else "Completed"]
-        write("state.json", {**state, "jobset": told, "restarts": restart, "code": code})
+        write("state.json", {**state, "jobset": told, "code": code})
 
 
 def kubectl(args):
@@ -226,4 +232,6 @@ if __name__ == "__main__":
         sys.exit()
     with open(f"{CLOUD}/calls.jsonl", "a") as log:
         log.write(json.dumps([name, *args]) + "\n")
-    {"gcloud": gcloud, "xpk": xpk, "kubectl": kubectl, "sari": sari}.get(name, lambda args: None)(args)
+    {"gcloud": gcloud, "xpk": xpk, "kubectl": kubectl, "sari": sari}.get(name, lambda args: None)(
+        args
+    )

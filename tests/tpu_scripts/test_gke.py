@@ -46,7 +46,9 @@ def test_setup_builds_the_commit_and_attaches_the_bucket(cloud):
     ]
     (attach,) = cloud.calls("xpk")
     assert attach[1:4] == ["storage", "attach", "sari-test-runs"]
-    assert {"--bucket=my-bucket", f"--mount-point={cloud.shared}", "--readonly=false"} <= set(attach)
+    assert {"--bucket=my-bucket", f"--mount-point={cloud.shared}", "--readonly=false"} <= set(
+        attach
+    )
 
 
 def test_launch(cloud):
@@ -71,13 +73,18 @@ def test_launch_may_be_given_again(cloud):
     assert cloud.calls("xpk") == []
     cloud.plan(state={"jobset": ["Failed"]})
     cloud("gke.sh", "launch", "--yes")
-    assert [call[1:3] for call in cloud.calls("xpk")] == [["workload", "delete"], ["workload", "create"]]
+    assert [call[1:3] for call in cloud.calls("xpk")] == [
+        ["workload", "delete"],
+        ["workload", "create"],
+    ]
 
 
 def test_kubectl_is_told_which_cluster(cloud):
     for verb in ("follow", "status", "launch"):
         cloud("gke.sh", verb, "--yes")
-    assert {call[1] for call in cloud.calls("kubectl")} == {"--context=gke_my-project_us-west4_sari-test"}
+    assert {call[1] for call in cloud.calls("kubectl")} == {
+        "--context=gke_my-project_us-west4_sari-test"
+    }
 
 
 def test_delete_when_gone(cloud):

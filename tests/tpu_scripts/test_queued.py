@@ -60,15 +60,19 @@ def test_several_slices(cloud):
     cloud.settings |= {"SLICES": 2, "ACCELERATOR": "v6e-16"}
     assert "2 x v6e-16, 32 chips in all, spot" in cloud("queued.sh", "create", "--yes")
     (call,) = [call for call in cloud.calls("gcloud") if call[4] == "create"]
-    assert {"--node-count=2", "--node-prefix=sari-test", "--runtime-version=v2-alpha-tpuv6e"} <= set(
-        flags(call)
-    )
+    assert {
+        "--node-count=2",
+        "--node-prefix=sari-test",
+        "--runtime-version=v2-alpha-tpuv6e",
+    } <= set(flags(call))
     assert not [word for word in flags(call) if word.startswith("--node-id")]
     cloud("queued.sh", "setup", "--yes")
     cloud("queued.sh", "launch", "--yes")
     cloud.until(lambda: len(cloud.trainings()) == 4)
     assert {run["host"] for run in cloud.trainings()} == {"0-0", "0-1", "1-0", "1-1"}
-    assert len({tuple(run["args"]) for run in cloud.trainings()}) == 1  # the same command everywhere
+    assert (
+        len({tuple(run["args"]) for run in cloud.trainings()}) == 1
+    )  # the same command everywhere
 
 
 @pytest.mark.parametrize(
@@ -123,7 +127,9 @@ def test_quota_errors_are_gclouds_own(cloud):
 
 
 def test_a_dead_connection_is_not_a_slice_that_is_gone(cloud):
-    cloud.plan(state={"slice": "ACTIVE"}, faults={"describe": ["ERROR: could not reach the server"]})
+    cloud.plan(
+        state={"slice": "ACTIVE"}, faults={"describe": ["ERROR: could not reach the server"]}
+    )
     cloud("queued.sh", "create", "--yes", code=1)
     assert "could not reach the server" in cloud.stderr and cloud.verbs() == []
 
@@ -181,7 +187,13 @@ def test_a_slice_that_is_lost_is_created_again_and_the_run_resumes(cloud, state)
         faults={"describe": [None] * 8 + [state]},
     )
     cloud("queued.sh", "keep", "--yes")
-    assert [verb for verb in cloud.verbs() if verb != "ssh"] == ["create", "scp", "delete", "create", "scp"]
+    assert [verb for verb in cloud.verbs() if verb != "ssh"] == [
+        "create",
+        "scp",
+        "delete",
+        "create",
+        "scp",
+    ]
     assert [run["from"] for run in cloud.trainings()] == [0, 10]
 
 
@@ -210,7 +222,9 @@ def test_an_input_error_is_not_tried_again(cloud):
     cloud("queued.sh", "keep", "--yes", code=2)
     assert "sari refused its input" in cloud.stderr
     assert len(cloud.trainings()) == 2
-    assert cloud("queued.sh", "status", "--yes").count(" running ") == 0  # nobody waits for the one that is out
+    assert (
+        cloud("queued.sh", "status", "--yes").count(" running ") == 0
+    )  # nobody waits for the one that is out
 
 
 def test_failures_are_counted(cloud):
@@ -236,7 +250,12 @@ def test_a_silent_slice_is_created_again(cloud):
     cloud.settings["SILENT_POLLS"] = 2
     cloud.plan(faults={"ssh": ["timed out"] * 2})
     cloud("queued.sh", "keep", "--yes")
-    assert [verb for verb in cloud.verbs() if verb != "ssh"] == ["create", "delete", "create", "scp"]
+    assert [verb for verb in cloud.verbs() if verb != "ssh"] == [
+        "create",
+        "delete",
+        "create",
+        "scp",
+    ]
 
 
 def test_a_looking_failure_is_no_reason_to_delete(cloud):

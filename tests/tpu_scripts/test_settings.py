@@ -6,7 +6,11 @@ import pytest
 @pytest.mark.parametrize(
     "key, value, told",
     [
-        ("NAME", "Sari", "NAME='Sari' must be 1 to 40 small letters, digits and hyphens, a letter first"),
+        (
+            "NAME",
+            "Sari",
+            "NAME='Sari' must be 1 to 40 small letters, digits and hyphens, a letter first",
+        ),
         ("NAME", "a" * 41, "must be 1 to 40"),
         ("NAME", "a$(touch pwned)", "must be 1 to 40"),
         ("PROJECT", "", "PROJECT='' must be a project id"),
@@ -81,10 +85,14 @@ def test_quotes_around_a_value_and_spaces_around_a_line_are_taken_off(cloud):
 def test_the_example_is_valid_once_it_is_copied(cloud, checkout):
     example = (checkout / "tpu_scripts/slice.env.example").read_text()
     every = "\n".join(
-        line.removeprefix("#") if line.startswith("#") and "=" in line and line[1].isupper() else line
+        line.removeprefix("#")
+        if line.startswith("#") and "=" in line and line[1].isupper()
+        else line
         for line in example.splitlines()
     )
     (cloud.folder / "all.env").write_text(every)
     for script in ("queued.sh", "gke.sh"):
         cloud(script, "create", "--settings", str(cloud.folder / "all.env"))
-    assert "--network=my-network" in cloud("queued.sh", "create", "--settings", f"{cloud.folder}/all.env")
+    assert "--network=my-network" in cloud(
+        "queued.sh", "create", "--settings", f"{cloud.folder}/all.env"
+    )
