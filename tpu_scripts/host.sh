@@ -35,8 +35,8 @@ install() {
     rm -rf "$BASE/installed" "$BASE/source" "$BASE/venv"
     mkdir -p "$BASE/source"
     tar -xzf "$tarball" -C "$BASE/source"
-    # The hosts' own Python may be older than 3.11; uv brings one along.
-    python3 -m pip install --quiet --user uv
+    # The hosts' own Python may be older than 3.11; uv brings one along, and stays out of the system's way.
+    PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
     python3 -m uv venv --python 3.12 "$BASE/venv"
     in_source
     python3 -m uv pip install --python "$BASE/venv/bin/python" --constraint constraints.txt '.[tpu]'
