@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A run on GKE, as a JobSet that xpk makes: one slice or several, spot, on demand or reserved.
 set -euo pipefail
-# shellcheck source=settings.sh
+# shellcheck source-path=SCRIPTDIR source=settings.sh
 source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 
 USAGE='gke.sh VERB [--yes] [--settings FILE]
@@ -39,7 +39,7 @@ jobset_state() {
     esac
 }
 
-capacity() {
+tier() {
     case $CAPACITY in
         spot) echo --spot ;;
         on-demand) echo --on-demand ;;
@@ -54,7 +54,7 @@ create() {
         return
     fi
     # xpk leaves alone what is there, and goes on from where it broke off.
-    XPK cluster create --tpu-type="$ACCELERATOR" --num-slices="$SLICES" "$(capacity)" --enable-gcsfuse-csi-driver \
+    XPK cluster create --tpu-type="$ACCELERATOR" --num-slices="$SLICES" "$(tier)" --enable-gcsfuse-csi-driver \
         ${CREATE_FLAG[@]+"${CREATE_FLAG[@]}"}
 }
 
@@ -155,7 +155,7 @@ newest_checkpoint() {
 }
 
 keep() {
-    local state codes
+    local state codes seen=''
     if [[ -z $RUN ]]; then
         say "keep looks at the JobSet every $POLL_SECONDS s, and launches it when it is not there or has failed:"
         launch
@@ -164,6 +164,9 @@ keep() {
     context
     while :; do
         state=$(jobset_state '') || state=unknown
+        # How an earlier run failed is no reason not to start this one: its settings may have been mended since.
+        [[ $seen || $state != Failed ]] || state=absent
+        [[ $state == unknown ]] || seen=yes
         case $state in
             active) sleep "$POLL_SECONDS" ;;
             unknown) setback "$NAME: its state cannot be read" ;;
@@ -198,5 +201,7 @@ ON=${CLUSTER:-$NAME}
 REGION=${ZONE%-*}
 AT=(--project="$PROJECT" --zone="$ZONE")
 KUBE=(kubectl --context="gke_${PROJECT}_${REGION}_$ON")
+need gcloud kubectl xpk
+[[ $VERB != setup ]] || need git docker
 [[ $RUN ]] || say "a dry run: nothing is done; --yes does it"
 "$VERB"

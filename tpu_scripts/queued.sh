@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A run on Cloud TPU queued resources: one slice or several, spot, on demand or reserved.
 set -euo pipefail
-# shellcheck source=settings.sh
+# shellcheck source-path=SCRIPTDIR source=settings.sh
 source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 
 USAGE='queued.sh VERB [--yes] [--settings FILE]
@@ -21,14 +21,14 @@ given again: what is done already is left as it is.
 
 QR=(gcloud compute tpus queued-resources)
 
-# The state of the request, ABSENT where there is none. It fails where that cannot be known: a dead connection must
-# not be taken for a slice that is gone.
+# The state of the request, ABSENT where gcloud says that there is none. It fails where that cannot be known: a dead
+# connection must not be taken for a slice that is gone, and costs no longer.
 slice_state() {
     local told errors
     errors=$(mktemp)
     if told=$(look "$1" "${QR[@]}" describe "$NAME" "${AT[@]}" '--format=value(state.state)' 2>"$errors"); then
         printf '%s\n' "$told"
-    elif grep -Eqi 'NOT_FOUND|not found' "$errors"; then
+    elif grep -q "NOT_FOUND.*$NAME" "$errors"; then
         echo ABSENT
     else
         cat "$errors" >&2
@@ -57,18 +57,18 @@ need_active() {
 }
 
 create() {
-    local state before='' capacity=()
+    local state before='' tier=()
     say "$SLICES x $ACCELERATOR, $CHIPS chips in all, $CAPACITY"
     case $CAPACITY in
-        spot) capacity=(--spot) ;;
-        reserved) capacity=(--reserved) ;;
+        spot) tier=(--spot) ;;
+        reserved) tier=(--reserved) ;;
     esac
     state=$(slice_state ABSENT) || fail "$NAME: its state cannot be read"
     if [[ $state == ABSENT ]]; then
         local nodes=(--node-id="$NAME")
         ((SLICES == 1)) || nodes=(--node-count="$SLICES" --node-prefix="$NAME")
         run "${QR[@]}" create "$NAME" "${AT[@]}" --accelerator-type="$ACCELERATOR" --runtime-version="$RUNTIME" \
-            "${nodes[@]}" ${capacity[@]+"${capacity[@]}"} ${CREATE_FLAG[@]+"${CREATE_FLAG[@]}"} --quiet
+            "${nodes[@]}" ${tier[@]+"${tier[@]}"} ${CREATE_FLAG[@]+"${CREATE_FLAG[@]}"} --quiet
         [[ $RUN ]] || say "then, until it says ACTIVE:"
         state=$(slice_state ACTIVE) || fail "$NAME: its state cannot be read"
     else
@@ -158,7 +158,7 @@ verdict() {
 }
 
 keep() {
-    local state lines created='' silent=0
+    local state lines found created='' seen='' silent=0
     if [[ -z $RUN ]]; then
         say "keep looks at the slices and their hosts every $POLL_SECONDS s:"
         status
@@ -196,7 +196,11 @@ keep() {
 
         lines=$(on_hosts "$HOST_STATE" 3>/dev/null) || lines=''
         progress "$(sed -n 's/.*sari-host [^ ]* [^ ]* //p' <<<"$lines" | sort -n | tail -n 1)"
-        case $(verdict "$lines") in
+        found=$(verdict "$lines")
+        # How an earlier run ended is no reason not to start this one: its settings may have been mended since.
+        [[ $seen || ($found != finished && $found != refused) ]] || found=fresh
+        [[ $found == silent ]] || seen=yes
+        case $found in
             finished)
                 say "$NAME is finished: $ME export writes the model, $ME delete gives the slices back"
                 return
@@ -245,6 +249,7 @@ read_settings
 AT=(--project="$PROJECT" --zone="$ZONE")
 # A host that has just been made has no host.sh yet.
 HOST_STATE="if [ -f host.sh ]; then $(quoted bash host.sh state "$NAME"); else echo sari-host \$(hostname) none -; fi"
+need gcloud git
 [[ $RUN ]] || say "a dry run: nothing is done; --yes does it"
 case $VERB in
     export) export_model ;;

@@ -52,6 +52,14 @@ quoted() {
     printf '%s' "$line"
 }
 
+# need PROGRAM...; a dry run needs none.
+need() {
+    local program
+    for program in ${RUN:+"$@"}; do
+        command -v "$program" >/dev/null || refuse "$program is not installed; docs/tpu.md says what is needed"
+    done
+}
+
 # Shows a command; with --yes also runs it.
 run() {
     printf '%s\n' "$(quoted "$@")" >&3

@@ -104,6 +104,8 @@ def test_an_input_error_ends_the_jobset_and_keep(cloud):
     cloud.plan(runs={"0-0": ["refuse"]})
     cloud("gke.sh", "keep", "--yes", code=2)
     assert "sari refused its input" in cloud.stderr and len(cloud.trainings()) == 1
+    cloud("gke.sh", "keep", "--yes")  # given again, when it is mended
+    assert len(cloud.trainings()) == 2
 
 
 def test_a_jobset_that_used_up_its_restarts_is_launched_again_within_bounds(cloud):

@@ -227,6 +227,13 @@ def test_an_input_error_is_not_tried_again(cloud):
     )  # nobody waits for the one that is out
 
 
+def test_a_mended_input_is_tried_when_keep_is_given_again(cloud):
+    cloud.plan(runs={"0-0": ["refuse", "finish"]})
+    cloud("queued.sh", "keep", "--yes", code=2)
+    cloud("queued.sh", "keep", "--yes")
+    assert len(cloud.trainings()) == 2
+
+
 def test_failures_are_counted(cloud):
     cloud.plan(runs={"0-0": ["crash"] * 9})
     cloud("queued.sh", "keep", "--yes", code=1)

@@ -65,6 +65,14 @@ def test_usage_errors(cloud, script, words, told):
     assert told in cloud.stderr
 
 
+@pytest.mark.parametrize("script, program", [("queued.sh", "gcloud"), ("gke.sh", "xpk")])
+def test_a_program_that_is_missing_is_named(cloud, script, program):
+    (cloud.folder / "bin" / program).unlink()
+    cloud(script, "delete")
+    cloud(script, "delete", "--yes", code=2)
+    assert f"{program} is not installed" in cloud.stderr
+
+
 def test_a_value_is_taken_as_it_stands(cloud):
     value = """--config.data.train=/a b/it's "x" $(touch pwned) `touch pwned` ; touch pwned # é"""
     cloud.overrides = [value]
