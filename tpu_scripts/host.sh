@@ -18,7 +18,12 @@ SARI=$BASE/venv/bin/sari
 
 # The lock is held by the run and by all that it starts: while any of them lives the run is not over. Unlike a
 # process number it cannot be left behind by a crash or a restart of the host.
-running() { [[ -e $DIR/lock ]] && ! flock --nonblock --shared "$DIR/lock" true; }
+running() {
+    local code=0
+    [[ -e $DIR/lock ]] || return 1
+    flock --nonblock --shared --conflict-exit-code 9 8 8<"$DIR/lock" || code=$?
+    ((code == 9))
+}
 
 in_source() { [[ ! -d $BASE/source ]] || cd "$BASE/source"; }
 

@@ -38,14 +38,24 @@ slice_state() {
     rm -f "$errors"
 }
 
-# One command on every host of every slice.
-on_hosts() {
-    run "${QR[@]}" ssh "$NAME" --node=all --worker=all "${AT[@]}" --quiet ${SSH_FLAG[@]+"${SSH_FLAG[@]}"} "--command=$1"
+# hosts NODE WORKER COMMAND SLICES: a command by ssh. gcloud passes over a slice that it cannot prepare, says so in a
+# warning and exits 0, so whoever has done its work answers with its name, and the slices in those names are counted.
+hosts() {
+    local heard count code=0
+    heard=$(mktemp)
+    run "${QR[@]}" ssh "$NAME" --node="$1" --worker="$2" "${AT[@]}" --quiet ${SSH_FLAG[@]+"${SSH_FLAG[@]}"} \
+        "--command=$3 && echo sari-answer \$(hostname)" | tee "$heard" | sed '/sari-answer /d' || code=$?
+    count=$(sed -n 's/.*sari-answer //p' "$heard" | sed 's/-w-[0-9]*$//' | sort -u | wc -l)
+    rm -f "$heard"
+    if [[ $RUN ]] && ((code == 0 && count < $4)); then
+        printf '%s: %s of %s slices have answered\n' "$ME" "$((count))" "$4" >&2
+        code=1
+    fi
+    return "$code"
 }
 
-on_first_host() {
-    run "${QR[@]}" ssh "$NAME" --node=0 --worker=0 "${AT[@]}" --quiet ${SSH_FLAG[@]+"${SSH_FLAG[@]}"} "--command=$1"
-}
+on_hosts() { hosts all all "$1" "$SLICES"; }
+on_first_host() { hosts 0 0 "$1" 1; }
 
 # After a restart of a host the bucket has to be mounted again, so whatever needs it asks for it.
 mounted() { [[ -z $BUCKET ]] || printf '%s && ' "$(quoted bash host.sh mount "$BUCKET" "$MOUNT")"; }
@@ -112,7 +122,8 @@ launch() {
 
 follow() {
     need_active
-    on_first_host "$(quoted bash host.sh log "$NAME")"
+    run "${QR[@]}" ssh "$NAME" --node=0 --worker=0 "${AT[@]}" --quiet ${SSH_FLAG[@]+"${SSH_FLAG[@]}"} \
+        "--command=$(quoted bash host.sh log "$NAME")"
 }
 
 status() {

@@ -11,6 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 STAND_IN = Path(__file__).with_name("stand_in.py")
+# All that the scripts may find besides: a machine may have the real gcloud, which no test must reach.
+TOOLS = (
+    "bash basename cat cp dirname env find flock git grep gzip head id mkdir mktemp mv nohup realpath rm sed setsid sh"
+    " sleep sort tail tar tee touch tr wc"
+).split()
 STAND_INS = ("gcloud", "kubectl", "xpk", "docker", "sari", "gcsfuse", "python3")
 
 
@@ -48,11 +53,14 @@ class Cloud:
             **stand_ins,
             "mountpoint": '[ -e "$CLOUD/mounted" ]',
             "sudo": ":",
+            "hostname": 'echo "t1v-n-${SARI_HOST%-*}-w-${SARI_HOST#*-}"',
         }.items():
             (bin / name).write_text(f"#!/bin/sh\n{does}\n")
             (bin / name).chmod(0o755)
+        for name in TOOLS:
+            (bin / name).symlink_to(shutil.which(name))
         self.environment = {
-            "PATH": f"{bin}:/usr/bin:/bin", "HOME": str(folder), "CLOUD": str(folder),
+            "PATH": str(bin), "HOME": str(folder), "CLOUD": str(folder),
             "CHECKOUT": str(checkout), "SARI_HOST": "0-0", "WORKERS": "1",
         }  # fmt: skip
 
@@ -76,7 +84,7 @@ class Cloud:
         settings.write_text("\n".join(lines) + "\n")
         done = subprocess.run(
             [self.checkout / "tpu_scripts" / script, verb, "--settings", settings, *flags],
-            env=self.environment, capture_output=True, text=True, timeout=60,
+            env=self.environment, capture_output=True, text=True, timeout=40,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         self.stderr = done.stderr
@@ -89,7 +97,7 @@ class Cloud:
         done = subprocess.run(
             ["bash", self.checkout / "tpu_scripts/host.sh", *words],
             env={**self.environment, "HOME": str(folder), "SARI_HOST": home},
-            capture_output=True, text=True, timeout=60,
+            capture_output=True, text=True, timeout=40,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout

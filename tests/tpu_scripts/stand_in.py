@@ -111,7 +111,7 @@ def gcloud(args):
                 f"ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: {name} was not found"
             )
         print(state["slice"])
-    elif due:
+    elif due and not due.startswith("passes over node"):
         stop(due)
     elif verb == "create":
         if state["slice"]:
@@ -128,6 +128,9 @@ def gcloud(args):
         node, worker = option(args, "node"), option(args, "worker")
         codes = []
         for host in hosts():
+            if due and due.endswith(host.split("-")[0]):
+                print("Could not prepare all nodes, attempting to ssh the rest.", file=sys.stderr)
+                continue
             if not all(
                 w in ("all", h) for w, h in zip((node, worker), host.split("-"), strict=True)
             ):

@@ -147,6 +147,17 @@ def test_a_host_that_does_not_answer_at_first_is_asked_again(cloud):
     assert cloud.verbs() == ["create", "scp", "scp", "ssh", "ssh"]
 
 
+def test_a_slice_that_gcloud_passes_over_is_missed(cloud):
+    """It exits 0 then, and with one slice of two no run can be."""
+    cloud.settings["SLICES"] = 2
+    cloud("queued.sh", "create", "--yes")
+    cloud.plan(faults={"ssh": ["passes over node 1"] * 3})
+    cloud("queued.sh", "setup", "--yes", code=1)
+    assert "1 of 2 slices have answered" in cloud.stderr
+    cloud("queued.sh", "keep", "--yes")
+    assert {run["host"] for run in cloud.trainings()} == {"0-0", "1-0"}
+
+
 def test_setup_ships_the_commit_and_not_what_lies_about(cloud, checkout):
     cloud("queued.sh", "create", "--yes")
     loose = checkout / "loose.txt"
