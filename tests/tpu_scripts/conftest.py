@@ -32,9 +32,29 @@ def checkout(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    """A PATH of stand-ins and tools, and nothing else."""
+    bin = tmp_path_factory.mktemp("programs")
+    stand_ins = {
+        name: f'exec "{sys.executable}" -S -E "{STAND_IN}" {name} "$@"' for name in STAND_INS
+    }
+    for name, does in {
+        **stand_ins,
+        "mountpoint": '[ -e "$CLOUD/mounted" ]',
+        "sudo": ":",
+        "hostname": 'echo "t1v-n-${SARI_HOST%-*}-w-${SARI_HOST#*-}"',
+    }.items():
+        (bin / name).write_text(f"#!/bin/sh\n{does}\n")
+        (bin / name).chmod(0o755)
+    for name in TOOLS:
+        (bin / name).symlink_to(shutil.which(name))
+    return bin
+
+
 class Cloud:
-    def __init__(self, folder: Path, checkout: Path):
-        self.folder, self.checkout = folder, checkout
+    def __init__(self, folder: Path, checkout: Path, programs: Path):
+        self.folder, self.checkout, self.programs = folder, checkout, programs
         self.shared = folder / "shared"
         self.settings = {
             "NAME": "sari-test", "PROJECT": "my-project", "ZONE": "us-west4-a", "ACCELERATOR": "v5litepod-16",
@@ -44,23 +64,8 @@ class Cloud:
             "POLL_SECONDS": 0.1, "BACKOFF_SECONDS": 0, "RETRIES": 1, "STOP_SECONDS": 5,
         }  # fmt: skip
         self.overrides: list[str] = []
-        bin = folder / "bin"
-        bin.mkdir()
-        stand_ins = {
-            name: f'exec "{sys.executable}" -S -E "{STAND_IN}" {name} "$@"' for name in STAND_INS
-        }
-        for name, does in {
-            **stand_ins,
-            "mountpoint": '[ -e "$CLOUD/mounted" ]',
-            "sudo": ":",
-            "hostname": 'echo "t1v-n-${SARI_HOST%-*}-w-${SARI_HOST#*-}"',
-        }.items():
-            (bin / name).write_text(f"#!/bin/sh\n{does}\n")
-            (bin / name).chmod(0o755)
-        for name in TOOLS:
-            (bin / name).symlink_to(shutil.which(name))
         self.environment = {
-            "PATH": str(bin), "HOME": str(folder), "CLOUD": str(folder),
+            "PATH": str(programs), "HOME": str(folder), "CLOUD": str(folder),
             "CHECKOUT": str(checkout), "SARI_HOST": "0-0", "WORKERS": "1",
         }  # fmt: skip
 
@@ -132,8 +137,8 @@ class Cloud:
 
 
 @pytest.fixture
-def cloud(tmp_path, checkout):
-    cloud = Cloud(tmp_path, checkout)
+def cloud(tmp_path, checkout, programs):
+    cloud = Cloud(tmp_path, checkout, programs)
     (tmp_path / "mounted").touch()
     yield cloud
     if (tmp_path / "hosts").exists():

@@ -67,7 +67,12 @@ def test_usage_errors(cloud, script, words, told):
 
 @pytest.mark.parametrize("script, program", [("queued.sh", "gcloud"), ("gke.sh", "xpk")])
 def test_a_program_that_is_missing_is_named(cloud, script, program):
-    (cloud.folder / "bin" / program).unlink()
+    fewer = cloud.folder / "fewer"
+    fewer.mkdir()
+    for path in cloud.programs.iterdir():
+        if path.name != program:
+            (fewer / path.name).symlink_to(path)
+    cloud.environment["PATH"] = str(fewer)
     cloud(script, "delete")
     cloud(script, "delete", "--yes", code=2)
     assert f"{program} is not installed" in cloud.stderr
