@@ -161,7 +161,8 @@ verdict() {
     case " $states" in
         *' exit:2 '*) echo refused ;;
         ' finished ') echo finished ;;
-        ' running ') echo running ;;
+        # They do not end in the same second; what is left ends by itself.
+        ' running ' | ' finished running ' | ' running stopped ' | ' finished running stopped ') echo running ;;
         ' none ') echo fresh ;;
         ' ') echo silent ;;
         *) echo broken ;;

@@ -216,6 +216,13 @@ def test_a_lost_host_starts_all_again(cloud):
     assert sorted(run["host"] for run in cloud.trainings()) == ["0-0", "0-0", "0-1", "0-1"]
 
 
+def test_hosts_need_not_end_in_the_same_second(cloud):
+    cloud.workers(2)
+    cloud.plan(runs={"0-1": ["finish later"]})
+    cloud("queued.sh", "keep", "--yes")
+    assert len(cloud.trainings()) == 2
+
+
 def test_a_run_that_was_told_to_stop_goes_on(cloud):
     cloud.plan(runs={"0-0": ["hang", "finish"]})
     for verb in ("create", "setup", "launch"):
