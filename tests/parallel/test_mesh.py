@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from sari_jax.errors import InputError
 from sari_jax.parallel.mesh import (
+    across_slices,
     make_mesh,
     parameter_sharding,
     shard_batch,
@@ -22,6 +25,37 @@ def test_one_axis_takes_what_the_others_leave():
 def test_sizes_that_do_not_cover_the_devices(sizes):
     with pytest.raises(InputError, match="does not cover 8 devices"):
         make_mesh(*sizes)
+
+
+def slices(count: int, each: tuple[int, int], platform: str = "gpu") -> list:
+    """Devices as several TPU slices, or machines with GPUs, show them."""
+    kind = {"gpu": "NVIDIA H100", "tpu": "TPU v5 lite"}[platform]
+    return [
+        SimpleNamespace(
+            id=id, platform=platform, device_kind=kind, slice_index=part, coords=(x, y, 0), core_on_chip=0
+        )
+        for id, (part, y, x) in enumerate(np.ndindex(count, each[1], each[0]))
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+@pytest.mark.parametrize("sizes", [(2, 16, 1), (4, 4, 2), (1, 32, 1), (1, 16, 2)])
+def test_one_axis_crosses_between_slices_and_no_other(platform, sizes):
+    mesh = across_slices(sizes, slices(2, (4, 4), platform))
+    assert mesh.shape == sizes
+    assert len({device.id for device in mesh.flat}) == 32
+    where = np.vectorize(lambda device: device.slice_index)(mesh)
+    crossing = 0 if sizes[0] > 1 else 1
+    along = np.moveaxis(where, crossing, 0).reshape(sizes[crossing], -1)
+    assert (along == along[:, :1]).all()  # the same for every place on the other axes
+    assert along[:, 0].tolist() == sorted(along[:, 0])  # and crossed once
+
+
+def test_slices_that_no_axis_divides_by():
+    with pytest.raises(
+        InputError, match=r"data=1, fsdp=4: neither divides by the 3 slices .* mesh.data=3"
+    ):
+        across_slices((1, 4, 3), slices(3, (2, 2)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,184 @@
+#!/usr/bin/env bash
+# What runs on every host of a slice, and in every container: install, mount, start, and a record of how it ended.
+#
+#   host.sh install TARBALL COMMIT    the program in a virtual environment; nothing where COMMIT is installed
+#   host.sh mount BUCKET DIR          the bucket as a folder; nothing where it is mounted
+#   host.sh start NAME ARG...         sari train ARG... that outlives this session; nothing where it runs
+#   host.sh run NAME ARG...           the same in the foreground, for containers
+#   host.sh state NAME                one line: sari-host HOST none|running|finished|stopped|lost|exit:N CHECKPOINT
+#   host.sh stop NAME SECONDS         asks for a last checkpoint, and ends what does not obey in time
+#   host.sh log NAME                  follows the log
+#   host.sh export WORKDIR OUT        the newest checkpoint as a Hugging Face directory, on this host's processors
+set -euo pipefail
+
+SELF=$(realpath "$0")
+BASE=${SARI_HOME:-$HOME/sari}
+SARI=$BASE/venv/bin/sari
+[[ -x $SARI ]] || SARI=sari # a container has it on its PATH
+
+# The lock is held by the run and by all that it starts: while any of them lives the run is not over. Unlike a
+# process number it cannot be left behind by a crash or a restart of the host.
+running() {
+    local code=0
+    [[ -e $DIR/lock ]] || return 1
+    flock --nonblock --shared --conflict-exit-code 9 8 8<"$DIR/lock" || code=$?
+    ((code == 9))
+}
+
+in_source() { [[ ! -d $BASE/source ]] || cd "$BASE/source"; }
+
+install() {
+    local tarball commit=$2
+    tarball=$(realpath "$1")
+    if [[ -f $BASE/installed && $(<"$BASE/installed") == "$commit" ]]; then
+        echo "$commit is installed"
+        return
+    fi
+    for DIR in "$BASE"/runs/*; do
+        ! running || { echo "host.sh: ${DIR##*/} runs: stop it before another version is installed" >&2 && exit 1; }
+    done
+    rm -rf "$BASE/installed" "$BASE/source" "$BASE/venv"
+    mkdir -p "$BASE/source"
+    tar -xzf "$tarball" -C "$BASE/source"
+    # The hosts' own Python may be older than 3.11; uv brings one along, and stays out of the system's way.
+    PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
+    python3 -m uv venv --python 3.12 "$BASE/venv"
+    in_source
+    python3 -m uv pip install --python "$BASE/venv/bin/python" --constraint constraints.txt '.[tpu]'
+    printf '%s\n' "$commit" >"$BASE/installed" # written last: an interrupted install is done again
+}
+
+mount_bucket() {
+    local bucket=$1 at=$2 keys=/usr/share/keyrings/cloud.google.asc
+    if mountpoint --quiet "$at"; then
+        echo "$at is mounted"
+        return
+    fi
+    if ! command -v gcsfuse >/dev/null; then
+        curl --fail --silent --show-error https://packages.cloud.google.com/apt/doc/apt-key.gpg |
+            sudo tee "$keys" >/dev/null
+        echo "deb [signed-by=$keys] https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -cs) main" |
+            sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
+        sudo apt-get update --quiet
+        sudo apt-get install --quiet --yes gcsfuse
+    fi
+    sudo mkdir -p "$at"
+    sudo chown "$(id -u):$(id -g)" "$at"
+    # Hosts wait for each other's files: none may be told from a cache that one is not there yet.
+    gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 "$bucket" "$at"
+}
+
+start() {
+    local tries
+    mkdir -p "$DIR"
+    if running; then
+        echo "$NAME runs already"
+        return
+    fi
+    rm -f "$DIR/ended"
+    setsid nohup bash "$SELF" run "$NAME" "$@" >>"$DIR/log" 2>&1 </dev/null &
+    for ((tries = 0; tries < 100; tries++)); do
+        if running || [[ -f $DIR/ended ]]; then
+            echo "$NAME is started"
+            return
+        fi
+        sleep 0.1
+    done
+    echo "host.sh: $NAME did not start; the end of $DIR/log:" >&2
+    tail -n 20 "$DIR/log" >&2
+    exit 1
+}
+
+run() {
+    local child code told=finished
+    mkdir -p "$DIR"
+    exec 9>>"$DIR/lock"
+    if ! flock --timeout 5 9; then # not at once: whoever asks for the state holds it for a moment
+        echo "host.sh: $NAME runs already" >&2
+        exit 1
+    fi
+    rm -f "$DIR/ended"
+    printf '%s\n' "$$" >"$DIR/pid"
+    printf '%s\n' "$@" | sed -n '/^--workdir$/{n;p;}' >"$DIR/workdir"
+    in_source
+
+    "$SARI" train --json "$@" >"$DIR/result.json" &
+    child=$!
+    # A signal is passed on: the run writes a checkpoint and ends. wait comes back at once then, so it is asked again.
+    trap 'passed=yes; kill -TERM "$child" 2>/dev/null || true' TERM INT
+    while :; do
+        passed='' code=0
+        wait "$child" || code=$?
+        [[ $passed ]] || break
+    done
+
+    cat "$DIR/result.json"
+    if ((code)); then
+        told=exit:$code
+    elif grep -Eq '"finished": *false' "$DIR/result.json"; then
+        told=stopped
+        code=143 # to whoever restarts containers: terminated, not done
+    fi
+    printf '%s\n' "$told" >"$DIR/ended.new"
+    mv "$DIR/ended.new" "$DIR/ended"
+    echo "$NAME: $told"
+    exit "$code"
+}
+
+state() {
+    local told=none newest=-
+    if running; then
+        told=running
+    elif [[ -f $DIR/ended ]]; then
+        told=$(<"$DIR/ended")
+    elif [[ -f $DIR/pid ]]; then
+        told=lost # it was started, and nobody was left to write down how it ended
+    fi
+    if [[ -f $DIR/workdir ]]; then
+        newest=$(find "$(<"$DIR/workdir")/checkpoints" -maxdepth 1 -type d -regex '.*/[0-9]+' -printf '%f\n' 2>/dev/null |
+            sort -n | tail -n 1)
+    fi
+    echo "sari-host $(hostname) $told ${newest:--}"
+}
+
+stop() {
+    local pid left=$(($1 * 5))
+    if ! running; then
+        echo "$NAME does not run"
+        return
+    fi
+    pid=$(<"$DIR/pid")
+    kill -TERM "$pid" 2>/dev/null || true
+    while running && ((left-- > 0)); do
+        sleep 0.2
+    done
+    if running; then
+        echo "$NAME did not end in time: killed"
+        kill -KILL -- "-$pid" # and all that it started
+        sleep 1
+    fi
+}
+
+verb=${1:?which verb? see the top of host.sh}
+shift
+case $verb in
+    install) install "$1" "$2" ;;
+    mount) mount_bucket "$1" "$2" ;;
+    export)
+        in_source
+        # One host's chips alone do not start; writing files needs none.
+        JAX_PLATFORMS=cpu "$SARI" export --workdir "$1" --out "$2"
+        ;;
+    start | run | state | stop | log)
+        NAME=$1 DIR=$BASE/runs/$1
+        shift
+        case $verb in
+            log) tail -n 200 -F "$DIR/log" ;;
+            *) "$verb" "$@" ;;
+        esac
+        ;;
+    *)
+        echo "host.sh: $verb is unknown" >&2
+        exit 2
+        ;;
+esac
