@@ -51,15 +51,25 @@ def apply_gradient(
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step down `loss`, with the norms of parameters, gradient and update beside its metrics.
 
+    Where loss or gradient is not finite nothing but the step number changes, and `skipped` is 1.
+
     Args:
         so_far: metrics and gradient of the batch's other parts, to which the loss's are added.
     """
     metrics, gradient = add_gradient(state.params, loss, so_far)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    norm = optax.global_norm(gradient)
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+    # Chosen on the device: the host need not wait for the answer.
+    params, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old),
+        (optax.apply_updates(state.params, updates), opt_state),
+        (state.params, state.opt_state),
+    )
     metrics |= {
-        "gradient_norm": optax.global_norm(gradient),
-        "update_norm": optax.global_norm(updates),
+        "gradient_norm": norm,
+        "update_norm": jnp.where(finite, optax.global_norm(updates), 0.0),
         "parameter_norm": optax.global_norm(params),
+        "skipped": jnp.where(finite, 0.0, 1.0),
     }
     return TrainState(state.step + 1, params, opt_state), metrics
