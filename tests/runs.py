@@ -83,36 +83,31 @@ def free_port() -> int:
 
 
 def start_hosts(
-    words: list[str],
-    *more: list[str],
-    hosts: int = 2,
+    *words: list[str],
     devices: int = 4,
     heartbeat: int = 20,
-    **changes: str,
+    changes: tuple[dict[str, str], ...] = ({}, {}),
 ) -> list[subprocess.Popen]:
-    """The same command as each host of one run.
+    """A command as each of two hosts of one run.
 
     Args:
-        more: each host's own further words.
-        changes: of the environment.
+        words: of each host; of both, if there is one.
+        changes: of each host's environment.
     """
-    port = free_port()
+    together = {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
+        "JAX_NUM_PROCESSES": "2",
+        "SARI_HEARTBEAT_SECONDS": str(heartbeat),
+    }
     return [
         subprocess.Popen(
-            words + (more[host] if more else []),
-            env=environment(devices)
-            | {
-                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-                "JAX_NUM_PROCESSES": str(hosts),
-                "JAX_PROCESS_ID": str(host),
-                "SARI_HEARTBEAT_SECONDS": str(heartbeat),
-            }
-            | changes,
+            words[host % len(words)],
+            env=environment(devices) | together | {"JAX_PROCESS_ID": str(host)} | changes[host],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for host in range(hosts)
+        for host in range(2)
     ]
 
 

@@ -104,9 +104,10 @@ def together() -> Iterator[None]:
         if not several():
             raise
         told = str(error)
-    failed = [(host, text) for host, text in enumerate(gather_text(told)) if text]
-    if failed:
-        _end(f"host {failed[0][0]}: {failed[0][1]}")
+    texts = gather_text(told)
+    if any(texts):
+        host, text = next((host, text) for host, text in enumerate(texts) if text)
+        end(text if len(set(texts)) == 1 else f"host {host}: {text}")
 
 
 def agree(facts: Mapping[str, object]) -> None:
@@ -126,7 +127,7 @@ def agree(facts: Mapping[str, object]) -> None:
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
             differing.append(f"{key}: {value} on host {host}{more}, {usual} on the others")
     if differing:
-        _end(
+        end(
             f"the hosts do not run the same: {'; '.join(differing)}; start the same command, with the same"
             " code and files, on every host"
         )
@@ -204,8 +205,12 @@ def _whole(name: str, text: str) -> int:
     return int(text)
 
 
-def _end(message: str) -> None:
-    """All hosts come here, with one message: they may wait for each other before they go."""
+def end(message: str) -> None:
+    """The run ends on all hosts, which have all come here: they may wait for each other before they go.
+
+    Raises:
+        InputError: always.
+    """
     if several():
         jax.distributed.shutdown()
     raise InputError(message)

@@ -154,6 +154,7 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
         bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()}, refresh=False)
         bar.update()
         if totals["skipped_in_a_row"] >= run.max_skipped:
+            checkpoints.wait()
             _give_up(run, step, mesh, batch, records)
         if step % run.checkpoint.every == 0 or step == run.steps:
             checkpoints.save(state, position, totals, stage.under_way())
@@ -239,7 +240,7 @@ def _claim(workdir: Path, settings: dict[str, Any]) -> None:
 def _give_up(run: Run, step: int, mesh: Mesh, batch: Batch, records: list[Record]) -> None:
     ids = [records[number].id for number in all_rows(mesh, batch.seeds)]
     more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
-    raise InputError(
+    hosts.end(
         f"loss or gradient was not finite in {run.max_skipped} updates in a row, the last at step {step}, whose"
         f" batch was {', '.join(ids[:NAMED])}{more}; none of them changed the parameters. Look at these records, or"
         " lower optimizer.learning_rate, and start again in a new --workdir"

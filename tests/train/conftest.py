@@ -4,7 +4,7 @@ import functools
 from pathlib import Path
 
 import pytest
-from runs import command, finish
+from runs import command, finish, sari
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +47,25 @@ def whole(request, scored, tmp_path_factory):
         return workdir
 
     return run
+
+
+@pytest.fixture(scope="session")
+def answering(small_model, scored, tmp_path_factory) -> Path:
+    """The small model after a few steps: it has learnt the form of an answer, so that groups differ in their rewards."""
+    folder = tmp_path_factory.mktemp("answering")
+    changes = {
+        "steps": 30,
+        "data.style": "direct",
+        "data.shapes.answer_tokens": "(16,)",
+        "optimizer.learning_rate": 0.02,
+        "samples_every": 99,
+        "checkpoint.every": 30,
+    }
+    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
+    for words in (
+        command("sft", small_model, scored, folder / "run", *overrides),
+        sari("export", "--workdir", folder / "run", "--out", folder / "model"),
+    ):
+        done = finish(words)
+        assert done.returncode == 0, done.stderr[-2000:]
+    return folder / "model"
