@@ -78,7 +78,7 @@ def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(*logical))
 
 
-def parameter_sharding(mesh: Mesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
+def parameter_sharding(mesh: Mesh | AbstractMesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
     """Where a parameter with this flat path lives.
 
     Raises:
@@ -95,6 +95,15 @@ def parameter_sharding(mesh: Mesh, path: str, shape: tuple[int, ...]) -> NamedSh
                     )
             return NamedSharding(mesh, spec(*logical))
     return NamedSharding(mesh, P())
+
+
+def constrain_parameter(x: jax.Array, path: str | None = None) -> jax.Array:
+    """Says inside a jitted function that `x` lies as the parameter of this path; without one, whole on every device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    lies = parameter_sharding(mesh, path, x.shape).spec if path else P()
+    return jax.lax.with_sharding_constraint(x, lies)
 
 
 def onto_mesh(mesh: Mesh, tree: Any) -> Any:

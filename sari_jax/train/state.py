@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from sari_jax.parallel.mesh import constrain_parameter
 from sari_jax.train.optimizer import Flat
 
 
@@ -61,10 +62,12 @@ def apply_gradient(
     norm = optax.global_norm(gradient)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
     # Chosen on the device: the host need not wait for the answer.
-    params, opt_state = jax.tree.map(
-        lambda new, old: jnp.where(finite, new, old),
-        (optax.apply_updates(state.params, updates), opt_state),
-        (state.params, state.opt_state),
+    params, opt_state = in_place(
+        jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (optax.apply_updates(state.params, updates), opt_state),
+            (state.params, state.opt_state),
+        )
     )
     metrics |= {
         "gradient_norm": norm,
@@ -73,3 +76,19 @@ def apply_gradient(
         "skipped": jnp.where(finite, 0.0, 1.0),
     }
     return TrainState(state.step + 1, params, opt_state), metrics
+
+
+def in_place(arrays: Any) -> Any:
+    """Parameters, and an optimizer's arrays of their shapes, laid out over the devices as the parameters came.
+
+    Left to the compiler, an update's results lie as suits that update: the next one is then another program, and a
+    run that resumes, which begins with the first, need not find the same bits.
+    """
+    params = arrays[0]
+
+    def place(where: tuple, x: Array) -> Array:
+        paths = [key.key for key in where if isinstance(key, jax.tree_util.DictKey)]
+        path = paths[-1] if paths and paths[-1] in params else None
+        return constrain_parameter(x, path if path and x.shape == params[path].shape else None)
+
+    return jax.tree_util.tree_map_with_path(place, arrays)

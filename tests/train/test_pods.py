@@ -33,10 +33,11 @@ CHANGES = {
     "data.drop_hopeless": False,
     "data.shapes.prompt_tokens": "(192,)",
     "data.shapes.audio_seconds": "(4.0,)",
+    "optimizer.name": "adamw",
     "optimizer.learning_rate": 0.001,
 }
 OF_STAGE = {
-    "sft": {"data.shapes.answer_tokens": "(12, 16)", "micro_batches": 2, "mesh.tensor": 2},
+    "sft": {"data.shapes.answer_tokens": "(12, 16)", "mesh.tensor": 2},
     "grpo": {"grpo.overlap": True, "grpo.completions": 4, "mesh.fsdp": 2, "mesh.data": -1},
 }
 TOLD = "told to stop; step"
