@@ -2,13 +2,14 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 from flax import traverse_util
+
+from experiments.chaos import environments
 
 ROOT = Path(__file__).parent.parent
 STEPS = 6
@@ -76,12 +77,6 @@ def untimed(workdir: Path) -> list[dict]:
     return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows(workdir)]
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def start_hosts(
     *words: list[str],
     devices: int = 4,
@@ -94,20 +89,15 @@ def start_hosts(
         words: of each host; of both, if there is one.
         changes: of each host's environment.
     """
-    together = {
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
-        "JAX_NUM_PROCESSES": "2",
-        "SARI_HEARTBEAT_SECONDS": str(heartbeat),
-    }
     return [
         subprocess.Popen(
             words[host % len(words)],
-            env=environment(devices) | together | {"JAX_PROCESS_ID": str(host)} | changes[host],
+            env=environment(devices) | environ | changes[host],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for host in range(2)
+        for host, environ in enumerate(environments(heartbeat))
     ]
 
 

@@ -23,8 +23,8 @@ from jax.experimental import multihost_utils
 from sari_jax.errors import InputError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers")
-HEARTBEAT = "SARI_HEARTBEAT_SECONDS"  # a host that is silent for as long is taken for dead
-SECONDS = 60
+# How long the hosts wait for each other to start, and for a sign of life from one that is silent.
+SECONDS = {"SARI_JOIN_SECONDS": "300", "SARI_HEARTBEAT_SECONDS": "60"}
 
 
 @contextmanager
@@ -150,10 +150,13 @@ def _start() -> None:
     # C++ libraries say on standard output who they are connected to; what stands there is the command's alone.
     sys.stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    seconds = _whole(HEARTBEAT, os.environ.get(HEARTBEAT, str(SECONDS)))
+    join, heartbeat = (_whole(name, os.environ.get(name, s)) for name, s in SECONDS.items())
     try:
         jax.distributed.initialize(
-            **settings, heartbeat_timeout_seconds=seconds, shutdown_timeout_seconds=seconds
+            **settings,
+            initialization_timeout=join,
+            heartbeat_timeout_seconds=heartbeat,
+            shutdown_timeout_seconds=heartbeat,
         )
     except ValueError as error:
         if settings:

@@ -78,7 +78,9 @@ def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(*logical))
 
 
-def parameter_sharding(mesh: Mesh | AbstractMesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
+def parameter_sharding(
+    mesh: Mesh | AbstractMesh, path: str, shape: tuple[int, ...]
+) -> NamedSharding:
     """Where a parameter with this flat path lives.
 
     Raises:

@@ -51,7 +51,7 @@ def whole(request, scored, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def answering(small_model, scored, tmp_path_factory) -> Path:
-    """The small model after a few steps: it has learnt the form of an answer, so that groups differ in their rewards."""
+    """The small model after a few steps: it knows the form of an answer, so that groups differ in their rewards."""
     folder = tmp_path_factory.mktemp("answering")
     changes = {
         "steps": 30,

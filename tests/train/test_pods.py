@@ -2,22 +2,15 @@
 
 import functools
 import json
-import shutil
-import signal
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from runs import (
-    ROOT,
     STEPS,
     command,
     end_hosts,
     finish,
-    rows,
-    rows_so_far,
     start_hosts,
     trained,
     untimed,
@@ -91,7 +84,9 @@ def test_two_hosts_find_the_losses_of_one_process(stage, model, scored, pair, tm
     found, expected = untimed(together), untimed(alone)
     assert [row["step"] for row in found] == list(range(1, STEPS + 1))
     for row, wanted in zip(found, expected, strict=True):
-        if "sampler_gap" in row:  # a difference of log-probabilities, and no more exact than they are
+        if (
+            "sampler_gap" in row
+        ):  # a difference of log-probabilities, and no more exact than they are
             assert row.pop("sampler_gap") == pytest.approx(wanted.pop("sampler_gap"), abs=1e-5)
         assert row == pytest.approx(wanted, rel=1e-5, abs=1e-6)
     assert len({row["loss"] for row in expected}) > 1
