@@ -84,7 +84,7 @@ def chaos(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
         "kills": len(deaths),
         "of_host": [death["host"] for death in deaths],
         "during_a_save": sum(death["saving"] for death in deaths),
-        "before_a_step": sum(death["written"] <= (death["resumed"] or 0) for death in deaths),
+        "before_a_step": sum(not death["steps"] for death in deaths),
         "steps": last_step(killed),
         "steps_repeated": repeated,
         "lost_checkpoints": lost,
@@ -102,7 +102,7 @@ class Hosts:
     """Both processes of one start; killed if they have not left when it ends."""
 
     def __init__(self, words: list[str]):
-        self.processes, self._told = [], []
+        self.processes, self._told, self._begun = [], [], time.time()
         for environ in environments(HEARTBEAT):
             said = tempfile.TemporaryFile("w+")
             self._told.append(said)
@@ -136,13 +136,20 @@ class Hosts:
         found = re.search(r"resumed after step (\d+)", said)
         return int(found[1]) if found else 0 if " records " in said else None
 
+    def _steps(self, workdir: Path) -> int:
+        """Written down since this start, which cuts what it does again; -1 until it has."""
+        path = workdir / "metrics.jsonl"
+        if self.resumed is None or not path.exists() or path.stat().st_mtime < self._begun:
+            return -1
+        return last_step(workdir) - self.resumed
+
     def kill_one(self, workdir: Path, chance: random.Random) -> dict[str, Any] | None:
         """Lets the run get some way, from nowhere to a few steps, and kills one host there; None if it ended first."""
         wanted = chance.choice((None, 0, 1, 2, 3, 4))
         if wanted is None:
             time.sleep(chance.uniform(0, 8))
         while wanted is not None and self.processes[0].poll() is None:
-            if self.resumed is not None and last_step(workdir) >= self.resumed + wanted:
+            if self._steps(workdir) >= wanted:
                 time.sleep(chance.uniform(0, 1))
                 break
             time.sleep(0.01)
@@ -165,6 +172,7 @@ class Hosts:
         return {
             "host": host,
             "resumed": self.resumed,
+            "steps": max(self._steps(workdir), 0),
             "written": last_step(workdir),
             "complete": complete,
             "saving": saving,

@@ -81,10 +81,6 @@ class Batch:
     answer_mask: np.ndarray | None = None
     pad_id: int = 0
 
-    @property
-    def audio_seconds(self) -> float:
-        return float(self.prompts.samples[: len(self.records)].sum()) / SAMPLE_RATE
-
     def parts(self, count: int, shapes: Shapes) -> list["Batch"]:
         """The rows in `count` equal parts from short to long, each in the smallest shapes that hold its own rows.
 

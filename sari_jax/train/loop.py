@@ -164,10 +164,10 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
         if step > start:  # otherwise as it was
             checkpoints.save(state, position, totals, stage.under_way())
         checkpoints.wait()
-        _tell(
-            f"{run.stage}: told to stop; step {step} of {run.steps} is safe in {workdir},"
-            " and the same command goes on from there"
+        safe = (
+            f"step {step} of {run.steps} is safe in {workdir}" if step else "nothing is trained yet"
         )
+        _tell(f"{run.stage}: told to stop; {safe}, and the same command goes on from there")
     checkpoints.wait()
     checkpoints.close()
     if metrics:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,6 +59,71 @@ def test_two_devices_find_the_losses_of_one(stage, small_model, whole, scored, t
     if stage == "sft":  # where there is one device only, its model comes out all the same
         done = finish(sari("export", "--workdir", wide, "--out", tmp_path / "model"))
         assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_told_to_stop_it_saves_and_goes_on_with_the_same_bits(small_model, whole, scored, tmp_path):
+    """In the middle of decoding ahead, where no checkpoint is due; and before there is anything to save."""
+    undisturbed, stopped = whole("grpo", "small_model"), tmp_path / "stopped"
+    words = command("grpo", small_model, scored, stopped, "--config.checkpoint.every=99", "--json")
+
+    def told_to_stop(when) -> dict:
+        process = subprocess.Popen(
+            words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        while not when(process) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        output, told = process.communicate(timeout=200)
+        assert process.returncode == 0, told[-2000:]
+        result = json.loads(output)
+        safe = f"step {result['step']} of" if result["step"] else "nothing is trained yet"
+        assert f"grpo: told to stop; {safe}" in told
+        return result
+
+    def listens(process) -> bool:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = int(status.split("SigCgt:")[1].split()[0], 16)
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+    assert told_to_stop(listens) == {"step": 0, "finished": False}
+    result = told_to_stop(lambda _: len(rows_so_far(stopped)) >= 2)
+    assert not result["finished"] and 2 <= result["step"] == len(rows(stopped)) < STEPS
+    done = finish(words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (
+        json.loads(done.stdout)["finished"]
+        and f"resumed after step {result['step']}" in done.stderr
+    )
+    assert untimed(stopped) == untimed(undisturbed)
+    before, after = trained(undisturbed), trained(stopped)
+    for path, array in before.items():
+        np.testing.assert_array_equal(array, after[path], err_msg=path)
+
+
+def test_updates_that_are_not_finite_end_the_run_and_their_batch_is_named(
+    small_model, scored, tmp_path
+):
+    changes = {
+        "optimizer.learning_rate": 1e30,  # the first update is the last from which anything finite comes
+        "optimizer.warmup_steps": 0,
+        "optimizer.name": "adamw",
+        "max_skipped": 2,
+        "checkpoint.every": 1,
+        "samples_every": 99,
+    }
+    more = [f"--config.{key}={value}" for key, value in changes.items()]
+    words = command("sft", small_model, scored, tmp_path / "run", *more)
+    for start in ("sft: 9 records", "resumed after step 2"):  # how many there were is not forgotten
+        done = finish(words)
+        assert done.returncode == 2 and start in done.stderr, done.stderr[-2000:]
+        *_, told = done.stderr.splitlines()
+        assert told.startswith("sari: loss or gradient was not finite in 2 updates in a row, the")
+        assert (
+            "the last at step 3, whose batch was train-0" in told and "Traceback" not in done.stderr
+        )
+    found = rows(tmp_path / "run")
+    assert [row["skipped"] for row in found] == [0, 1, 1]
+    assert [row["skipped_total"] for row in found] == [0, 1, 2]
 
 
 def test_a_finished_run_tells_its_end_again_and_other_settings_are_refused(
