@@ -1,20 +1,16 @@
 """One run on two hosts: two real processes with four devices each, against the same run in one process."""
 
+import argparse
 import functools
 import json
-from pathlib import Path
+import shutil
+import signal
+import time
 
-import numpy as np
 import pytest
-from runs import (
-    STEPS,
-    command,
-    end_hosts,
-    finish,
-    start_hosts,
-    trained,
-    untimed,
-)
+from runs import ROOT, STEPS, command, end_hosts, finish, rows, rows_so_far, start_hosts, untimed
+
+from experiments.chaos import chaos, same_end
 
 # Rewards, for which the records' order is written down, that differ within a group; few programs, and few tokens,
 # each of which costs several exchanges over loopback.
@@ -33,7 +29,6 @@ OF_STAGE = {
     "sft": {"data.shapes.answer_tokens": "(12, 16)", "mesh.tensor": 2},
     "grpo": {"grpo.overlap": True, "grpo.completions": 4, "mesh.fsdp": 2, "mesh.data": -1},
 }
-TOLD = "told to stop; step"
 
 
 def words(stage, model, data, workdir, **changes) -> list[str]:
@@ -65,15 +60,6 @@ def pair(model, scored, tmp_path_factory):
     return run
 
 
-def assert_same_end(one: Path, other: Path) -> None:
-    assert untimed(one) == untimed(other)
-    before, after = trained(one), trained(other)
-    assert before.keys() == after.keys()
-    for path, array in before.items():
-        np.testing.assert_array_equal(array, after[path], err_msg=path)
-    assert (one / "samples.jsonl").read_text() == (other / "samples.jsonl").read_text()
-
-
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_two_hosts_find_the_losses_of_one_process(stage, model, scored, pair, tmp_path):
     together, (talks, silent) = pair(stage)
@@ -101,3 +87,55 @@ def test_two_hosts_find_the_losses_of_one_process(stage, model, scored, pair, tm
     if stage == "grpo":
         assert (together / "samples.jsonl").read_text() == (alone / "samples.jsonl").read_text()
     assert len(list((together / "tensorboard").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_told_to_stop_on_one_host_both_stop_and_go_on_with_the_same_bits(
+    model, scored, pair, tmp_path
+):
+    undisturbed, _ = pair("grpo")
+    command = words("grpo", model, scored, tmp_path)
+    processes = start_hosts(command)
+    while len(rows_so_far(tmp_path)) < 3 and processes[0].poll() is None:
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGTERM)
+    talks, silent = end_hosts(processes)
+    assert talks.returncode == silent.returncode == 0, talks.stderr[-2000:] + silent.stderr
+    stopped = json.loads(talks.stdout)
+    assert not stopped["finished"] and 3 <= stopped["step"] == len(rows(tmp_path)) < STEPS
+    assert f"grpo: told to stop; step {stopped['step']} of {STEPS} is safe" in talks.stderr
+    talks, _ = pod(command)
+    assert f"resumed after step {stopped['step']}" in talks.stderr
+    assert same_end(undisturbed, tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_with_the_same_bits(model, scored, pair, tmp_path):
+    """More, and longer: experiments/chaos.py by itself."""
+    undisturbed, _ = pair("sft")
+    _, config, *overrides = words("sft", model, scored, tmp_path)[4:-1]
+    settings = argparse.Namespace(
+        config=config, kills=4, seed=1, out=tmp_path, undisturbed=undisturbed
+    )
+    told = chaos(settings, overrides[2:])
+    assert told["identical"] and told["steps"] == STEPS and told["kills"] >= 2, told
+    assert told["hung"] == told["lost_checkpoints"] == 0, told
+
+
+def test_hosts_that_do_not_run_the_same_stop_before_anything_is_written(model, scored, tmp_path):
+    shutil.copytree(ROOT / "sari_jax", tmp_path / "tree" / "sari_jax")
+    with (tmp_path / "tree" / "sari_jax" / "errors.py").open("a") as file:
+        file.write("# another state of the code\n")
+    workdir = tmp_path / "run"
+    mine = words("sft", model, scored, workdir)
+    other = words("sft", model, scored, workdir, **{"optimizer.learning_rate": 0.5})
+    changes = ({}, {"PYTHONPATH": str(tmp_path / "tree")})
+    for host in end_hosts(start_hosts(mine, other, changes=changes)):
+        assert host.returncode == 2 and host.stdout == ""
+        *_, told = host.stderr.splitlines()
+        assert told.startswith(
+            "sari: the hosts do not run the same: optimizer.learning_rate: 0.5 on host 1,"
+        )
+        assert "version.sari_jax: " in told and told.endswith("on every host")
+        assert "Traceback" not in host.stderr
+    assert not workdir.exists()
