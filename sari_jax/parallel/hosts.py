@@ -32,7 +32,8 @@ def joined() -> Iterator[None]:
     """What is inside runs on all hosts, as one run.
 
     TPU slices, Slurm, Open MPI and Kubernetes need no settings. Elsewhere JAX_COORDINATOR_ADDRESS (HOST:PORT, on
-    process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID stand in the environment.
+    process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID stand in the environment. SARI_JOIN_SECONDS and
+    SARI_HEARTBEAT_SECONDS change how long hosts wait for others to come, and for a sign of life.
 
     A host that fails alone leaves at once, for whoever started the hosts to start them all again: the others, which
     wait for it in the middle of a step, find it gone and leave too.

@@ -195,11 +195,16 @@ def local_rows(mesh: Mesh, arrays: Any) -> Any:
     if jax.process_count() == 1:
         return jax.device_get(arrays)
 
+    lies = NamedSharding(mesh, spec("batch"))
+
     def read(array: jax.Array) -> np.ndarray:
+        # What lies so already is read as soon as it is there, whatever the devices were given to do since.
+        if not array.sharding.is_equivalent_to(lies, array.ndim):
+            array = _copied(array, lies)
         parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
         return np.concatenate([jax.device_get(parts[start]) for start in sorted(parts)])
 
-    return jax.tree.map(read, _copied(arrays, NamedSharding(mesh, spec("batch"))))
+    return jax.tree.map(read, arrays)
 
 
 def all_rows(mesh: Mesh, arrays: Any) -> Any:

@@ -174,8 +174,11 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
     key_of, after = jax.jit(jax.random.fold_in), jax.jit(lambda step: step + 1)
     under_way: list[tuple[Prompts, jax.Array | None, Completions]] = []
 
+    def alike(batch: Batch) -> Batch:
+        """In the shapes of all hosts, who wait for each other here: while no device works."""
+        return batch.parts(1, run.data.shapes)[0]
+
     def read(state: TrainState, batch: Batch) -> tuple[Prompts, jax.Array | None]:
-        (batch,) = batch.parts(1, run.data.shapes)
         prompts = shard_batch(mesh, batch.prompts)
         return prompts, features_of(state, batch, prompts)
 
@@ -192,7 +195,8 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None = None
     ) -> tuple[TrainState, dict[str, float], Samples]:
         watch, behind = Stopwatch(), len(under_way)
-        current = under_way.pop() if under_way else decode(state, batch, state.step)
+        ahead = ahead and alike(ahead)
+        current = under_way.pop() if under_way else decode(state, alike(batch), state.step)
         prompts, features, completions = current
         watch.lap("rollout", completions)
 
@@ -214,10 +218,6 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         ]
         totals = np.array([row["total"] for row in scores], np.float32).reshape(lengths.shape)
         rewards = shard_batch(mesh, totals)
-        values = np.array([list(row.values()) for row in scores], np.float32)
-        rows = (batch.prompts.samples, batch.prompts.lengths, lengths)
-        own = (*rows, ended, values.reshape(*lengths.shape, -1))
-        *work, every_end, every_score = all_rows(mesh, own)
         watch.lap("reward")
         jax.block_until_ready(reference_scores)
         watch.lap("reference")
@@ -227,6 +227,10 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
             state, frozen, prompts, completions, reference_scores, advantages, features
         )
         watch.lap("update", metrics)
+        values = np.array([list(row.values()) for row in scores], np.float32)
+        rows = (batch.prompts.samples, batch.prompts.lengths, lengths)
+        own = (*rows, ended, values.reshape(*lengths.shape, -1))
+        *work, every_end, every_score = all_rows(mesh, own)
         every_length = work[-1]
         means = every_score.mean((0, 1), dtype=np.float64).tolist()
         means = dict(zip(scores[0], means, strict=True))
@@ -255,7 +259,7 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         per_row = {name: array[mine] for name, array in arrays.items() if np.ndim(array)}
         others = {name: array for name, array in arrays.items() if not np.ndim(array)}
         done = Completions(**shard_batch(mesh, per_row), **onto_mesh(mesh, jax.device_put(others)))
-        under_way.append((*read(state, batch), done))
+        under_way.append((*read(state, alike(batch)), done))
 
     return Stage(grpo, saved, take_up)
 

@@ -42,6 +42,8 @@ with hosts.joined():
             np.testing.assert_array_equal(m.all_rows(mesh, batch[mine]), batch)
         lies_otherwise = jax.jit(lambda x: x.T, out_shardings=NamedSharding(mesh, P(None, "fsdp")))(placed["x"])
         np.testing.assert_array_equal(m.whole(mesh, lies_otherwise), batch.T)
+        back = jax.jit(lambda x: x.T, out_shardings=NamedSharding(mesh, P()))(lies_otherwise)
+        np.testing.assert_array_equal(m.local_rows(mesh, back), batch[mine])
         key = m.onto_mesh(mesh, jax.random.key(5))
         assert key.sharding.device_set == set(mesh.devices.flat)
         bits = m.whole(mesh, jax.jit(jax.random.bits)(key))

@@ -129,7 +129,7 @@ def test_hosts_that_do_not_run_the_same_stop_before_anything_is_written(model, s
     workdir = tmp_path / "run"
     mine = words("sft", model, scored, workdir)
     other = words("sft", model, scored, workdir, **{"optimizer.learning_rate": 0.5})
-    changes = ({}, {"PYTHONPATH": str(tmp_path / "tree")})
+    changes = ({}, {"PYTHONPATH": str(tmp_path / "tree"), "PYTHONSAFEPATH": "1"})
     for host in end_hosts(start_hosts(mine, other, changes=changes)):
         assert host.returncode == 2 and host.stdout == ""
         *_, told = host.stderr.splitlines()
