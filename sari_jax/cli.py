@@ -37,14 +37,23 @@ def model_assemble(args: argparse.Namespace) -> int:
 
 
 def train(args: argparse.Namespace) -> int:
-    from sari_jax.train.config import freeze
-    from sari_jax.train.flags import read_config_file
-    from sari_jax.train.loop import train as run_to_the_end
+    from sari_jax.train.preemption import noticed
 
-    run = freeze(read_config_file(args.config, args.overrides))
-    last = run_to_the_end(run, Path(args.workdir))
-    table = "\n".join(f"  {name:<20}{value:>14.6g}" for name, value in last.items())
-    _tell(args, last, f"{args.workdir}: {run.stage} done after {run.steps} steps\n{table}")
+    with noticed() as stop:
+        from sari_jax.parallel import hosts
+        from sari_jax.train.config import freeze
+        from sari_jax.train.flags import read_config_file
+        from sari_jax.train.loop import train as run_to_the_end
+
+        with hosts.joined():
+            with hosts.together():
+                run = freeze(read_config_file(args.config, args.overrides))
+            last = run_to_the_end(run, Path(args.workdir), stop)
+            table = "\n".join(f"  {name:<20}{value:>14.6g}" for name, value in last.items())
+            state = "done" if last["finished"] else "stopped"
+            if hosts.first():
+                told = f"{args.workdir}: {run.stage} {state} after {last['step']} steps\n{table}"
+                _tell(args, last, told)
     return 0
 
 

@@ -1,10 +1,11 @@
 """Records -> batches through Grain: ordered by the curriculum, read ahead, resumable to the example."""
 
+from collections.abc import Sequence
+
 import grain
-import jax
 
 from sari_jax.data.curriculum import order
-from sari_jax.data.processor import Batch, Example, Processor, Shapes
+from sari_jax.data.processor import Batch, Processor, Shapes
 from sari_jax.data.records import Record
 from sari_jax.data.styles import Style
 
@@ -20,30 +21,33 @@ def batches(
     answers: bool = False,
     seed: int = 0,
     read_ahead: int = 4,
+    rows: Sequence[int] | None = None,
 ) -> grain.DatasetIterator:
     """An endless iterator of `Batch`, whose state Orbax stores beside the model.
 
-    `random` shuffles anew each epoch; the other orders are walked again in the same sequence. Every process
-    takes its own part of each global batch.
+    `random` shuffles anew each epoch; the other orders are walked again in the same sequence. A global batch holds
+    the same examples in the same order however many processes take part, and the state is the number of batches:
+    the same in every process, and good for another number of them.
 
     Args:
         batch_size: prompts per step over all processes.
+        read_ahead: batches.
+        rows: those of each global batch that are this process's; all unless given.
     """
     shuffled = curriculum == "random"
     numbers = range(len(records)) if shuffled else order(records, curriculum, seed)
     numbered = grain.MapDataset.source(list(numbers)).seed(seed)
     if shuffled:
         numbered = numbered.shuffle()
-    numbered = numbered.repeat()[jax.process_index() :: jax.process_count()]
+    mine = list(range(batch_size) if rows is None else rows)
+    global_batches = numbered.repeat().batch(batch_size, drop_remainder=True, batch_fn=list)
 
-    def read(number: int) -> Example:
-        return processor.question(records[number], style, number=number, answer=answers)
-
-    def collate(examples: list[Example]) -> Batch:
+    def read(numbers: list[int]) -> Batch:
+        examples = [
+            processor.question(records[number], style, number=number, answer=answers)
+            for number in (numbers[row] for row in mine)
+        ]
         return processor.collate(examples, shapes)
 
-    ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=read_ahead * batch_size)
-    dataset = numbered.map(read).to_iter_dataset(ahead)
-    return iter(
-        dataset.batch(batch_size // jax.process_count(), drop_remainder=True, batch_fn=collate)
-    )
+    ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=read_ahead)
+    return iter(global_batches.map(read).to_iter_dataset(ahead))

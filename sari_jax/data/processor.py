@@ -18,6 +18,7 @@ from sari_jax.errors import InputError
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.encoder import LOOKAHEAD, frame_counts
+from sari_jax.parallel import hosts
 
 SAMPLE_RATE = 16_000
 MIN_SAMPLES = 321  # shorter clips have no pooled frame to stand for them
@@ -70,6 +71,7 @@ class Batch:
         answer_mask: [B, 1, T], false for padding and for padded rows.
         seeds: [B] each example's number.
         records: the real rows' records.
+        pad_id: what stands after a row's tokens.
     """
 
     prompts: Prompts
@@ -77,43 +79,76 @@ class Batch:
     records: tuple[Record, ...]
     answers: np.ndarray | None = None
     answer_mask: np.ndarray | None = None
-
-    @property
-    def audio_seconds(self) -> float:
-        return float(self.prompts.samples[: len(self.records)].sum()) / SAMPLE_RATE
+    pad_id: int = 0
 
     def parts(self, count: int, shapes: Shapes) -> list["Batch"]:
         """The rows in `count` equal parts from short to long, each in the smallest shapes that hold its own rows.
 
+        Where several hosts feed a part, in the smallest that hold all of theirs: they have to call this together.
+
         Raises:
             InputError: the rows do not divide.
         """
-        if count == 1:
-            return [self]
-        rows = np.argsort(self.prompts.lengths, kind="stable")
-        if len(rows) % count:
-            raise InputError(f"config: micro_batches = {count} does not divide {len(rows)} rows")
-        return [self.only(part, shapes) for part in np.split(rows, count)]
+        parts = [self]
+        if count > 1:
+            rows = np.argsort(self.prompts.lengths, kind="stable")
+            if len(rows) % count:
+                raise InputError(
+                    f"config: micro_batches = {count} does not divide {len(rows)} rows"
+                )
+            parts = [self.only(part, shapes) for part in np.split(rows, count)]
+        if not hosts.several():
+            return parts
+        sizes = hosts.gather(np.array([part.sizes for part in parts], np.int32)).max(axis=0)
+        return [part.sized(*map(int, row)) for part, row in zip(parts, sizes, strict=True)]
 
     def only(self, rows: np.ndarray, shapes: Shapes) -> "Batch":
         """These rows, of which none is padding, in the smallest shapes that hold them."""
-        whole, size = self.prompts, self.prompts.waveforms.shape[-1]
+        _, audios, size, longest = self.sizes
+        whole = self.prompts
         tokens = bucket(int(whole.lengths[rows].max()), shapes, "prompt_tokens")
         samples = clip_size(int(whole.samples[rows].max()), shapes.audio_seconds, size)
-        index, frames = whole.audio_index[rows, :tokens], size // STRIDE
+        if self.answer_mask is not None:
+            longest = bucket(int(self.answer_mask[rows].sum(-1).max()), shapes, "answer_tokens")
+        answers, mask = (None if x is None else x[rows] for x in (self.answers, self.answer_mask))
+        records = tuple(self.records[row] for row in rows if row < len(self.records))
+        taken = Prompts(*(array[rows] for array in vars(whole).values()))
+        part = Batch(taken, self.seeds[rows], records, answers, mask, self.pad_id)
+        return part.sized(tokens, audios, samples, longest)
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Of the axes that may be padded: prompt tokens, clips, samples of a clip, answer tokens."""
+        answer = 0 if self.answers is None else self.answers.shape[-1]
+        return self.prompts.tokens.shape[1], *self.prompts.waveforms.shape[1:], answer
+
+    def sized(self, tokens: int, audios: int, samples: int, answer: int) -> "Batch":
+        """The same rows with these sizes, which hold them."""
+        whole, frames = self.prompts, self.sizes[2] // STRIDE
+        index = _fit(whole.audio_index, (tokens,), -1)
         prompts = Prompts(
-            whole.tokens[rows, :tokens],
-            whole.lengths[rows],
+            _fit(whole.tokens, (tokens,), self.pad_id),
+            whole.lengths,
             np.where(index < 0, -1, index // frames * (samples // STRIDE) + index % frames),
-            whole.waveforms[rows, :, :samples],
-            whole.samples[rows],
+            _fit(whole.waveforms, (audios, samples), 0),
+            _fit(whole.samples, (audios,), 0),
         )
         answers, mask = self.answers, self.answer_mask
-        if mask is not None:
-            longest = bucket(int(mask[rows].sum(-1).max()), shapes, "answer_tokens")
-            answers, mask = (x[rows, :, :longest] for x in (answers, mask))
-        records = tuple(self.records[row] for row in rows if row < len(self.records))
-        return Batch(prompts, self.seeds[rows], records, answers, mask)
+        if answers is not None:
+            answers, mask = (
+                _fit(x, (answer,), fill) for x, fill in ((answers, self.pad_id), (mask, False))
+            )
+        return Batch(prompts, self.seeds, self.records, answers, mask, self.pad_id)
+
+
+def _fit(array: np.ndarray, sizes: tuple[int, ...], fill: int) -> np.ndarray:
+    """The last axes cut or padded to `sizes`."""
+    kept = array[(..., *(slice(size) for size in sizes))]
+    missing = [size - had for size, had in zip(sizes, kept.shape[-len(sizes) :], strict=True)]
+    if not any(missing):
+        return kept
+    widths = [(0, 0)] * (array.ndim - len(sizes)) + [(0, size) for size in missing]
+    return np.pad(kept, widths, constant_values=fill)
 
 
 class Processor:
@@ -268,7 +303,8 @@ class Processor:
             for row, example in enumerate(examples):
                 answers[row, 0, : len(example.answer)] = example.answer
                 mask[row, 0, : len(example.answer)] = True
-        return Batch(prompts, seeds, tuple(e.record for e in examples if e.record), answers, mask)
+        records = tuple(e.record for e in examples if e.record)
+        return Batch(prompts, seeds, records, answers, mask, self.pad_id)
 
 
 def bucket(value: int, shapes: Shapes, key: str) -> int:

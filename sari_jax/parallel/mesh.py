@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
@@ -132,7 +133,7 @@ def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
 
 
 def parameter_sharding(
-    mesh: Mesh, path: str, shape: tuple[int, ...], table: Table = TABLE
+    mesh: Mesh | AbstractMesh, path: str, shape: tuple[int, ...], table: Table = TABLE
 ) -> NamedSharding:
     """Where a parameter with this flat path lives.
 
@@ -184,12 +185,28 @@ def _mover(shardings: tuple[NamedSharding, ...]) -> Any:
     return jax.jit(lambda leaves: leaves, out_shardings=list(shardings))
 
 
+def constrain_parameter(x: jax.Array, path: str | None = None) -> jax.Array:
+    """Says inside a jitted function that `x` lies as the parameter of this path; without one, whole on every device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    lies = parameter_sharding(mesh, path, x.shape).spec if path else P()
+    return jax.lax.with_sharding_constraint(x, lies)
+
+
 def onto_mesh(mesh: Mesh, tree: Any) -> Any:
     """Copies what is not on the mesh yet, step counts and keys, to every device; what is, stays as it lies."""
     devices, everywhere = set(mesh.devices.flat), NamedSharding(mesh, P())
-    return jax.tree.map(
-        lambda x: x if x.sharding.device_set == devices else jax.device_put(x, everywhere), tree
-    )
+
+    def place(x: jax.Array) -> jax.Array:
+        if x.sharding.device_set == devices:
+            return x
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):  # a key goes to other hosts as its numbers
+            bits = np.asarray(jax.random.key_data(x))
+            return jax.jit(jax.random.wrap_key_data, out_shardings=everywhere)(bits)
+        return jax.device_put(x, everywhere)
+
+    return jax.tree.map(place, tree)
 
 
 def batch_ways(mesh: Mesh | AbstractMesh | None = None) -> int:
@@ -198,21 +215,96 @@ def batch_ways(mesh: Mesh | AbstractMesh | None = None) -> int:
     return shape.get("data", 1) * shape.get("fsdp", 1)
 
 
+def own_ways(mesh: Mesh) -> list[int]:
+    """Which of the `batch_ways` parts of a batch lie on this process's devices, in order.
+
+    Processes that split `tensor` between them hold, and are fed, the same parts.
+    """
+    axes, shape = ("data", "fsdp"), mesh.shape
+    places = zip(np.ndindex(mesh.devices.shape), mesh.devices.flat, strict=True)
+    own = {
+        np.ravel_multi_index(place[: len(axes)], [shape[axis] for axis in axes])
+        for place, device in places
+        if device.process_index == jax.process_index()
+    }
+    return sorted(int(way) for way in own)
+
+
+def own_rows(mesh: Mesh, size: int) -> list[int]:
+    """The rows of a global batch that this process feeds: with n hosts in order, host i's the i-th n-th of them.
+
+    Args:
+        size: rows over all processes.
+
+    Raises:
+        InputError: the rows do not divide by the devices that split them.
+    """
+    rows, left = divmod(size, batch_ways(mesh))
+    if left:
+        raise _undivided(size, batch_ways(mesh))
+    return [way * rows + row for way in own_ways(mesh) for row in range(rows)]
+
+
+def _undivided(size: float, ways: int) -> InputError:
+    return InputError(
+        f"config: batch_size / micro_batches = {size:g} does not divide by mesh data x fsdp = {ways}"
+    )
+
+
 def shard_batch(mesh: Mesh, arrays: Any) -> Any:
-    """This process's part of a batch -> global arrays split over their first axis.
+    """This process's rows of a batch, those of `own_rows` -> global arrays split over their first axis.
 
     Raises:
         InputError: the rows do not divide by the devices that split them.
     """
     sharding = NamedSharding(mesh, spec("batch"))
-    ways = batch_ways(mesh)
+    ways, own = batch_ways(mesh), own_ways(mesh)
 
     def place(array: Any) -> jax.Array:
-        rows = array.shape[0] * jax.process_count()
-        if rows % ways:
-            raise InputError(
-                f"config: batch_size / micro_batches = {rows} does not divide by mesh data x fsdp = {ways}"
-            )
-        return jax.make_array_from_process_local_data(sharding, array)
+        rows, left = divmod(array.shape[0], len(own))
+        if left:
+            raise _undivided(array.shape[0] * ways / len(own), ways)
+        here = {way * rows: array[i * rows : (i + 1) * rows] for i, way in enumerate(own)}
+        shape = (rows * ways, *array.shape[1:])
+        # By place and not by process: a host's devices need not stand side by side in the mesh.
+        places = sharding.addressable_devices_indices_map(shape)
+        parts = [here[at[0].start or 0] for at in places.values()]
+        return jax.make_array_from_single_device_arrays(
+            shape, sharding, jax.device_put(parts, list(places))
+        )
 
     return jax.tree.map(place, arrays)
+
+
+def local_rows(mesh: Mesh, arrays: Any) -> Any:
+    """The other way: global arrays with a row each for a batch's -> this process's rows, on the host."""
+    if jax.process_count() == 1:
+        return jax.device_get(arrays)
+
+    lies = NamedSharding(mesh, spec("batch"))
+
+    def read(array: jax.Array) -> np.ndarray:
+        # What lies so already is read as soon as it is there, whatever the devices were given to do since.
+        if not array.sharding.is_equivalent_to(lies, array.ndim):
+            array = _copied(array, lies)
+        parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+        return np.concatenate([jax.device_get(parts[start]) for start in sorted(parts)])
+
+    return jax.tree.map(read, arrays)
+
+
+def all_rows(mesh: Mesh, arrays: Any) -> Any:
+    """This process's rows of a batch, on the host -> the whole batch's, on every host."""
+    return whole(mesh, shard_batch(mesh, arrays)) if jax.process_count() > 1 else arrays
+
+
+def whole(mesh: Mesh, arrays: Any) -> Any:
+    """Global arrays, however they lie -> their values on every host."""
+    if jax.process_count() > 1:
+        arrays = _copied(arrays, NamedSharding(mesh, P()))
+    return jax.device_get(arrays)
+
+
+@functools.partial(jax.jit, static_argnames="sharding")
+def _copied(arrays: Any, sharding: NamedSharding) -> Any:
+    return jax.lax.with_sharding_constraint(arrays, sharding)

@@ -1,5 +1,7 @@
 """One checkpoint step holds everything that a run needs to go on: parameters, optimizer, data iterator, counters.
 
+Any number of processes may save a step, and any other number restore it onto another mesh.
+
 What a run does not train is not stored again: it comes from the model directory, whose fingerprint is. PRNG keys
 are folded from (config seed, step) and so are stored as those two numbers.
 """
@@ -7,10 +9,10 @@ are folded from (config seed, step) and so are stored as those two numbers.
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -21,36 +23,59 @@ from sari_jax.train.config import Run, defaults, freeze
 from sari_jax.train.state import TrainState
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which leaves the question of preemption to the loop: JAX counts who asks it, and how often."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
+class Restored(NamedTuple):
+    """A checkpoint step.
+
+    Attributes:
+        data: the data iterator's state.
+        under_way: of the batch that comes next, what was decoded of it already, if anything was.
+    """
+
+    state: TrainState
+    data: dict[str, Any]
+    counters: dict[str, Any]
+    under_way: dict[str, np.ndarray] | None
+
+
 class Checkpoints:
-    """A run's checkpoint folder; every save is written aside and renamed by Orbax."""
+    """A run's checkpoint folder; every save is written aside and renamed by Orbax, and only then an old one deleted."""
 
     def __init__(self, workdir: Path | str, *, keep: int):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(
-            (Path(workdir) / "checkpoints").absolute(), options=options
-        )
+        self._manager = _Manager((Path(workdir) / "checkpoints").absolute(), options=options)
 
     @property
     def steps(self) -> list[int]:
         return sorted(self._manager.all_steps())
 
     def save(
-        self, state: TrainState, data: grain.DatasetIterator, counters: dict[str, Any]
+        self,
+        state: TrainState,
+        data: dict[str, Any],
+        counters: dict[str, Any],
+        under_way: dict[str, np.ndarray] | None = None,
     ) -> None:
         """Saves at the state's step; the write goes on in the background."""
+        items = {"under_way": ocp.args.StandardSave(under_way)} if under_way else {}
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                data=grain.checkpoint.CheckpointSave(data),
+                data=ocp.args.JsonSave(data),
                 counters=ocp.args.JsonSave(counters),
+                **items,
             ),
         )
 
-    def restore(
-        self, state: TrainState, data: grain.DatasetIterator
-    ) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest complete step, into the shapes and shardings of `state`; `data` is moved in place.
+    def restore(self, state: TrainState) -> Restored | None:
+        """The newest complete step, into the shapes and shardings of `state`.
 
         The arrays of `state` are freed first, so that memory never holds two of them.
         """
@@ -60,15 +85,15 @@ class Checkpoints:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
         for array in jax.tree.leaves(state):
             array.delete()
-        found = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract),
-                data=grain.checkpoint.CheckpointRestore(data),
-                counters=ocp.args.JsonRestore(),
-            ),
-        )
-        return found["state"], found["counters"]
+        args = {
+            "state": ocp.args.StandardRestore(abstract),
+            "data": ocp.args.JsonRestore(),
+            "counters": ocp.args.JsonRestore(),
+        }
+        if (self._manager.directory / str(step) / "under_way").exists():
+            args["under_way"] = ocp.args.StandardRestore()
+        found = self._manager.restore(step, args=ocp.args.Composite(**args))
+        return Restored(found["state"], found["data"], found["counters"], found.get("under_way"))
 
     def params(self, abstract: Any, step: int | None = None) -> dict[str, np.ndarray]:
         """The trained parameters of a step (the newest by default) in host memory, whatever devices trained them.
@@ -121,19 +146,22 @@ def _digest(paths: list[Path]) -> str:
 def claim(workdir: Path | str, config: dict[str, Any]) -> None:
     """Writes the run's settings, or checks them against those that the folder was started with.
 
+    Where it runs may change from one start to the next, `mesh` therefore too.
+
     Raises:
         InputError: the folder cannot be written, or belongs to a run with other settings.
     """
     path = Path(workdir) / "config.json"
     text = _text(config)
     if path.exists():
-        before, now = (
-            traverse_util.flatten_dict(settings, sep=".")
-            for settings in (_settings(workdir), json.loads(text))
-        )
+        before, now = (flat(settings) for settings in (_settings(workdir), json.loads(text)))
         # A setting that came later than the run has its default.
-        fresh = traverse_util.flatten_dict(json.loads(_text(defaults().to_dict())), sep=".")
-        changed = [key for key in now if before.get(key, fresh.get(key)) != now[key]]
+        fresh = flat(json.loads(_text(defaults().to_dict())))
+        changed = [
+            key
+            for key in now
+            if before.get(key, fresh.get(key)) != now[key] and not key.startswith("mesh.")
+        ]
         if changed:
             raise InputError(
                 f"{workdir}: holds a run with another {', '.join(changed)}; name a new --workdir, or repeat"
@@ -149,6 +177,11 @@ def claim(workdir: Path | str, config: dict[str, Any]) -> None:
         raise InputError(
             f"{workdir}: cannot be written ({error.strerror}); name another --workdir"
         ) from error
+
+
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their full names."""
+    return traverse_util.flatten_dict(dict(settings), sep=".")
 
 
 def _text(config: dict[str, Any]) -> str:

@@ -102,6 +102,7 @@ class Run:
     micro_batches: int = 1  # parts of the batch whose gradients are added up; of SFT's, by length
     seed: int = 0
     samples_every: int = 25  # steps between sample completions in the log
+    max_skipped: int = 10  # ours; updates in a row that were not finite before the run stops
     model: Model = Model()
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
@@ -132,6 +133,7 @@ class Run:
             ("micro_batches", self.micro_batches, 1),
             ("seed", self.seed, 0),
             ("samples_every", self.samples_every, 1),
+            ("max_skipped", self.max_skipped, 1),
             ("checkpoint.every", self.checkpoint.every, 1),
             ("checkpoint.keep", self.checkpoint.keep, 1),
             ("data.limit", self.data.limit, 0),

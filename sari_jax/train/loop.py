@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from sari_jax.data.curriculum import drop_hopeless
 from sari_jax.data.pipeline import batches
-from sari_jax.data.processor import Processor
+from sari_jax.data.processor import Batch, Processor
 from sari_jax.data.records import Record, read_records
 from sari_jax.data.styles import style
 from sari_jax.errors import InputError
@@ -22,40 +22,56 @@ from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import abstract_params
 from sari_jax.models.kernels import require
 from sari_jax.models.work import chip
-from sari_jax.parallel.mesh import make_mesh, onto_mesh, shard_batch
+from sari_jax.parallel import hosts
+from sari_jax.parallel.mesh import all_rows, make_mesh, onto_mesh, own_rows, shard_batch
 from sari_jax.programs import counted
-from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints
+from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints, flat
 from sari_jax.train.config import Run
 from sari_jax.train.metrics import Metrics, read_metrics
 from sari_jax.train.optimizer import make_optimizer, make_schedule, merge, partition
+from sari_jax.train.preemption import Stop
 from sari_jax.train.reference import make_reference
 from sari_jax.train.stages import make_stage
 from sari_jax.train.state import create_state
 
+NAMED = 8  # records of a batch in a message
 
-def train(run: Run, workdir: Path | str) -> dict[str, float]:
-    """Runs or resumes a run to its last step, and tells how many programs that took; returns the last step's metrics.
+
+def train(run: Run, workdir: Path | str, stop: Stop = lambda: False) -> dict[str, Any]:
+    """Runs or resumes a run to its last step, and tells how many programs that took.
+
+    On several hosts all of them call it; the first one writes metrics and samples.
+
+    Args:
+        stop: asked before every step, whether to end there.
+
+    Returns:
+        The last step's metrics, `step`, and whether the run is `finished`.
 
     Raises:
         InputError: settings, model directory, data or workdir that cannot be used. Nothing is written before all of
-            them are read and a first batch is made; a clip that cannot be read may still end a run later.
+            them are read and a first batch is made; a clip that cannot be read may still end a run later, and so do
+            updates that are not finite, `max_skipped` of them in a row.
     """
     with counted() as programs:
-        row = _train(run, workdir)
-    print(f"{run.stage}: {programs}", file=sys.stderr)
+        row = _train(run, Path(workdir), stop)
+    _tell(f"{run.stage}: {programs}")
     return row
 
 
-def _train(run: Run, workdir: Path | str) -> dict[str, float]:
-    workdir = Path(workdir)
+def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     model = run.model
-    config = read_config(
-        model.path, dtype=model.dtype, remat=model.remat, attention=model.attention
-    )
-    processor = Processor(run.model.path, config)
-    records, counts = _records(run)
+    with hosts.together():
+        config = read_config(
+            model.path, dtype=model.dtype, remat=model.remat, attention=model.attention
+        )
+        processor = Processor(model.path, config)
+        records, counts = _records(run)
+        settings = {**dataclasses.asdict(run), "fingerprints": fingerprints(run)}
+    hosts.agree({**flat(settings), **hosts.versions()})
     mesh = make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor)
     require(config, ways=mesh.shape["tensor"], decoding=run.mesh.decode_tensor)
+    rows = own_rows(mesh, run.batch_size)
     params = load_params(run.model.path, config, dtype=run.model.param_dtype, mesh=mesh)
     trainable, frozen = partition(params, run.model.trainable)
     optimizer = make_optimizer(run.optimizer, run.steps)
@@ -71,36 +87,54 @@ def _train(run: Run, workdir: Path | str) -> dict[str, float]:
         curriculum=run.data.order,
         answers=run.stage == "sft",
         seed=run.seed,
+        rows=rows,
     )
     stage = make_stage(run, config, processor, mesh, optimizer, frozen, reference)
-    _try_first_batch(run, processor, records, mesh)
-    claim(workdir, {**dataclasses.asdict(run), "fingerprints": fingerprints(run)})
+    _try_first_batch(run, processor, records, rows, mesh)
+    _claim(workdir, settings)
     checkpoints = Checkpoints(workdir, keep=run.checkpoint.keep)
-    totals = {"audio_seconds": 0.0, "examples": 0}
-    restored = checkpoints.restore(state, data)
+    totals = {"audio_seconds": 0.0, "examples": 0, "skipped_in_a_row": 0, "skipped_total": 0}
+    ahead = None
+    restored = checkpoints.restore(state)
     if restored is not None:
-        state, totals = restored
-    start = int(state.step)
+        state, totals = restored.state, totals | restored.counters
+        data.set_state(restored.data)
+        if restored.under_way is not None:
+            ahead = next(data)
+            with jax.set_mesh(mesh):
+                stage.take_up(state, ahead, restored.under_way)
+    start = step = int(state.step)
     _announce(run, records, counts, state.params, frozen, start)
 
-    metrics, schedule = Metrics(workdir, start + 1), make_schedule(run.optimizer, run.steps)
+    metrics = Metrics(workdir, start + 1) if hosts.first() else None
+    schedule = make_schedule(run.optimizer, run.steps)
     row = (read_metrics(workdir) or [{}])[-1]  # what a finished run tells again
-    bar = tqdm(total=run.steps, initial=start, desc=run.stage, file=sys.stderr, disable=None)
-    ahead = None
-    for step in range(start + 1, run.steps + 1):
+    bar = tqdm(
+        total=run.steps,
+        initial=start,
+        desc=run.stage,
+        file=sys.stderr,
+        disable=None if hosts.first() else True,
+    )
+    while step < run.steps and not stop():
+        step += 1
         begun = time.perf_counter()
         batch = next(data) if ahead is None else ahead
-        saves = step % run.checkpoint.every == 0 or step == run.steps
-        # Nothing is under way at a checkpoint, so that a resumed run does what an undisturbed one does.
-        ahead = next(data) if run.stage == "grpo" and run.grpo.overlap and not saves else None
+        # What a checkpoint holds beside it: where the next batch begins, and what is decoded of that one already.
+        position = data.get_state()
+        overlaps = run.stage == "grpo" and run.grpo.overlap and step < run.steps
+        ahead = next(data) if overlaps else None
         waited = time.perf_counter() - begun
         sampled = step % run.samples_every == 0 or step == 1
         # Every transfer in a step is an explicit one; an accidental one fails loudly.
         with jax.transfer_guard("disallow"), jax.set_mesh(mesh):
-            state, values, samples = stage(state, batch, sampled, ahead)
+            state, values, samples = stage.update(state, batch, sampled, ahead)
+        skipped = int(values["skipped"])
         totals = {
-            "audio_seconds": totals["audio_seconds"] + batch.audio_seconds,
-            "examples": totals["examples"] + len(batch.records),
+            "audio_seconds": totals["audio_seconds"] + values.pop("audio_seconds"),
+            "examples": totals["examples"] + values.pop("examples"),
+            "skipped_in_a_row": totals["skipped_in_a_row"] + 1 if skipped else 0,
+            "skipped_total": totals["skipped_total"] + skipped,
         }
         row = {
             **values,
@@ -112,20 +146,34 @@ def _train(run: Run, workdir: Path | str) -> dict[str, float]:
         peak = chip(jax.devices()[0].device_kind)
         if peak:
             row["mfu"] = row["model_tflop"] * 1e12 / row["seconds"] / jax.device_count() / peak[0]
-        metrics.write(step, row)
-        metrics.sample(step, samples)
+        if metrics:
+            metrics.write(step, row)
+            metrics.sample(step, samples)
         shown = {
             name: row[name] for name in ("loss", "reward", "accuracy", "format") if name in row
         }
         bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()}, refresh=False)
         bar.update()
-        if saves:
-            checkpoints.save(state, data, totals)
+        if totals["skipped_in_a_row"] >= run.max_skipped:
+            checkpoints.wait()
+            _give_up(run, step, mesh, batch, records)
+        if step % run.checkpoint.every == 0 or step == run.steps:
+            checkpoints.save(state, position, totals, stage.under_way())
     bar.close()
+    finished = step == run.steps
+    if not finished:
+        if step > start:  # otherwise as it was
+            checkpoints.save(state, position, totals, stage.under_way())
+        checkpoints.wait()
+        safe = (
+            f"step {step} of {run.steps} is safe in {workdir}" if step else "nothing is trained yet"
+        )
+        _tell(f"{run.stage}: told to stop; {safe}, and the same command goes on from there")
     checkpoints.wait()
     checkpoints.close()
-    metrics.close()
-    return row
+    if metrics:
+        metrics.close()
+    return {**row, "step": step, "finished": finished}
 
 
 def trained_params(run: Run, workdir: Path | str, step: int | None = None) -> tuple[Any, Any]:
@@ -160,29 +208,59 @@ def _records(run: Run) -> tuple[list[Record], dict[str, int]]:
     return records, counts
 
 
-def _try_first_batch(run: Run, processor: Processor, records: list[Record], mesh: Mesh) -> None:
+def _try_first_batch(
+    run: Run, processor: Processor, records: list[Record], rows: list[int], mesh: Mesh
+) -> None:
     """So that a chain that is not there, a shape or a mesh that does not fit is told before anything is written."""
     answers = run.stage == "sft"
-    if answers:
-        for record in records:
-            style(run.data.style).render(record)
-    examples = [
-        processor.question(record, style(run.data.style), answer=answers)
-        for record in records[: run.batch_size // jax.process_count()]
-    ]
-    batch = processor.collate(examples, run.data.shapes)
+    with hosts.together():
+        if answers:
+            for record in records:
+                style(run.data.style).render(record)
+        examples = [
+            processor.question(records[row], style(run.data.style), answer=answers) for row in rows
+        ]
+        batch = processor.collate(examples, run.data.shapes)
     for part in batch.parts(run.micro_batches, run.data.shapes):
         shard_batch(mesh, part.seeds)
+
+
+def _claim(workdir: Path, settings: dict[str, Any]) -> None:
+    """One host writes the settings, the others see them: a workdir is one folder for all."""
+    with hosts.together():
+        if hosts.first():
+            claim(workdir, settings)
+    with hosts.together():
+        if not (workdir / "config.json").exists():
+            raise InputError(
+                f"{workdir}: what the first host writes there is not seen here; name a --workdir that all"
+                " hosts share"
+            )
+
+
+def _give_up(run: Run, step: int, mesh: Mesh, batch: Batch, records: list[Record]) -> None:
+    ids = [records[number].id for number in all_rows(mesh, batch.seeds)]
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    hosts.end(
+        f"loss or gradient was not finite in {run.max_skipped} updates in a row, the last at step {step}, whose"
+        f" batch was {', '.join(ids[:NAMED])}{more}; none of them changed the parameters. Look at these records, or"
+        " lower optimizer.learning_rate, and start again in a new --workdir"
+    )
+
+
+def _tell(line: str) -> None:
+    if hosts.first():
+        print(line, file=sys.stderr)
 
 
 def _announce(
     run: Run, records: list[Record], counts: dict, trainable: dict, frozen: dict, start: int
 ) -> None:
     million = lambda flat: sum(array.size for array in flat.values()) / 1e6  # noqa: E731
-    print(
+    _tell(
         f"{run.stage}: {len(records)} records {counts or ''} in {run.data.order} order, "
         f"{million(trainable):.2f}M parameters trained, {million(frozen):.2f}M frozen, "
         f"{jax.device_count()} {jax.devices()[0].platform} device(s)"
-        + (f", resumed after step {start}" if start else ""),
-        file=sys.stderr,
+        + (f" on {jax.process_count()} hosts" if hosts.several() else "")
+        + (f", resumed after step {start}" if start else "")
     )

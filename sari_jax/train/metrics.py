@@ -12,7 +12,7 @@ class Metrics:
     """metrics.jsonl, samples.jsonl and a tensorboard folder in a run's workdir.
 
     After a kill the files may reach past the checkpoint; rows from `start` on are cut, so that every step
-    stands there once.
+    stands there once. One host of several writes.
     """
 
     def __init__(self, workdir: Path | str, start: int):

@@ -1,5 +1,6 @@
 """What one step of each stage does around its jitted update."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from sari_jax.data.processor import Batch, Processor
+from sari_jax.data.processor import SAMPLE_RATE, Batch, Processor
 from sari_jax.data.records import Record
 from sari_jax.data.styles import style
 from sari_jax.generate.layout import DecodingPolicy
@@ -19,7 +20,17 @@ from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.work import step_flops
-from sari_jax.parallel.mesh import decoding_mesh, move, onto_mesh, shard_batch, spec
+from sari_jax.parallel.mesh import (
+    all_rows,
+    decoding_mesh,
+    local_rows,
+    move,
+    onto_mesh,
+    own_rows,
+    shard_batch,
+    spec,
+    whole,
+)
 from sari_jax.rl.advantages import group_advantages, zero_spread
 from sari_jax.rl.policy import reference_logprobs
 from sari_jax.rl.rewards import score
@@ -32,11 +43,24 @@ from sari_jax.train.steps import Part, make_grpo_step, make_sft_step
 
 SFT_SAMPLES = 4  # prompts of a batch whose greedy completions are shown
 Samples = list[dict[str, Any]]
-# (state, batch, whether to show sample completions, the next batch if it is to be decoded already)
-# -> (state, metrics, samples)
-Stage = Callable[
-    [TrainState, Batch, bool, Batch | None], tuple[TrainState, dict[str, float], Samples]
-]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What the loop does in each step, on every host at once.
+
+    Attributes:
+        update: (state, batch, whether to show sample completions, the next batch if it is to be decoded already)
+            -> (state, metrics over all hosts' rows, samples of this host's).
+        under_way: the completions that are decoded already, for a checkpoint to hold; none is None.
+        take_up: (state, their batch, what `under_way` gave) puts them there again.
+    """
+
+    update: Callable[
+        [TrainState, Batch, bool, Batch | None], tuple[TrainState, dict[str, float], Samples]
+    ]
+    under_way: Callable[[], dict[str, np.ndarray] | None] = lambda: None
+    take_up: Callable[[TrainState, Batch, dict[str, np.ndarray]], None] = lambda *_: None
 
 
 class Stopwatch:
@@ -80,18 +104,18 @@ def _features(
 
 
 def _work(config: AudioLMConfig, passes: int) -> Callable[..., dict[str, float]]:
-    """(state, batch, completions' lengths) -> the step's work by formula, over all processes."""
+    """(state, of all rows: sounds' samples, prompts' lengths, completions' lengths) -> the step's work by formula."""
 
-    def work(state: TrainState, batch: Batch, lengths: np.ndarray) -> dict[str, float]:
-        flops = step_flops(
-            config,
-            np.asarray(batch.prompts.samples),
-            np.asarray(batch.prompts.lengths),
-            np.asarray(lengths),
-            passes=passes,
-            learns={path.split("/")[0] for path in state.params},
-        )
-        return {"model_tflop": jax.process_count() * flops / 1e12}
+    def work(
+        state: TrainState, samples: np.ndarray, prompts: np.ndarray, completions: np.ndarray
+    ) -> dict[str, float]:
+        learns = {path.split("/")[0] for path in state.params}
+        flops = step_flops(config, samples, prompts, completions, passes=passes, learns=learns)
+        return {
+            "model_tflop": flops / 1e12,
+            "audio_seconds": float(samples.sum()) / SAMPLE_RATE,
+            "examples": len(samples),
+        }
 
     return work
 
@@ -147,18 +171,19 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None = None
     ) -> tuple[TrainState, dict[str, float], Samples]:
         watch = Stopwatch()
-        whole, split = batch, batch.parts(run.micro_batches, run.data.shapes)
+        rows = (batch.prompts.samples, batch.prompts.lengths, batch.answer_mask.sum(-1))
+        split = batch.parts(run.micro_batches, run.data.shapes)
         parts = []
-        for rows in split:
-            arrays = shard_batch(mesh, (rows.prompts, rows.answers, rows.answer_mask))
-            parts.append(Part(*arrays, features_of(state, rows, arrays[0])))
+        for part in split:
+            arrays = shard_batch(mesh, (part.prompts, part.answers, part.answer_mask))
+            parts.append(Part(*arrays, features_of(state, part, arrays[0])))
         samples: Samples = []
         if sampled:
             batch, (prompts, answers, _, features) = split[0], parts[0]
             sampler = Sampler(1, answers.shape[-1], processor.end_ids, processor.pad_id, 0.0)
             seeds = shard_batch(mesh, batch.seeds)
             done = rollouts(sampler, state, prompts, seeds, root, features)
-            tokens, lengths = jax.device_get((done.tokens, done.lengths))
+            tokens, lengths = local_rows(mesh, (done.tokens, done.lengths))
             texts = processor.texts(tokens[:SFT_SAMPLES, 0], lengths[:SFT_SAMPLES, 0])
             scores = [
                 score(text, record, answer_style, run.reward_weights)
@@ -168,10 +193,10 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
             watch.lap("sample")
         state, metrics = step(state, frozen, parts)
         watch.lap("update", metrics)
-        work = work_of(state, whole, whole.answer_mask.sum(-1))
+        work = work_of(state, *all_rows(mesh, rows))
         return state, {**_host(metrics), **work, **watch.seconds}, samples
 
-    return sft
+    return Stage(sft)
 
 
 def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
@@ -196,11 +221,19 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
     key_of, after = jax.jit(jax.random.fold_in), jax.jit(lambda step: step + 1)
     under_way: list[tuple[Prompts, jax.Array | None, Completions]] = []
 
+    def alike(batch: Batch) -> Batch:
+        """In the shapes of all hosts, who wait for each other here: while no device works."""
+        return batch.parts(1, run.data.shapes)[0]
+
+    def read(state: TrainState, batch: Batch) -> tuple[Prompts, jax.Array | None]:
+        prompts = shard_batch(mesh, batch.prompts)
+        return prompts, features_of(state, batch, prompts)
+
     def decode(
         state: TrainState, batch: Batch, number: jax.Array
     ) -> tuple[Prompts, jax.Array | None, Completions]:
-        prompts, seeds = shard_batch(mesh, (batch.prompts, batch.seeds))
-        features = features_of(state, batch, prompts)
+        prompts, features = read(state, batch)
+        seeds = shard_batch(mesh, batch.seeds)
         done = rollouts(sampler, state, prompts, seeds, key_of(root, number), features)
         return prompts, features, done
 
@@ -208,7 +241,8 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None = None
     ) -> tuple[TrainState, dict[str, float], Samples]:
         watch, behind = Stopwatch(), len(under_way)
-        current = under_way.pop() if under_way else decode(state, batch, state.step)
+        ahead = ahead and alike(ahead)
+        current = under_way.pop() if under_way else decode(state, alike(batch), state.step)
         prompts, features, completions = current
         watch.lap("rollout", completions)
 
@@ -219,8 +253,8 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         )
         if ahead is not None:
             under_way.append(decode(state, ahead, after(state.step)))
-        tokens, lengths, ended, computed = jax.device_get(
-            (completions.tokens, completions.lengths, completions.ended, completions.computed)
+        tokens, lengths, ended = local_rows(
+            mesh, (completions.tokens, completions.lengths, completions.ended)
         )
         texts = processor.texts(tokens.reshape(-1, tokens.shape[-1]), lengths.reshape(-1))
         records = [record for record in batch.records for _ in range(settings.completions)]
@@ -239,29 +273,41 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
             state, frozen, prompts, completions, reference_scores, advantages, features
         )
         watch.lap("update", metrics)
-        means = {
-            name: float(np.mean([row[name] for row in scores]))
-            for name in scores[0]
-            if name != "total"
-        }
+        values = np.array([list(row.values()) for row in scores], np.float32)
+        rows = (batch.prompts.samples, batch.prompts.lengths, lengths)
+        own = (*rows, ended, values.reshape(*lengths.shape, -1))
+        *work, every_end, every_score = all_rows(mesh, own)
+        every_length = work[-1]
+        means = every_score.mean((0, 1), dtype=np.float64).tolist()
+        means = dict(zip(scores[0], means, strict=True))
         return (
             state,
             {
-                "reward": float(totals.mean()),
+                "reward": means.pop("total"),
                 **means,
                 **_host(metrics),
-                "zero_spread": float(jax.device_get(flat).mean()),
-                "completion_tokens": float(lengths.mean()),
-                "ended": float(ended.mean()),
+                "zero_spread": float(whole(mesh, flat).mean()),
+                "completion_tokens": float(every_length.mean()),
+                "ended": float(every_end.mean()),
                 "updates_behind": float(behind),
-                "rows_idle": float(1 - lengths.sum() / computed),
-                **work_of(state, batch, lengths),
+                "rows_idle": float(1 - every_length.sum() / whole(mesh, completions.computed)),
+                **work_of(state, *work),
                 **watch.seconds,
             },
             _samples(records[: settings.completions], texts, scores) if sampled else [],
         )
 
-    return grpo
+    def saved() -> dict[str, np.ndarray] | None:
+        return vars(whole(mesh, under_way[0][-1])) if under_way else None
+
+    def take_up(state: TrainState, batch: Batch, arrays: dict[str, np.ndarray]) -> None:
+        mine = own_rows(mesh, run.batch_size)
+        per_row = {name: array[mine] for name, array in arrays.items() if np.ndim(array)}
+        others = {name: array for name, array in arrays.items() if not np.ndim(array)}
+        done = Completions(**shard_batch(mesh, per_row), **onto_mesh(mesh, jax.device_put(others)))
+        under_way.append((*read(state, alike(batch)), done))
+
+    return Stage(grpo, saved, take_up)
 
 
 def _samples(

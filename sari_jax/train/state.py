@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from sari_jax.parallel.mesh import constrain_parameter
 from sari_jax.train.optimizer import Flat
 
 HIGHEST = {
@@ -42,6 +43,8 @@ def add_gradient(
 ) -> tuple[dict[str, Array], Flat]:
     """Metrics and gradient of `loss`, added to those there are."""
     (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    # Else a sum of parts may be laid out whole on every device.
+    gradient = {path: constrain_parameter(x, path) for path, x in gradient.items()}
     if so_far is None:
         return metrics, gradient
     before, gradient_before = so_far
@@ -72,16 +75,44 @@ def apply_gradient(
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step down `loss`, with the norms of parameters, gradient and update beside its metrics.
 
+    Where loss or gradient is not finite nothing but the step number changes, and `skipped` is 1.
+
     Args:
         loss: of the batch, or of the last of its parts; None where `so_far` is all there is.
         so_far: metrics and gradient of the batch's other parts, to which the loss's are added.
     """
     metrics, gradient = add_gradient(state.params, loss, so_far) if loss else so_far
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    norm = optax.global_norm(gradient)
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+    # Chosen on the device: the host need not wait for the answer.
+    params, opt_state = in_place(
+        jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (optax.apply_updates(state.params, updates), opt_state),
+            (state.params, state.opt_state),
+        )
+    )
     metrics |= {
-        "gradient_norm": optax.global_norm(gradient),
-        "update_norm": optax.global_norm(updates),
+        "gradient_norm": norm,
+        "update_norm": jnp.where(finite, optax.global_norm(updates), 0.0),
         "parameter_norm": optax.global_norm(params),
+        "skipped": jnp.where(finite, 0.0, 1.0),
     }
     return TrainState(state.step + 1, params, opt_state), metrics
+
+
+def in_place(arrays: Any) -> Any:
+    """Parameters, and an optimizer's arrays of their shapes, laid out over the devices as the parameters came.
+
+    Left to the compiler, an update's results lie as suits that update: the next one is then another program, and a
+    run that resumes, which begins with the first, need not find the same bits.
+    """
+    params = arrays[0]
+
+    def place(where: tuple, x: Array) -> Array:
+        paths = [key.key for key in where if isinstance(key, jax.tree_util.DictKey)]
+        path = paths[-1] if paths and paths[-1] in params else None
+        return constrain_parameter(x, path if path and x.shape == params[path].shape else None)
+
+    return jax.tree_util.tree_map_with_path(place, arrays)

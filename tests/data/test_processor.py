@@ -20,6 +20,7 @@ from sari_jax.data.styles import STYLES, question_text
 from sari_jax.errors import InputError
 from sari_jax.hf.config import read_config
 from sari_jax.models.encoder import LOOKAHEAD, frame_counts
+from sari_jax.parallel import hosts
 
 RATE = 16_000
 AUDIO = "<|AUDIO|>"
@@ -269,7 +270,32 @@ def test_rows_beyond_the_examples_repeat_the_first_and_count_nowhere(
     assert batch.answer_mask[:2].any(axis=(1, 2)).all()
     whole = processor.collate(examples, Shapes())
     np.testing.assert_array_equal(whole.prompts.tokens, batch.prompts.tokens[:2])
-    assert whole.audio_seconds == (RATE + 9_000) / RATE
+
+
+def test_parts_take_the_shapes_of_the_host_that_needs_the_largest(
+    processor, encode, make_record, monkeypatch
+):
+    def example(size, answer):
+        tokens = processor.tokens(answer)
+        return dataclasses.replace(encode(size), record=make_record(), answer=tokens)
+
+    shapes = Shapes(prompt_tokens=(64, 96, 128), answer_tokens=(4, 64, 128), audios=(1, 2))
+    short, long = (
+        [example(RATE, "dog"), example(RATE, "cat")],
+        [example(3 * RATE, "dog " * 40), example(RATE, "cat")],
+    )
+    mine, other = (processor.collate(rows, shapes) for rows in (short, long))
+    monkeypatch.setattr(hosts, "several", lambda: True)
+    monkeypatch.setattr(hosts, "gather", lambda sizes: np.stack([sizes, [other.sizes]]))
+    (part,) = mine.parts(1, shapes)
+    assert mine.sizes != other.sizes and part.sizes == other.sizes
+    both = processor.collate(short + long, shapes)  # as one process would make of all rows
+    for found, wanted in zip(
+        (*vars(part.prompts).values(), part.answers, part.answer_mask),
+        (*vars(both.prompts).values(), both.answers, both.answer_mask),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, wanted[:2])
 
 
 # Completions.

@@ -1,13 +1,19 @@
-"""What a workdir remembers of its run. Saving and restoring are tested by train/test_loop.py."""
+"""What a workdir remembers of its run, on any number of hosts and devices, and whenever it is killed."""
 
 import dataclasses
+import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
+from runs import end_hosts, environment, finish, start_hosts
 
 from sari_jax.errors import InputError
 from sari_jax.train.checkpoint import claim, fingerprints, read_run
-from sari_jax.train.config import Data, Model, Optimizer, Run
+from sari_jax.train.config import Data, Mesh, Model, Optimizer, Run
 
 
 @pytest.fixture
@@ -42,6 +48,11 @@ def test_a_changed_setting_is_named_in_full(run, tmp_path):
         claim(tmp_path / "run", settings(other))
 
 
+def test_a_run_may_go_on_over_another_mesh(run, tmp_path):
+    claim(tmp_path / "run", settings(run))
+    claim(tmp_path / "run", settings(dataclasses.replace(run, mesh=Mesh(fsdp=2, tensor=4))))
+
+
 @pytest.mark.parametrize("place", [0, -1])
 def test_another_model_behind_the_same_path(run, tmp_path, place):
     claim(tmp_path / "run", settings(run))
@@ -69,3 +80,109 @@ def test_settings_cut_short(run, tmp_path, text):
     for read in (read_run, lambda workdir: claim(workdir, settings(run))):
         with pytest.raises(InputError, match="not the settings of a run"):
             read(tmp_path / "run")
+
+
+STATE = """
+import itertools, sys
+import jax, jax.numpy as jnp, numpy as np, optax
+from sari_jax.parallel import hosts
+from sari_jax.parallel.mesh import make_mesh, onto_mesh, parameter_sharding
+from sari_jax.train.checkpoint import Checkpoints
+from sari_jax.train.state import create_state
+
+PATHS = {"decoder/embed/embedding": (64, 16), "decoder/layers/q_proj/kernel": (2, 16, 32), "decoder/norm/scale": (16,)}
+
+def make(mesh, step, size=1):
+    params = {}
+    for path, shape in PATHS.items():
+        shape = (shape[0] * size, *shape[1:])
+        values = np.random.default_rng(step).standard_normal(shape, np.float32)
+        lies = parameter_sharding(mesh, path, shape)
+        params[path] = jax.make_array_from_callback(shape, lies, lambda index: values[index])
+    state = onto_mesh(mesh, create_state(params, optax.adamw(0.1)))
+    return state.replace(step=onto_mesh(mesh, jnp.int32(step)))
+
+def check(found, mesh, size=1):
+    wanted = make(mesh, int(found.step), size)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert a.sharding == b.sharding, (a.sharding, b.sharding)
+        for x, y in zip(a.addressable_shards, b.addressable_shards, strict=True):
+            np.testing.assert_array_equal(jax.device_get(x.data), jax.device_get(y.data))
+"""
+MOVE = (
+    STATE
+    + """
+folder, do, *sizes = sys.argv[1:]
+with hosts.joined():
+    mesh = make_mesh(*map(int, sizes))
+    checkpoints = Checkpoints(folder, keep=2)
+    if do == "save":
+        ahead = {"tokens": np.arange(6).reshape(2, 3), "computed": np.array(7)}
+        checkpoints.save(make(mesh, 3), {"next_index": 4}, {"examples": 5}, ahead)
+        checkpoints.wait()
+    else:
+        found = checkpoints.restore(make(mesh, 0))
+        assert int(found.state.step) == 3 and found.data == {"next_index": 4} and found.counters == {"examples": 5}
+        check(found.state, mesh)
+        assert found.under_way["tokens"].tolist() == [[0, 1, 2], [3, 4, 5]] and found.under_way["computed"] == 7
+    checkpoints.close()
+"""
+)
+
+
+@pytest.mark.parametrize("saved_by", ["two hosts", "one process"])
+def test_what_some_hosts_saved_others_restore_over_another_mesh(saved_by, tmp_path):
+    def hosts(*words):
+        done = end_hosts(start_hosts([sys.executable, "-c", MOVE, str(tmp_path), *words]))
+        assert [host.returncode for host in done] == [0, 0], done[0].stderr[-2000:]
+
+    def process(*words):
+        done = finish([sys.executable, "-c", MOVE, str(tmp_path), *words], devices=8)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    first, then = (hosts, process) if saved_by == "two hosts" else (process, hosts)
+    first("save", "1", "8", "1")
+    then("restore", "1", "2", "4")
+    then("restore", "2", "2", "2")
+
+
+KILLED = (
+    STATE
+    + """
+SIZE = 2048
+mesh, checkpoints = make_mesh(), Checkpoints(sys.argv[1], keep=1)
+found, step = checkpoints.restore(make(mesh, 0, SIZE)), 0
+if found:
+    check(found.state, mesh, SIZE)
+    step = int(found.state.step)
+print("restored", step, flush=True)
+for step in itertools.count(step + 1):
+    checkpoints.save(make(mesh, step, SIZE), {}, {})
+"""
+)
+
+
+@pytest.mark.slow
+def test_killed_during_a_save_the_last_complete_step_is_there(tmp_path):
+    """Only one step is kept: the old one must not go before the new one is complete."""
+    chance, complete = random.Random(0), 0
+    steps = lambda: [  # noqa: E731
+        int(path.name) for path in (tmp_path / "checkpoints").glob("*") if path.name.isdigit()
+    ]
+    for _ in range(6):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, tmp_path],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        restored = process.stdout.readline()
+        assert restored.startswith("restored") and int(restored.split()[1]) >= complete
+        # At first none is complete yet; later saves follow each other without a pause.
+        while max(steps(), default=0) <= complete and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        process.stdout.close()
+        complete = max(steps())

@@ -1,113 +1,15 @@
 """Runs as users start them: real processes, killed for good and started again."""
 
-import functools
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from flax import traverse_util
-
-ROOT = Path(__file__).parent.parent.parent
-STEPS = 6
-
-
-@pytest.fixture(scope="module")
-def small_model(tmp_path_factory) -> Path:
-    """nano's files and formats with a decoder that compiles in seconds."""
-    from sari_jax.assemble import NanoSize, assemble
-
-    out = tmp_path_factory.mktemp("models") / "small"
-    assemble("nano", out, size=NanoSize(width=32, layers=2, heads=2, kv_heads=1, ffn=48))
-    return out
-
-
-@pytest.fixture(scope="module")
-def scored(starter_dir, tmp_path_factory) -> Path:
-    """A few training questions with made-up pass rates, one of them hopeless.
-
-    So few that a run walks them three times: later epochs take the tower's output from memory, a resumed run computes
-    it anew, in other batches than those it was first computed in.
-    """
-    import dataclasses
-
-    from sari_jax.data.records import read_records, write_records
-
-    records = read_records(starter_dir / "train.jsonl")[:9]
-    rated = [dataclasses.replace(record, pass_rate=i / 8) for i, record in enumerate(records)]
-    out = tmp_path_factory.mktemp("scored") / "scored.jsonl"
-    write_records(out, rated)
-    return out
-
-
-def command(stage: str, model: Path, data: Path, workdir: Path, *more: str) -> list[str]:
-    changes = {
-        "model.path": model,
-        "data.train": data,
-        "steps": STEPS,
-        "batch_size": 4,
-        "checkpoint.every": 2,
-        "samples_every": 2,
-    }
-    if stage == "grpo":
-        # The small model's runs decode a batch while they score the last one.
-        ahead = model.name == "small"
-        changes |= {"grpo.completions": 2, "grpo.max_tokens": 12, "grpo.overlap": ahead}
-    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
-    config = ROOT / f"configs/{stage}_nano.py"
-    return sari("train", "--config", config, "--workdir", workdir, *overrides, *more)
-
-
-def sari(*words: object) -> list[str]:
-    return [sys.executable, "-m", "sari_jax.cli", *map(str, words)]
-
-
-def environment(devices: int = 1) -> dict[str, str]:
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-    # Each run compiles what the one before it did: small programs too come from the cache.
-    kept = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return os.environ | kept | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
-
-
-def finish(words: list[str], devices: int = 1) -> subprocess.CompletedProcess:
-    environ = environment(devices)
-    return subprocess.run(words, env=environ, capture_output=True, text=True, timeout=300)
-
-
-def rows(workdir: Path) -> list[dict]:
-    path = workdir / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def trained(workdir: Path) -> dict:
-    from sari_jax.train.checkpoint import read_run
-    from sari_jax.train.loop import trained_params
-
-    _, params = trained_params(read_run(workdir), workdir)
-    return {
-        path: np.asarray(array)
-        for path, array in traverse_util.flatten_dict(params, sep="/").items()
-    }
-
-
-@pytest.fixture(scope="module")
-def whole(request, scored, tmp_path_factory):
-    """A function that gives the workdir of a run that nothing disturbed; read only."""
-
-    @functools.cache
-    def run(stage: str, family: str) -> Path:
-        workdir = tmp_path_factory.mktemp("whole") / f"{stage}-{family}"
-        done = finish(command(stage, request.getfixturevalue(family), scored, workdir))
-        assert done.returncode == 0, done.stderr[-2000:]
-        return workdir
-
-    return run
+from runs import STEPS, command, environment, finish, rows, rows_so_far, sari, trained, untimed
 
 
 @pytest.mark.parametrize("family", ["small_model", "omni_dir"])
@@ -128,12 +30,11 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(
     done = finish(words)
     assert done.returncode == 0, done.stderr[-2000:]
 
-    kept = [{k: v for k, v in row.items() if "seconds" not in k} for row in rows(undisturbed)]
-    again = [{k: v for k, v in row.items() if "seconds" not in k} for row in rows(killed)]
+    kept, again = untimed(undisturbed), untimed(killed)
     assert [row["step"] for row in again] == list(range(1, STEPS + 1))
     assert again == kept
-    if stage == "grpo" and family == "small_model":  # every other step; none across a checkpoint
-        assert [row["updates_behind"] for row in again] == [0, 1] * (STEPS // 2)
+    if stage == "grpo" and family == "small_model":  # across checkpoints too
+        assert [row["updates_behind"] for row in again] == [0] + [1] * (STEPS - 1)
     before, after = trained(undisturbed), trained(killed)
     assert before.keys() == after.keys()
     for path, array in before.items():
@@ -160,11 +61,69 @@ def test_two_devices_find_the_losses_of_one(stage, small_model, whole, scored, t
         assert done.returncode == 0, done.stderr[-2000:]
 
 
-def rows_so_far(workdir: Path) -> list[dict]:
-    try:
-        return rows(workdir)
-    except ValueError:  # a line that is being written
-        return []
+def test_told_to_stop_it_saves_and_goes_on_with_the_same_bits(small_model, whole, scored, tmp_path):
+    """In the middle of decoding ahead, where no checkpoint is due; and before there is anything to save."""
+    undisturbed, stopped = whole("grpo", "small_model"), tmp_path / "stopped"
+    words = command("grpo", small_model, scored, stopped, "--config.checkpoint.every=99", "--json")
+
+    def told_to_stop(when) -> dict:
+        process = subprocess.Popen(
+            words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        while not when(process) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        output, told = process.communicate(timeout=200)
+        assert process.returncode == 0, told[-2000:]
+        result = json.loads(output)
+        safe = f"step {result['step']} of" if result["step"] else "nothing is trained yet"
+        assert f"grpo: told to stop; {safe}" in told
+        return result
+
+    def listens(process) -> bool:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = int(status.split("SigCgt:")[1].split()[0], 16)
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+    assert told_to_stop(listens) == {"step": 0, "finished": False}
+    result = told_to_stop(lambda _: len(rows_so_far(stopped)) >= 2)
+    assert not result["finished"] and 2 <= result["step"] == len(rows(stopped)) < STEPS
+    done = finish(words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (
+        json.loads(done.stdout)["finished"]
+        and f"resumed after step {result['step']}" in done.stderr
+    )
+    assert untimed(stopped) == untimed(undisturbed)
+    before, after = trained(undisturbed), trained(stopped)
+    for path, array in before.items():
+        np.testing.assert_array_equal(array, after[path], err_msg=path)
+
+
+def test_updates_that_are_not_finite_end_the_run_and_their_batch_is_named(
+    small_model, scored, tmp_path
+):
+    changes = {
+        "optimizer.learning_rate": 1e30,  # the first update is the last from which anything finite comes
+        "optimizer.warmup_steps": 0,
+        "optimizer.name": "adamw",
+        "max_skipped": 2,
+        "checkpoint.every": 1,
+        "samples_every": 99,
+    }
+    more = [f"--config.{key}={value}" for key, value in changes.items()]
+    words = command("sft", small_model, scored, tmp_path / "run", *more)
+    for start in ("sft: 9 records", "resumed after step 2"):  # how many there were is not forgotten
+        done = finish(words)
+        assert done.returncode == 2 and start in done.stderr, done.stderr[-2000:]
+        *_, told = done.stderr.splitlines()
+        assert told.startswith("sari: loss or gradient was not finite in 2 updates in a row, the")
+        assert (
+            "the last at step 3, whose batch was train-0" in told and "Traceback" not in done.stderr
+        )
+    found = rows(tmp_path / "run")
+    assert [row["skipped"] for row in found] == [0, 1, 1]
+    assert [row["skipped_total"] for row in found] == [0, 1, 2]
 
 
 def test_a_finished_run_tells_its_end_again_and_other_settings_are_refused(
@@ -174,7 +133,7 @@ def test_a_finished_run_tells_its_end_again_and_other_settings_are_refused(
     words = command("sft", small_model, scored, workdir)
     before = rows(workdir)
     again = finish([*words, "--json"])
-    assert again.returncode == 0 and json.loads(again.stdout) == before[-1]
+    assert again.returncode == 0 and json.loads(again.stdout) == before[-1] | {"finished": True}
     assert rows(workdir) == before
 
     other = finish([*words, "--config.optimizer.learning_rate=0.5"])

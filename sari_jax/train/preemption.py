@@ -1,0 +1,43 @@
+"""A run that is told to end early: by SIGTERM, or by a notice that its machine will be taken away."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Stop = Callable[[], bool]
+
+
+@contextmanager
+def noticed() -> Iterator[Stop]:
+    """A function that tells, between two steps, whether to end there: on every host the same.
+
+    Every host calls it once before each of its steps. One host's notice is enough; JAX finds the step that all of
+    them can still reach, and counts the calls for it, since it compares numbers and hosts that have not begun are at
+    none. JAX's own handler of SIGTERM takes the place of this one when the hosts join.
+    """
+    asked, calls = False, 0
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        asked = True
+
+    def stop() -> bool:
+        # Here, so that the handler stands while JAX is still imported.
+        import numpy as np
+        from jax.experimental import multihost_utils
+
+        from sari_jax.parallel import hosts
+
+        nonlocal asked, calls
+        calls += 1
+        if not hosts.several():
+            return asked
+        if calls == 1:  # a signal of before they joined is known to one of them only
+            asked = bool(hosts.gather(np.array([asked], np.int32)).any())
+        return multihost_utils.reached_preemption_sync_point(calls) or asked
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)

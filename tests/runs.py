@@ -1,0 +1,110 @@
+"""Runs as users start them: real processes, alone or as the hosts of one run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from flax import traverse_util
+
+from experiments.chaos import environments
+
+ROOT = Path(__file__).parent.parent
+STEPS = 6
+
+
+def command(stage: str, model: Path, data: Path, workdir: Path, *more: str) -> list[str]:
+    changes = {
+        "model.path": model,
+        "data.train": data,
+        "steps": STEPS,
+        "batch_size": 4,
+        "checkpoint.every": 2,
+        "samples_every": 2,
+    }
+    if stage == "grpo":
+        # The small model's runs decode a batch while they score the last one.
+        ahead = model.name == "small"
+        changes |= {"grpo.completions": 2, "grpo.max_tokens": 12, "grpo.overlap": ahead}
+    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
+    config = ROOT / f"configs/{stage}_nano.py"
+    return sari("train", "--config", config, "--workdir", workdir, *overrides, *more)
+
+
+def sari(*words: object) -> list[str]:
+    return [sys.executable, "-m", "sari_jax.cli", *map(str, words)]
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    # Each run compiles what the one before it did: small programs too come from the cache.
+    kept = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return os.environ | kept | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+
+
+def finish(words: list[str], devices: int = 1) -> subprocess.CompletedProcess:
+    environ = environment(devices)
+    return subprocess.run(words, env=environ, capture_output=True, text=True, timeout=300)
+
+
+def rows(workdir: Path) -> list[dict]:
+    path = workdir / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def trained(workdir: Path) -> dict:
+    from sari_jax.train.checkpoint import read_run
+    from sari_jax.train.loop import trained_params
+
+    _, params = trained_params(read_run(workdir), workdir)
+    return {
+        path: np.asarray(array)
+        for path, array in traverse_util.flatten_dict(params, sep="/").items()
+    }
+
+
+def rows_so_far(workdir: Path) -> list[dict]:
+    try:
+        return rows(workdir)
+    except ValueError:  # a line that is being written
+        return []
+
+
+def untimed(workdir: Path) -> list[dict]:
+    """The rows without what no two runs have in common."""
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows(workdir)]
+
+
+def start_hosts(
+    *words: list[str],
+    devices: int = 4,
+    heartbeat: int = 20,
+    changes: tuple[dict[str, str], ...] = ({}, {}),
+) -> list[subprocess.Popen]:
+    """A command as each of two hosts of one run.
+
+    Args:
+        words: of each host; of both, if there is one.
+        changes: of each host's environment.
+    """
+    return [
+        subprocess.Popen(
+            words[host % len(words)],
+            env=environment(devices) | environ | changes[host],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for host, environ in enumerate(environments(heartbeat))
+    ]
+
+
+def end_hosts(processes: list[subprocess.Popen]) -> list[subprocess.CompletedProcess]:
+    """Waits for all of them."""
+    told = [process.communicate(timeout=300) for process in processes]
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, *texts)
+        for process, texts in zip(processes, told, strict=True)
+    ]

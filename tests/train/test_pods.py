@@ -1,0 +1,141 @@
+"""One run on two hosts: two real processes with four devices each, against the same run in one process."""
+
+import argparse
+import functools
+import json
+import shutil
+import signal
+import time
+
+import pytest
+from runs import ROOT, STEPS, command, end_hosts, finish, rows, rows_so_far, start_hosts, untimed
+
+from experiments.chaos import chaos, same_end
+
+# Rewards, for which the records' order is written down, that differ within a group; few programs, and few tokens,
+# each of which costs several exchanges over loopback.
+CHANGES = {
+    "batch_size": 8,
+    "samples_every": 4,
+    "checkpoint.every": 3,
+    "data.style": "direct",
+    "data.drop_hopeless": False,
+    "data.shapes.prompt_tokens": "(192,)",
+    "data.shapes.audio_seconds": "(4.0,)",
+    "optimizer.name": "adamw",
+    "optimizer.learning_rate": 0.001,
+}
+OF_STAGE = {
+    "sft": {"data.shapes.answer_tokens": "(12, 16)", "mesh.tensor": 2},
+    "grpo": {"grpo.overlap": True, "grpo.completions": 4, "mesh.fsdp": 2, "mesh.data": -1},
+}
+
+
+def words(stage, model, data, workdir, **changes) -> list[str]:
+    overrides = CHANGES | OF_STAGE[stage] | changes
+    more = [f"--config.{key}={value}" for key, value in overrides.items()]
+    return command(stage, model, data, workdir, *more, "--json")
+
+
+def pod(*hosts: list[str], **settings) -> list:
+    done = end_hosts(start_hosts(*hosts, **settings))
+    assert [host.returncode for host in done] == [0, 0], done[0].stderr[-2000:] + done[1].stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def model(answering):
+    return answering
+
+
+@pytest.fixture(scope="module")
+def pair(model, scored, tmp_path_factory):
+    """A function that gives the workdir of a run on two hosts that nothing disturbed, and what they said."""
+
+    @functools.cache
+    def run(stage: str):
+        workdir = tmp_path_factory.mktemp("pair") / stage
+        return workdir, pod(words(stage, model, scored, workdir))
+
+    return run
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_two_hosts_find_the_losses_of_one_process(stage, model, scored, pair, tmp_path):
+    together, (talks, silent) = pair(stage)
+    alone = tmp_path / "alone"
+    one = {"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1}
+    done = finish(words(stage, model, scored, alone, **one))
+    assert done.returncode == 0, done.stderr[-2000:]
+    found, expected = untimed(together), untimed(alone)
+    assert [row["step"] for row in found] == list(range(1, STEPS + 1))
+    for row, wanted in zip(found, expected, strict=True):
+        if (
+            "sampler_gap" in row
+        ):  # a difference of log-probabilities, and no more exact than they are
+            assert row.pop("sampler_gap") == pytest.approx(wanted.pop("sampler_gap"), abs=1e-5)
+        assert row == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+    assert len({row["loss"] for row in expected}) > 1
+    if stage == "grpo":
+        assert any(row["reward"] > 0 for row in expected)
+        assert any(row["zero_spread"] < 1 for row in expected)
+
+    assert json.loads(talks.stdout)["finished"] and "8 cpu device(s) on 2 hosts" in talks.stderr
+    assert silent.stdout == "" and stage not in silent.stderr
+    told = [json.loads(line) for line in (together / "samples.jsonl").read_text().splitlines()]
+    assert {sample["step"] for sample in told} == {1, 4}
+    if stage == "grpo":
+        assert (together / "samples.jsonl").read_text() == (alone / "samples.jsonl").read_text()
+    assert len(list((together / "tensorboard").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_told_to_stop_on_one_host_both_stop_and_go_on_with_the_same_bits(
+    model, scored, pair, tmp_path
+):
+    undisturbed, _ = pair("grpo")
+    command = words("grpo", model, scored, tmp_path)
+    processes = start_hosts(command)
+    while len(rows_so_far(tmp_path)) < 3 and processes[0].poll() is None:
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGTERM)
+    talks, silent = end_hosts(processes)
+    assert talks.returncode == silent.returncode == 0, talks.stderr[-2000:] + silent.stderr
+    stopped = json.loads(talks.stdout)
+    assert not stopped["finished"] and 3 <= stopped["step"] == len(rows(tmp_path)) < STEPS
+    assert f"grpo: told to stop; step {stopped['step']} of {STEPS} is safe" in talks.stderr
+    talks, _ = pod(command)
+    assert f"resumed after step {stopped['step']}" in talks.stderr
+    assert same_end(undisturbed, tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_with_the_same_bits(model, scored, pair, tmp_path):
+    """More, and longer: experiments/chaos.py by itself."""
+    undisturbed, _ = pair("sft")
+    _, config, *overrides = words("sft", model, scored, tmp_path)[4:-1]
+    settings = argparse.Namespace(
+        config=config, kills=4, seed=1, out=tmp_path, undisturbed=undisturbed
+    )
+    told = chaos(settings, overrides[2:])
+    assert told["identical"] and told["steps"] == STEPS and told["kills"] >= 2, told
+    assert told["hung"] == told["lost_checkpoints"] == 0, told
+
+
+def test_hosts_that_do_not_run_the_same_stop_before_anything_is_written(model, scored, tmp_path):
+    shutil.copytree(ROOT / "sari_jax", tmp_path / "tree" / "sari_jax")
+    with (tmp_path / "tree" / "sari_jax" / "errors.py").open("a") as file:
+        file.write("# another state of the code\n")
+    workdir = tmp_path / "run"
+    mine = words("sft", model, scored, workdir)
+    other = words("sft", model, scored, workdir, **{"optimizer.learning_rate": 0.5})
+    changes = ({}, {"PYTHONPATH": str(tmp_path / "tree"), "PYTHONSAFEPATH": "1"})
+    for host in end_hosts(start_hosts(mine, other, changes=changes)):
+        assert host.returncode == 2 and host.stdout == ""
+        *_, told = host.stderr.splitlines()
+        assert told.startswith(
+            "sari: the hosts do not run the same: optimizer.learning_rate: 0.5 on host 1,"
+        )
+        assert "version.sari_jax: " in told and told.endswith("on every host")
+        assert "Traceback" not in host.stderr
+    assert not workdir.exists()
