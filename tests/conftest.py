@@ -26,6 +26,36 @@ assert not already, f"imported before the type checks were installed: {already}"
 install_import_hook("sari_jax", "typechecks.check")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--record", action="store_true", help="write what PyTorch finds to tests/recorded"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("record"):
+        items[:] = [item for item in items if "recorded" in item.fixturenames]
+
+
+@pytest.fixture
+def recorded(request):
+    """Pairs of ours and theirs to compare, with PyTorch and without: see `recording`."""
+    import recording
+
+    file = recording.place(request.path, request.node.name)
+    record = request.config.getoption("record")
+    return lambda ours, find: recording.pairs(file, ours, find, record)
+
+
+@pytest.fixture(scope="session")
+def theirs():
+    """The module of transformers' side, for tests that are about it."""
+    pytest.importorskip("torch", reason="about PyTorch, which is not installed")
+    import theirs
+
+    return theirs
+
+
 @pytest.fixture
 def make_record():
     """A function that makes a valid record, with any field changed."""
@@ -94,7 +124,7 @@ def starter_dir(tmp_path_factory) -> Path:
     ),
 )
 def tiny_model(request, tmp_path_factory):
-    """Each of the tiny random models, in transformers and here."""
+    """Each of the tiny random models."""
     import tiny
 
     return tiny.make(tmp_path_factory.mktemp("models") / request.param, tiny.SIZES[request.param])
