@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save
 
 TESTS = Path(__file__).parent
 RECORDED = TESTS / "recorded"
-ENTRIES = 251  # of a sketch; a prime, so that they fall into all columns
+ENTRIES = 509  # of a sketch; a prime, so that they fall into all columns
 ROUNDING = 1e-6  # of an array's largest value: what another processor may find
 TORCH = importlib.util.find_spec("torch") is not None
 
