@@ -1,13 +1,22 @@
-# make demo   train and examine the small model, from nothing
-# make test   lint and the whole test suite, from nothing
+# make demo           train and examine the small model, from nothing
+# make test           lint and the whole test suite, from nothing
+# make test-current   the suite with the newest JAX, on Python 3.12 and without PyTorch
+# make record         writes down what PyTorch finds, for test-current: tests/recording.py
 #
-# Each sets up .venv by itself, once. PYTHON=python3.12 chooses the interpreter.
+# Each sets up its environment by itself, once. PYTHON=python3.12 and PYTHON_CURRENT=... choose interpreters.
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# The first Python that the newest JAX is for.
+PYTHON_CURRENT ?= $(shell python3.12 -c '' 2>/dev/null && echo python3.12 || \
+	PYENV_VERSION=$$(pyenv latest 3.12 2>/dev/null) pyenv which python3.12 2>/dev/null)
 VENV := .venv
+VENV_CURRENT := .venv-current
 # Written last: a set-up that was interrupted, or whose inputs changed, is done again from an empty folder.
 READY := $(VENV)/ready
+READY_CURRENT := $(VENV_CURRENT)/ready
+EXTRAS := test,bench,starter
+EXTRAS_CURRENT := test,starter
 # Downloads that break off are resumed from 25.2 on.
 PIP := pip==26.1.2
 # Real weights, tokenizer and sound that the tests use; none named means all there are.
@@ -18,7 +27,7 @@ SEED := 0
 OUT := runs/demo
 STARTED := $(shell date +%s)
 
-.PHONY: demo test lint format setup clean
+.PHONY: demo test test-current record lint format setup python-current clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -28,6 +37,14 @@ test: lint
 	$(VENV)/bin/python -m sari_jax.assets $(ASSETS)
 	$(VENV)/bin/python -m pytest
 
+test-current: $(READY_CURRENT)
+	$(VENV_CURRENT)/bin/python -m sari_jax.assets $(ASSETS)
+	$(VENV_CURRENT)/bin/python -m pytest
+
+record: $(READY)
+	$(VENV)/bin/python -m sari_jax.assets $(ASSETS)
+	$(VENV)/bin/python -m pytest --record
+
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 
@@ -36,14 +53,27 @@ format: $(READY)
 
 setup: $(READY)
 
+# Empty where there is none.
+python-current:
+	@echo $(PYTHON_CURRENT)
+
 $(READY): setup.cfg constraints.txt Makefile
 	@test -n "$(PYTHON)" || { echo 'make: no Python 3.11 or newer found; name one with PYTHON=...' >&2; exit 2; }
-	@echo 'Setting up $(VENV) with $(PYTHON): some minutes, once'
-	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/pip install --quiet $(PIP)
-	$(VENV)/bin/pip install -c constraints.txt -e '.[test,starter]'
-	$(VENV)/bin/pip install -c constraints.txt --no-deps tinysoundfont
+	$(call set_up,$(PYTHON),$(VENV),constraints.txt,$(EXTRAS))
+
+$(READY_CURRENT): setup.cfg constraints-current.txt Makefile
+	@test -n "$(PYTHON_CURRENT)" || { echo 'make: no Python 3.12 found; name one with PYTHON_CURRENT=...' >&2; exit 2; }
+	$(call set_up,$(PYTHON_CURRENT),$(VENV_CURRENT),constraints-current.txt,$(EXTRAS_CURRENT))
+
+# An interpreter, its environment, the versions in it and the package's extras.
+define set_up
+	@echo 'Setting up $(2) with $(1): some minutes, once'
+	$(1) -m venv --clear $(2)
+	$(2)/bin/pip install --quiet $(PIP)
+	$(2)/bin/pip install -c $(3) -e '.[$(4)]'
+	$(2)/bin/pip install -c $(3) --no-deps tinysoundfont
 	touch $@
+endef
 
 clean:
-	rm -rf $(VENV) .cache build dist *.egg-info
+	rm -rf $(VENV) $(VENV_CURRENT) .cache build dist *.egg-info

@@ -12,7 +12,8 @@ from sari_jax.assets import cache
 EVENT = "/jax/core/compile/backend_compile_duration"
 # On a CPU, matrix products that run side by side share too few cores and wait for each other: one after the other, a
 # decoded token takes half the time. An XLA that does not know a flag stops, so it is given to those alone that do.
-ONE_BY_ONE, KNOWN_TO = "--xla_cpu_enable_concurrency_optimized_scheduler=false", "0.10."
+ONE_BY_ONE = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+KNOWN_TO = ("0.10.", "0.11.", "0.12.")
 
 
 def prepare() -> None:

@@ -1,5 +1,6 @@
 """The whole suite runs on eight fake CPU devices, offline, under runtime checks of every shape and type."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -24,6 +25,38 @@ from jaxtyping import install_import_hook  # noqa: E402
 already = [name for name in sys.modules if name.startswith("sari_jax.")]
 assert not already, f"imported before the type checks were installed: {already}"
 install_import_hook("sari_jax", "typechecks.check")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--record", action="store_true", help="write what PyTorch finds to tests/recorded"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("record"):
+        if importlib.util.find_spec("torch") is None:
+            raise pytest.UsageError("--record writes what PyTorch finds, which is not installed")
+        items[:] = [item for item in items if "recorded" in item.fixturenames]
+
+
+@pytest.fixture
+def recorded(request):
+    """Pairs of ours and theirs to compare, with PyTorch and without: see `recording`."""
+    import recording
+
+    file = recording.place(request.path, request.node.name)
+    record = request.config.getoption("record")
+    return lambda ours, find: recording.pairs(file, ours, find, record)
+
+
+@pytest.fixture(scope="session")
+def theirs():
+    """The module of transformers' side, for tests that are about it."""
+    pytest.importorskip("torch", reason="about PyTorch, which is not installed")
+    import theirs
+
+    return theirs
 
 
 @pytest.fixture
@@ -94,7 +127,7 @@ def starter_dir(tmp_path_factory) -> Path:
     ),
 )
 def tiny_model(request, tmp_path_factory):
-    """Each of the tiny random models, in transformers and here."""
+    """Each of the tiny random models."""
     import tiny
 
     return tiny.make(tmp_path_factory.mktemp("models") / request.param, tiny.SIZES[request.param])

@@ -132,6 +132,16 @@ def test_torch_stays_where_it_is_compared_with(path):
         ]
 
 
+def test_the_suite_starts_without_torch():
+    """A test asks for the fixture `theirs` or `recorded`, and imports within functions."""
+    for path in (path for path in ALL if name_of(path).startswith("tests/")):
+        tree = ast.parse(path.read_text())
+        top = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+        names = [getattr(n, "module", None) or n.names[0].name for n in top]
+        needed = {"torch", "theirs"} & {name.split(".")[0] for name in names}
+        assert not needed or name_of(path) == "tests/theirs.py", f"{name_of(path)}: {needed}"
+
+
 @pytest.mark.parametrize("path", ALL, ids=name_of)
 def test_nothing_read_is_ever_run(path):
     """Neither unpickled nor evaluated."""

@@ -18,6 +18,7 @@ def test_what_the_environment_says_stays(monkeypatch):
 
 
 def test_flags_are_added_once_and_only_where_they_are_known(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.10.2")
     monkeypatch.setenv("XLA_FLAGS", "--other=1")
     prepare()
     prepare()

@@ -1,32 +1,29 @@
-"""Tiny models of each family with random weights, made by transformers, and the same prompts in both forms."""
+"""Tiny models of each family with random weights, written as hub directories, and prompts; no part needs PyTorch.
+
+What transformers makes of the same is in `theirs`.
+"""
 
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import torch
 from flax import traverse_util
-from safetensors.torch import load_file, save_file
-from transformers import (
-    PreTrainedModel,
-    Qwen2_5OmniThinkerConfig,
-    Qwen2_5OmniThinkerForConditionalGeneration,
-    Qwen2AudioConfig,
-    Qwen2AudioForConditionalGeneration,
-    WhisperFeatureExtractor,
-)
+from huggingface_hub.serialization import split_state_dict_into_shards_factory
+from safetensors.numpy import save_file
+from transformers import PretrainedConfig, Qwen2_5OmniThinkerConfig, Qwen2AudioConfig
 
 from sari_jax.hf.config import read_config
 from sari_jax.hf.families import FAMILIES
 from sari_jax.hf.load import load_params
-from sari_jax.hf.names import Names, rules
-from sari_jax.hf.shards import Shards
+from sari_jax.hf.names import Names
+from sari_jax.hf.shards import INDEX, SINGLE
 from sari_jax.models.audio_lm import Params, Prompts
 from sari_jax.models.config import AudioLMConfig
 
@@ -82,6 +79,18 @@ SIZES = {
 }
 
 
+# Omni's, of one layer.
+EYES = dict(
+    depth=1,
+    hidden_size=16,
+    intermediate_size=16,
+    num_heads=2,
+    patch_size=4,
+    window_size=8,
+    fullatt_block_indexes=[0],
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Question:
     """A prompt's expanded ids and its clips."""
@@ -92,86 +101,131 @@ class Question:
 
 @dataclasses.dataclass
 class Tiny:
-    """One model in both worlds.
-
-    Attributes:
-        theirs: transformers' model, float32, in evaluation mode; read only.
-        params: the same weights as ours.
-    """
+    """One model: its directory, and what we read from it."""
 
     directory: Path
     sizes: Sizes
-    theirs: PreTrainedModel
     config: AudioLMConfig
     params: Params
 
-    @property
-    def names(self) -> Names:
-        return FAMILIES[self.sizes.family].names(Shards(self.directory).tensors)
-
 
 def make(directory: Path, sizes: Sizes, seed: int = 0) -> Tiny:
-    theirs = random_model(sizes, seed)
-    save(theirs, directory, sizes)
+    save(weights(sizes, seed), directory, sizes)
     config = read_config(directory)
-    return Tiny(directory, sizes, theirs, config, load_params(directory, config))
+    return Tiny(directory, sizes, config, load_params(directory, config))
 
 
-def random_model(sizes: Sizes, seed: int) -> PreTrainedModel:
-    """Weights wide enough that logits differ and greedy decoding has something to choose from.
+def weights(sizes: Sizes, seed: int = 0) -> dict[str, np.ndarray]:
+    """Wide enough that logits differ and greedy decoding has something to choose from.
 
-    transformers starts norms at one and biases at zero, which would hide that one of them is left out or misplaced:
-    all are drawn here.
+    Models start with norms at one and biases at zero, which would hide that one of them is left out or misplaced: all
+    are drawn here. Qwen2-Audio's tied head is stored a second time, as some checkpoints do.
     """
-    model = (_qwen2_audio if sizes.family == "qwen2_audio" else _omni_thinker)(sizes).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(
-                1 + 0.2 * noise if is_norm(name) and name.endswith("weight") else 0.2 * noise
-            )
-            parameter.requires_grad_(True)  # positions too, which transformers freezes
-    if sizes.tied:  # which transformers leaves undone for Qwen2-Audio, whatever config.json says
-        model.lm_head.weight = model.get_input_embeddings().weight
-    return model
+    found = {}
+    for name, shape in shapes(sizes).items():
+        noise = np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(shape)
+        scale = is_norm(name) and name.endswith("weight")
+        found[name] = (1 + 0.2 * noise if scale else 0.2 * noise).astype(np.float32)
+    names = names_of(sizes)
+    if sizes.tied and names.unembedding in found:
+        found[names.unembedding] = found[names.embedding]
+    return found
 
 
-def _qwen2_audio(sizes: Sizes) -> PreTrainedModel:
-    return Qwen2AudioForConditionalGeneration(
-        Qwen2AudioConfig(
+def is_norm(name: str) -> bool:
+    return "norm" in name.split(".")[-2] or "ln_" in name
+
+
+def names_of(sizes: Sizes) -> Names:
+    """The thinker alone is saved without the prefix that it has as a part of the whole."""
+    return FAMILIES[sizes.family].layouts[-1 if sizes.family == "qwen2_5_omni_thinker" else 0]
+
+
+def shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the family's directory; `theirs.opened` sees that none is missing and none too many."""
+    names, found = names_of(sizes), {}
+    width, tower, kv = (
+        sizes.heads * sizes.head_dim,
+        sizes.tower_width,
+        sizes.kv_heads * sizes.head_dim,
+    )
+
+    def add(name: str, *shape: int, bias: bool = True) -> None:
+        found[f"{name}.weight"] = shape
+        if bias:
+            found[f"{name}.bias"] = shape[:1]
+
+    add(f"{names.tower}.conv1", tower, sizes.mels, 3)
+    add(f"{names.tower}.conv2", tower, tower, 3)
+    for i in range(sizes.layers):
+        layer = f"{names.tower}.layers.{i}"
+        for part in ("q", "k", "v", "out"):
+            add(f"{layer}.self_attn.{part}_proj", tower, tower, bias=part != "k")
+        add(f"{layer}.fc1", 2 * tower, tower)
+        add(f"{layer}.fc2", tower, 2 * tower)
+        for norm in ("self_attn_layer_norm", "final_layer_norm"):
+            add(f"{layer}.{norm}", tower)
+    add(names.tower_norm, tower)
+    add(names.projector, width, tower)
+
+    add(names.decoder + ".embed_tokens", sizes.vocabulary, width, bias=False)
+    for i in range(sizes.layers):
+        layer = f"{names.decoder}.layers.{i}"
+        for part, size in (("q", width), ("k", kv), ("v", kv)):
+            add(f"{layer}.self_attn.{part}_proj", size, width)
+        add(f"{layer}.self_attn.o_proj", width, width, bias=False)
+        for part in ("gate", "up"):
+            add(f"{layer}.mlp.{part}_proj", sizes.ffn, width, bias=False)
+        add(f"{layer}.mlp.down_proj", width, sizes.ffn, bias=False)
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            add(f"{layer}.{norm}", width, bias=False)
+    add(f"{names.decoder}.norm", width, bias=False)
+
+    if sizes.family == "qwen2_audio":
+        add(f"{names.tower}.embed_positions", 1500, tower, bias=False)
+    else:
+        add(f"{names.tower}.audio_bos_eos_token", 2, width, bias=False)
+        _add_eyes(add, names.tower.replace("audio_tower", "visual"), width)
+    if sizes.family == "qwen2_audio" or not sizes.tied:
+        add(names.head, sizes.vocabulary, width, bias=False)
+    return found
+
+
+def _add_eyes(add: Callable[..., None], name: str, width: int) -> None:
+    """Those of Omni's thinker, which we carry along unread."""
+    block, size = f"{name}.blocks.0", EYES["hidden_size"]
+    add(f"{name}.patch_embed.proj", size, 3, 2, EYES["patch_size"], EYES["patch_size"], bias=False)
+    for part in ("attn.q", "attn.k", "attn.v", "attn.proj"):
+        add(f"{block}.{part}", size, size)
+    for part in ("gate_proj", "up_proj", "down_proj"):
+        add(f"{block}.mlp.{part}", size, size)
+    for norm in (f"{block}.norm1", f"{block}.norm2", f"{name}.merger.ln_q"):
+        add(norm, size, bias=False)
+    add(f"{name}.merger.mlp.0", 4 * size, 4 * size)
+    add(f"{name}.merger.mlp.2", width, 4 * size)
+
+
+def transformers_config(sizes: Sizes) -> PretrainedConfig:
+    if sizes.family == "qwen2_audio":
+        return Qwen2AudioConfig(
             audio_config=dict(model_type="qwen2_audio_encoder", **_tower(sizes)),
             text_config=dict(model_type="qwen2", rope_theta=sizes.rope_theta, **_text(sizes)),
             audio_token_index=sizes.audio_id,
+            tie_word_embeddings=sizes.tied,
         )
-    )
-
-
-def _omni_thinker(sizes: Sizes) -> PreTrainedModel:
     width, half = sizes.heads * sizes.head_dim, sizes.head_dim // 2
     rope = {
         "rope_type": "default",
         "rope_theta": sizes.rope_theta,
         "mrope_section": [half - 2, 1, 1],
     }
-    return Qwen2_5OmniThinkerForConditionalGeneration(
-        Qwen2_5OmniThinkerConfig(
-            audio_config=dict(n_window=sizes.window // 2, output_dim=width, **_tower(sizes)),
-            vision_config=dict(
-                depth=1,
-                hidden_size=16,
-                intermediate_size=16,
-                num_heads=2,
-                out_hidden_size=width,
-                patch_size=4,
-                window_size=8,
-                fullatt_block_indexes=[0],
-            ),
-            text_config=dict(rope_parameters=rope, **_text(sizes)),
-            audio_token_index=sizes.audio_id,
-            vision_start_token_id=sizes.vocabulary,
-            tie_word_embeddings=sizes.tied,
-        )
+    return Qwen2_5OmniThinkerConfig(
+        audio_config=dict(n_window=sizes.window // 2, output_dim=width, **_tower(sizes)),
+        vision_config=dict(out_hidden_size=width, **EYES),
+        text_config=dict(rope_parameters=rope, **_text(sizes)),
+        audio_token_index=sizes.audio_id,
+        vision_start_token_id=sizes.vocabulary,
+        tie_word_embeddings=sizes.tied,
     )
 
 
@@ -197,34 +251,42 @@ def _text(sizes: Sizes) -> dict[str, int]:
     )
 
 
-def is_norm(name: str) -> bool:
-    return "norm" in name.split(".")[-2] or "ln_" in name
-
-
-def save(model: PreTrainedModel, directory: Path, sizes: Sizes, **settings) -> None:
-    """As a hub directory. Qwen2-Audio's tied head is stored a second time, as some checkpoints do."""
-    embedding, twice = model.get_input_embeddings().weight, sizes.family == "qwen2_audio"
-    if sizes.tied and twice:
-        model.lm_head.weight = torch.nn.Parameter(embedding.detach().clone())
-    model.save_pretrained(directory, **settings)
-    model.lm_head.weight = embedding if sizes.tied else model.lm_head.weight
-    path = directory / "config.json"
-    raw = json.loads(path.read_text()) | {"tie_word_embeddings": sizes.tied}
+def save(
+    tensors: dict[str, np.ndarray],
+    directory: Path,
+    sizes: Sizes,
+    max_shard_size: int | str = "1GB",
+) -> None:
+    """As a hub directory: the whole Omni's is its thinker's among tensors and files of the parts that speak."""
+    directory.mkdir(parents=True, exist_ok=True)
+    config = transformers_config(sizes)
+    config.dtype = str(tensors[names_of(sizes).embedding].dtype)
+    config.save_pretrained(directory)
+    raw = json.loads((directory / "config.json").read_text()) | {"tie_word_embeddings": sizes.tied}
     if sizes.family == "qwen2_5_omni":
         raw = {"model_type": "qwen2_5_omni", "thinker_config": raw, "enable_audio_output": True}
-        _as_part_of_the_whole(directory)
-    path.write_text(json.dumps(raw))
-
-
-def _as_part_of_the_whole(directory: Path) -> None:
-    """A thinker's single file as the whole model stores it, among tensors and files of the parts that speak."""
-    path = directory / "model.safetensors"
-    tensors = {f"thinker.{name}": tensor for name, tensor in load_file(path).items()}
-    tensors["talker.codec_head.weight"] = torch.arange(6.0).reshape(2, 3)
-    tensors["token2wav.bigvgan.conv.bias"] = torch.full((5,), torch.nan)
-    save_file(tensors, path, metadata={"format": "pt"})
-    (directory / "spk_dict.pt").write_bytes(b"voices")
+        codec = np.arange(6, dtype=np.float32).reshape(2, 3)
+        voice = np.full(5, np.nan, np.float32)
+        tensors = tensors | {
+            "talker.codec_head.weight": codec,
+            "token2wav.bigvgan.conv.bias": voice,
+        }
+        (directory / "spk_dict.pt").write_bytes(b"voices")
+    (directory / "config.json").write_text(json.dumps(raw))
     (directory / "generation_config.json").write_text("{}")
+    split = split_state_dict_into_shards_factory(
+        tensors,
+        get_storage_size=lambda tensor: tensor.nbytes,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=max_shard_size,
+    )
+    assert split.is_sharded or list(split.filename_to_tensors) == [SINGLE]
+    for file, names in split.filename_to_tensors.items():
+        part = {name: tensors[name] for name in names}
+        save_file(part, directory / file, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (directory / INDEX).write_text(json.dumps(index))
 
 
 def question(clips: Sequence[float], words: int, seed: int = 0) -> Question:
@@ -287,79 +349,6 @@ def prompts(
                 audio_index[row, start + count] = i * (samples // 640) + count
                 count += 1
     return jax.device_put(Prompts(ids, lengths, audio_index, waveforms, sizes))
-
-
-@functools.cache
-def extractor(mels: int, seconds: int) -> WhisperFeatureExtractor:
-    return WhisperFeatureExtractor(feature_size=mels, chunk_length=seconds)
-
-
-def torch_inputs(
-    sizes: Sizes, questions: Sequence[Question], answers: Sequence[np.ndarray] | None = None
-) -> dict[str, torch.Tensor]:
-    """transformers' inputs, clips padded to 30 or 60 s, rows on the right; with answers, labels for them alone."""
-    answers = [np.zeros(0, np.int64)] * len(questions) if answers is None else answers
-    size = max(len(q.tokens) + len(answer) for q, answer in zip(questions, answers, strict=True))
-    ids, mask = (
-        torch.zeros(len(questions), size, dtype=torch.long),
-        torch.zeros(len(questions), size, dtype=torch.long),
-    )
-    labels = torch.full_like(ids, -100)
-    for row, (q, answer) in enumerate(zip(questions, answers, strict=True)):
-        start, end = len(q.tokens), len(q.tokens) + len(answer)
-        ids[row, :end] = torch.tensor(np.concatenate([q.tokens, answer]).astype(np.int64))
-        mask[row, :end] = 1
-        labels[row, start:end] = ids[row, start:end]
-    longest = max((len(w) for q in questions for w in q.waveforms), default=0)
-    seconds = 60 if longest > 30 * SECOND else 30  # what follows a clip changes nothing
-    sound = extractor(sizes.mels, seconds)(
-        [waveform for q in questions for waveform in q.waveforms],
-        sampling_rate=16_000,
-        return_attention_mask=True,
-        return_tensors="pt",
-    )
-    return dict(
-        input_ids=ids,
-        attention_mask=mask,
-        input_features=sound.input_features,
-        feature_attention_mask=sound.attention_mask,
-        labels=labels,
-    )
-
-
-def theirs_as_ours(
-    tensors: dict[str, np.ndarray], config: AudioLMConfig, names: Names
-) -> dict[str, np.ndarray]:
-    """Tensors under transformers' module names (weights, gradients) -> flat by our paths."""
-    flat = {}
-    for rule in rules(config, names):
-        parts = [rule.to_ours(tensors[module_name(name, names)]) for name in rule.names]
-        flat["/".join(rule.path)] = np.stack(parts) if rule.layers else parts[0]
-    return flat
-
-
-def module_name(hub_name: str, names: Names) -> str:
-    """The hub's names are those of an older transformers; `from_pretrained` and `save_pretrained` translate."""
-    if hub_name == names.unembedding:
-        return "lm_head.weight"
-    if hub_name.startswith(names.decoder + "."):
-        return "model.language_model" + hub_name.removeprefix(names.decoder)
-    return "model." + hub_name.removeprefix("thinker.")
-
-
-def torch_gradients(
-    model: torch.nn.Module, loss: torch.Tensor, config: AudioLMConfig, names: Names
-) -> dict[str, np.ndarray]:
-    """d loss by our paths; a tied embedding's is the sum of both its uses."""
-    named = {n: p for n, p in model.named_parameters() if not unused(n)}
-    gradients = torch.autograd.grad(loss, list(named.values()))
-    found = {name: g.detach().numpy() for name, g in zip(named, gradients, strict=True)}
-    return theirs_as_ours(found, config, names)
-
-
-def unused(module_name: str) -> bool:
-    """What Omni's thinker has and we do not: eyes, and an embedding that its tower never looks at."""
-    return ".visual." in module_name or "audio_bos_eos_token" in module_name
 
 
 def recording() -> optax.GradientTransformation:

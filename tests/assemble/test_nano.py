@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config
 
 from sari_jax.assemble.nano import NanoSize, decoder_tensors, normal, text_config
 
@@ -12,28 +11,39 @@ def drawn(seed: int, size: NanoSize = SMALL) -> dict[str, np.ndarray]:
     return decoder_tensors(size, 96, np.random.Generator(np.random.Philox(seed)))
 
 
-def test_fits_transformers_qwen2():
-    config = Qwen2Config(**text_config(SMALL), vocab_size=96, tie_word_embeddings=True)
-    assert config.rope_parameters["rope_theta"] == 5000.0
-    model = Qwen2ForCausalLM(config)
-    state = {name.removeprefix("language_model."): torch.tensor(a) for name, a in drawn(0).items()}
-    state["lm_head.weight"] = state["model.embed_tokens.weight"]
-    model.load_state_dict(state, strict=True)
+@pytest.fixture
+def opened(theirs):
+    """A function from a size to transformers' Qwen2 with what is drawn for it."""
+
+    def make(size):
+        import torch
+        from transformers import Qwen2ForCausalLM
+
+        config = Qwen2Config(**text_config(size), vocab_size=96, tie_word_embeddings=True)
+        model = Qwen2ForCausalLM(config).eval()
+        state = {
+            name.removeprefix("language_model."): torch.tensor(array)
+            for name, array in drawn(0, size).items()
+        }
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+        model.load_state_dict(state, strict=True)
+        return model
+
+    return make
+
+
+def test_fits_transformers_qwen2(opened):
+    assert opened(SMALL).config.rope_parameters["rope_theta"] == 5000.0
 
 
 @pytest.mark.parametrize("size", [SMALL, NanoSize()])
-def test_starts_unsure(size):
+def test_starts_unsure(size, opened):
     """Every token about equally likely: the loss begins near log(vocabulary)."""
-    model = Qwen2ForCausalLM(
-        Qwen2Config(**text_config(size), vocab_size=96, tie_word_embeddings=True)
-    ).eval()
-    state = {
-        name.removeprefix("language_model."): torch.tensor(a) for name, a in drawn(0, size).items()
-    }
-    model.load_state_dict(state | {"lm_head.weight": state["model.embed_tokens.weight"]})
+    import torch
+
     tokens = torch.arange(96)[None]
     with torch.no_grad():
-        loss = model(input_ids=tokens, labels=tokens).loss
+        loss = opened(size)(input_ids=tokens, labels=tokens).loss
     assert abs(float(loss) - np.log(96)) < 0.3
 
 

@@ -3,9 +3,8 @@ import struct
 
 import numpy as np
 import pytest
-import torch
 from tokenizers import Tokenizer
-from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+from transformers import WhisperConfig, WhisperFeatureExtractor
 
 from sari_jax import assets
 from sari_jax.assemble.whisper import DTYPES, encoder_tensors, read_ctranslate2
@@ -111,7 +110,7 @@ def test_whisper_tiny():
 
 def whisper_state(
     encoder: dict[str, np.ndarray], source: dict[str, np.ndarray]
-) -> dict[str, torch.Tensor]:
+) -> dict[str, np.ndarray]:
     """Our encoder tensors and the file's decoder, as transformers' Whisper names them."""
     state = {name.replace("audio_tower", "model.encoder"): array for name, array in encoder.items()}
 
@@ -146,20 +145,22 @@ def whisper_state(
         linear([f"{to}.fc1"], f"{of}/ffn/linear_0")
         linear([f"{to}.fc2"], f"{of}/ffn/linear_1")
     unused = [name for name in state if name.endswith("k_proj.bias")]
-    return {
-        name: torch.tensor(np.float32(array)) for name, array in state.items() if name not in unused
-    }
+    return {name: np.float32(array) for name, array in state.items() if name not in unused}
 
 
 @pytest.fixture(scope="module")
-def whisper():
+def whisper(theirs):
+    import torch
+    from transformers import WhisperForConditionalGeneration
+
     path = assets.fetch("whisper-tiny.en") / "model.bin"
     config = WhisperConfig(
         vocab_size=51_864, d_model=384, encoder_layers=4, encoder_attention_heads=6, encoder_ffn_dim=1536,
         decoder_layers=4, decoder_attention_heads=6, decoder_ffn_dim=1536,
     )  # fmt: skip
     model = WhisperForConditionalGeneration(config).eval()
-    model.load_state_dict(whisper_state(encoder_tensors(path), read_ctranslate2(path)), strict=True)
+    state = whisper_state(encoder_tensors(path), read_ctranslate2(path))
+    model.load_state_dict({name: torch.tensor(array) for name, array in state.items()}, strict=True)
     return model, Tokenizer.from_file(str(path.parent / "tokenizer.json"))
 
 
@@ -169,6 +170,8 @@ def whisper():
 )
 def test_it_understands_speech(whisper, text, voice):
     """With its own decoder behind it, in transformers, the encoder that we read writes down what is said."""
+    import torch
+
     model, tokenizer = whisper
     start, plain, end = (
         tokenizer.token_to_id(token)

@@ -7,6 +7,7 @@ from sari_jax.errors import InputError
 from sari_jax.evaluate import parity
 
 
+@pytest.mark.usefixtures("theirs")
 def test_nano_is_what_transformers_reads(nano_dir):
     found = parity.check(nano_dir)
     assert found.max_abs_logit_diff <= 1e-4
@@ -14,20 +15,18 @@ def test_nano_is_what_transformers_reads(nano_dir):
     assert found.greedy_equal and found.ok
 
 
-def test_omni_is_what_transformers_reads(omni_dir, tmp_path):
+def test_omni_is_what_transformers_reads(omni_dir, theirs, tmp_path):
     """The whole model's directory, and its thinker alone."""
-    from transformers import Qwen2_5OmniThinkerForConditionalGeneration
-
     thinker = tmp_path / "thinker"
     shutil.copytree(omni_dir, thinker)
     (thinker / "model.safetensors").unlink()
-    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(omni_dir)
-    model.save_pretrained(thinker)
+    theirs.read(omni_dir, "qwen2_5_omni", "auto").save_pretrained(thinker)
     for directory in (omni_dir, thinker):
         found = parity.check(directory)
         assert found.ok and found.max_abs_logit_diff <= 1e-4 and found.greedy_equal
 
 
+@pytest.mark.usefixtures("theirs")
 def test_a_small_difference_is_noticed(nano_dir, monkeypatch):
     class Off(parity.Engine):
         """One weight of sound's way into the decoder is a little off."""
@@ -48,6 +47,7 @@ def test_without_torch(nano_dir, monkeypatch):
         parity.check(nano_dir)
 
 
+@pytest.mark.usefixtures("theirs")
 def test_no_model(tmp_path):
     with pytest.raises(InputError, match=str(tmp_path)):
         parity.check(tmp_path)

@@ -2,21 +2,22 @@
 
 import shutil
 
+import ml_dtypes
 import pytest
 import tiny
-import torch
 
 
 @pytest.fixture(scope="session")
 def kinds(one_tiny, tmp_path_factory):
     """The same model as a single file, in shards, in bfloat16, and one that is tied."""
     root = tmp_path_factory.mktemp("kinds")
-    theirs = tiny.random_model(one_tiny.sizes, 0)
     sizes, tied = one_tiny.sizes, tiny.SIZES["grouped_80_tied"]
-    tiny.save(theirs, root / "single", sizes)
-    tiny.save(theirs, root / "sharded", sizes, max_shard_size="60KB")
-    tiny.save(theirs.to(torch.bfloat16), root / "bfloat16", sizes, max_shard_size="40KB")
-    tiny.save(tiny.random_model(tied, 0), root / "tied", tied)
+    tensors = tiny.weights(sizes)
+    half = {name: array.astype(ml_dtypes.bfloat16) for name, array in tensors.items()}
+    tiny.save(tensors, root / "single", sizes)
+    tiny.save(tensors, root / "sharded", sizes, max_shard_size="60KB")
+    tiny.save(half, root / "bfloat16", sizes, max_shard_size="40KB")
+    tiny.save(tiny.weights(tied), root / "tied", tied)
     assert len(list((root / "sharded").glob("*.safetensors"))) > 2
     return root
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 from jax.sharding import PartitionSpec as P
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 
 from sari_jax.errors import InputError
 from sari_jax.hf.config import read_config
@@ -65,7 +65,10 @@ def test_a_truncated_shard(size, copied, one_tiny):
 
 def test_layers_of_unlike_dtypes_take_the_widest(copied, tmp_path):
     name = "audio_tower.layers.0.fc1.weight"
-    edit(copied / "single", lambda tensors: tensors.update({name: tensors[name].bfloat16()}))
+    edit(
+        copied / "single",
+        lambda tensors: tensors.update({name: tensors[name].astype(jnp.bfloat16)}),
+    )
     params = loaded(copied / "single")
     assert params["tower"]["layers"]["up_proj"]["kernel"].dtype == jnp.float32
     export(params, read_config(copied / "single"), copied / "single", tmp_path / "out")
@@ -79,7 +82,7 @@ def test_a_truncated_single_file(copied):
 
 def test_a_tensor_of_another_shape(copied):
     def shorten(tensors):
-        tensors[EMBED] = tensors[EMBED][:-1].clone()
+        tensors[EMBED] = tensors[EMBED][:-1].copy()
 
     edit(copied / "single", shorten)
     refused(
@@ -92,7 +95,7 @@ def test_layers_of_unlike_shapes(copied):
     name = "audio_tower.layers.1.fc1.weight"
 
     def shorten(tensors):
-        tensors[name] = tensors[name][:-1].clone()
+        tensors[name] = tensors[name][:-1].copy()
 
     edit(copied / "single", shorten)
     refused(
@@ -159,7 +162,9 @@ def test_swapped_tensors(copied):
 
 
 def test_whole_numbers_are_no_weights(copied):
-    edit(copied / "single", lambda tensors: tensors.update({EMBED: tensors[EMBED].int()}))
+    edit(
+        copied / "single", lambda tensors: tensors.update({EMBED: tensors[EMBED].astype(np.int32)})
+    )
     refused(copied / "single", "1 of another kind .*embed_tokens.weight is I32")
 
 
@@ -194,9 +199,8 @@ def test_a_device_reads_its_own_part_only(kinds, monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_keeps_its_kind(dtype, one_tiny, tmp_path):
-    import torch
-
-    model = tiny.random_model(one_tiny.sizes, 0).to(getattr(torch, dtype))
-    tiny.save(model, tmp_path / dtype, one_tiny.sizes)
+    weights = tiny.weights(one_tiny.sizes)
+    halves = {name: array.astype(jnp.dtype(dtype)) for name, array in weights.items()}
+    tiny.save(halves, tmp_path / dtype, one_tiny.sizes)
     leaves = jax.tree.leaves(loaded(tmp_path / dtype))
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(dtype)}

@@ -3,7 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 
 from sari_jax.errors import InputError
 from sari_jax.hf.families.qwen2_audio import QWEN2_AUDIO

@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from transformers import Qwen2AudioEncoderConfig
-from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
 from sari_jax.models.config import AudioLMConfig, DecoderConfig, EncoderConfig
 from sari_jax.models.encoder import LOOKAHEAD, Encoder, frame_counts, sinusoids, windows
@@ -19,18 +17,27 @@ def tower(config):
     return Encoder(AudioLMConfig(config, DECODER, audio_token_id=1), nnx.Rngs(0))
 
 
-@pytest.mark.parametrize("samples", [321, 640, 641, 12_345, 48_000, 479_999, 480_000])
-def test_frames_are_counted_as_transformers_counts_them(samples):
+def their_frame_counts(samples):
     import torch
+    from transformers import Qwen2AudioEncoderConfig
+    from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
     theirs = Qwen2AudioEncoder(
         Qwen2AudioEncoderConfig(
             d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=16
         )
     )
-    mel = torch.tensor([-(-samples // 160)])
-    inside, out = theirs._get_feat_extract_output_lengths(mel)
-    assert frame_counts(samples) == (int(inside), int(out))
+    mel = torch.tensor([-(-count // 160) for count in samples])
+    return np.stack(theirs._get_feat_extract_output_lengths(mel), axis=1)
+
+
+def test_frames_are_counted_as_transformers_counts_them(recorded):
+    samples = [321, 640, 641, 12_345, 48_000, 479_999, 480_000]
+    found = np.array([frame_counts(count) for count in samples])
+    for ours, wanted in recorded(
+        {"counts": found}, lambda _: {"counts": their_frame_counts(samples)}
+    ):
+        np.testing.assert_array_equal(ours["counts"], wanted["counts"])
 
 
 @pytest.mark.parametrize("size", [640 * 26, 640 * 25 + LOOKAHEAD, 480_000])
@@ -117,13 +124,18 @@ def test_counts_of_windows(count, size, expected):
     assert mel.shape == (2, size, 3) and counts.tolist() == expected
 
 
-def test_sinusoids_are_whispers():
+def their_sinusoids():
     from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import SinusoidsPositionEmbedding
 
-    theirs = SinusoidsPositionEmbedding(100, 24)(100).numpy()
-    np.testing.assert_allclose(
-        sinusoids(100, 24), theirs, atol=1e-5
-    )  # angles near 100 have steps of 8e-6
+    return SinusoidsPositionEmbedding(100, 24)(100).numpy()
+
+
+def test_sinusoids_are_whispers(recorded):
+    found = {"sinusoids": np.asarray(sinusoids(100, 24))}
+    for ours, wanted in recorded(found, lambda _: {"sinusoids": their_sinusoids()}):
+        np.testing.assert_allclose(
+            ours["sinusoids"], wanted["sinusoids"], atol=1e-5
+        )  # angles near 100 have steps of 8e-6
 
 
 def test_a_clip_of_five_minutes():

@@ -2,7 +2,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-import torch
 
 from sari_jax.models.audio_lm import bind
 from sari_jax.rl.policy import completion_logprobs, reference_logprobs
@@ -12,7 +11,7 @@ ANSWERS = tiny.answers((5, 3, 8, 6, 1, 7), 4)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_logprobs_and_entropies_as_transformers(temperature, one_tiny):
+def test_logprobs_and_entropies_as_transformers(temperature, one_tiny, recorded):
     """Each completion after its own copy of the prompt there, off one shared prompt here."""
     ids, mask = (x.reshape(2, 3, 8) for x in tiny.padded(ANSWERS, 8))
     model, prompts = bind(one_tiny.config, one_tiny.params), tiny.prompts(QUESTIONS)
@@ -23,17 +22,18 @@ def test_logprobs_and_entropies_as_transformers(temperature, one_tiny):
     )
     np.testing.assert_allclose(reference, logprobs, rtol=0, atol=1e-5)
 
-    repeated = [question for question in QUESTIONS for _ in range(3)]
-    inputs = tiny.torch_inputs(one_tiny.sizes, repeated, ANSWERS)
-    labels = inputs.pop("labels")
-    with torch.no_grad():
-        theirs = (one_tiny.theirs(**inputs).logits / temperature).log_softmax(-1)
-    for row in range(6):
-        places = torch.nonzero(labels[row] != -100)[:, 0]
-        scores = theirs[row, places - 1]
-        chosen = scores.gather(-1, labels[row, places][:, None])[:, 0].numpy()
-        entropy = -(scores.exp() * scores).sum(-1).numpy()
-        where = (row // 3, row % 3, slice(0, len(places)))
-        np.testing.assert_allclose(logprobs[where], chosen, rtol=0, atol=1e-4)
-        np.testing.assert_allclose(entropies[where], entropy, rtol=0, atol=1e-4)
-        assert mask[where].all()
+    def find(theirs):
+        repeated = [question for question in QUESTIONS for _ in range(3)]
+        rows = theirs.completion_scores(
+            theirs.of(one_tiny), one_tiny.sizes, repeated, ANSWERS, temperature
+        )
+        chosen, entropy = zip(*((x, -(s.exp() * s).sum(-1)) for s, x in rows), strict=True)
+        return {
+            name: np.concatenate([row.detach() for row in found])
+            for name, found in (("logprobs", chosen), ("entropies", entropy))
+        }
+
+    found = {"logprobs": np.asarray(logprobs)[mask], "entropies": np.asarray(entropies)[mask]}
+    for ours, wanted in recorded(found, find):
+        for name in found:
+            np.testing.assert_allclose(ours[name], wanted[name], rtol=0, atol=1e-4)

@@ -9,7 +9,7 @@ import pytest
 
 from sari_jax.cli import main
 from sari_jax.errors import InputError
-from sari_jax.scale import jax_side, torch_side
+from sari_jax.scale import jax_side
 from sari_jax.scale.bench import bench
 from sari_jax.scale.work import Work, make, read
 from sari_jax.train.config import freeze
@@ -37,7 +37,7 @@ SMALL = Work(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(theirs, tmp_path_factory):
     out = tmp_path_factory.mktemp("work")
     make(SMALL, out)
     return out
@@ -51,19 +51,26 @@ def test_work_is_written_and_read_back(folder):
 
 
 @pytest.fixture(scope="module")
+def torch_side(theirs):
+    from sari_jax.scale import torch_side
+
+    return torch_side
+
+
+@pytest.fixture(scope="module")
 def ours(folder):
     return jax_side.phases(folder, "trained")
 
 
 @pytest.mark.parametrize("form", ["repeated", "once"])
-def test_both_sides_find_the_same_log_probabilities(folder, ours, form):
+def test_both_sides_find_the_same_log_probabilities(folder, ours, torch_side, form):
     found = ours["reference"]()
     theirs = torch_side.phases(folder, "trained", form)["reference"]()
     assert found.shape == (1, 3, 6) and float(found.std()) > 0.1
     np.testing.assert_allclose(found[0], theirs.numpy(), rtol=0, atol=1e-5)
 
 
-def test_both_sides_go_the_same_steps(folder, ours):
+def test_both_sides_go_the_same_steps(folder, ours, torch_side):
     """By their losses and the lengths of their gradients; the tower's are in them, and an update is before SFT's."""
     found = [ours[phase]() for phase in ("update", "sft_step")]
     for form in ("once", "parts"):  # with SFT's examples padded; with completions repeated
@@ -74,6 +81,7 @@ def test_both_sides_go_the_same_steps(folder, ours):
                 assert float(mine[name]) == pytest.approx(float(wanted[name]), rel=1e-4), name
 
 
+@pytest.mark.usefixtures("theirs")
 def test_a_whole_run(tmp_path, capsys):
     config = tmp_path / "bench.py"
     config.write_text(

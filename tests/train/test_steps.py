@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-import torch
 
 from sari_jax.data.processor import Batch, Shapes
 from sari_jax.errors import InputError
@@ -35,12 +34,10 @@ REWARDS = np.array([[2.0, 0.0, 1.0], [1.0, 2.0, 1.0]], np.float32)
 
 
 def another(sizes, distance):
-    """The reference, a model with other weights: the policy drawn towards a stranger."""
-    model, stranger = (tiny.random_model(sizes, seed) for seed in (0, 1))
-    with torch.no_grad():
-        for ours, theirs in zip(model.parameters(), stranger.parameters(), strict=True):
-            ours.lerp_(theirs, distance)
-    return model
+    """The reference's weights: the policy's drawn towards a stranger's."""
+    policy, stranger = (tiny.weights(sizes, seed) for seed in (0, 1))
+    step = np.float32(distance)
+    return {name: array + step * (stranger[name] - array) for name, array in policy.items()}
 
 
 # A whole stranger's exp(d) magnifies what float32 rounds past the bounds below, on some processors and not on others.
@@ -59,10 +56,15 @@ def grpo_step(config):
 
 
 @pytest.fixture(scope="module")
-def reference(one_tiny, distance, tmp_path_factory):
+def reference_dir(one_tiny, distance, tmp_path_factory):
     directory = tmp_path_factory.mktemp("reference")
     tiny.save(another(one_tiny.sizes, distance), directory, one_tiny.sizes)
-    return load_params(directory, one_tiny.config)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def reference(one_tiny, reference_dir):
+    return load_params(reference_dir, one_tiny.config)
 
 
 def update(model, reference, questions, answers, advantages, group):
@@ -78,7 +80,12 @@ def update(model, reference, questions, answers, advantages, group):
     )
     trainable, frozen = partition(jax.tree.map(jnp.copy, model.params), ("*",))
     state, metrics = grpo_step(model.config)(
-        create_state(trainable, tiny.recording()), frozen, prompts, completions, kept, advantages
+        create_state(trainable, tiny.recording()),
+        frozen,
+        prompts,
+        completions,
+        kept,
+        advantages,
     )
     return jax.device_get((metrics["loss"], metrics, state.opt_state))
 
@@ -89,42 +96,44 @@ def shared(one_tiny, reference):
     return update(one_tiny, reference, QUESTIONS, ANSWERS, advantages, 3)
 
 
-def torch_logprobs(model, sizes, questions, answers, temperature):
-    """Every completion after its own copy of prompt and sound, in float64; [N, T] and NaN where there is no token."""
-    inputs = tiny.torch_inputs(sizes, questions, answers)
-    labels = inputs.pop("labels")
-    logits = model(**inputs).logits / temperature
-    rows = []
-    for row in range(len(questions)):
-        places = torch.nonzero(labels[row] != -100)[:, 0]
-        chosen = logits[row, places - 1].log_softmax(-1)
-        rows.append(chosen.gather(-1, labels[row, places][:, None])[:, 0])
-    return rows
+def by_torch(theirs, model, reference_dir):
+    """(loss, kl, gradient), every completion after its own copy of prompt and sound."""
+    import torch
 
+    def logprobs(directory):
+        network = theirs.opened(directory, model.sizes)
+        repeated = [question for question in QUESTIONS for _ in range(3)]
+        rows = theirs.completion_scores(
+            network, model.sizes, repeated, ANSWERS, SETTINGS.temperature
+        )
+        return [chosen for _, chosen in rows]
 
-@pytest.mark.slow
-def test_grpo_as_an_independent_implementation(one_tiny, distance, reference, shared):
-    loss, metrics, gradient = shared
-    repeated = [question for question in QUESTIONS for _ in range(3)]
-    policy = tiny.random_model(one_tiny.sizes, 0).double()
-    other = another(one_tiny.sizes, distance).double()
-    logprobs = torch_logprobs(policy, one_tiny.sizes, repeated, ANSWERS, SETTINGS.temperature)
-    with torch.no_grad():
-        kept = torch_logprobs(other, one_tiny.sizes, repeated, ANSWERS, SETTINGS.temperature)
     rewards = torch.tensor(REWARDS, dtype=torch.float64)
     advantages = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
     sequences, divergences = [], []
-    for new, ref, advantage in zip(logprobs, kept, advantages.flatten(), strict=True):
+    with torch.no_grad():
+        kept = logprobs(reference_dir)
+    for new, ref, advantage in zip(
+        logprobs(model.directory), kept, advantages.flatten(), strict=True
+    ):
         ratio = torch.exp(new - new.detach())
         gain = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
         k3 = torch.exp(ref - new) - (ref - new) - 1
         sequences.append((gain - SETTINGS.kl_coefficient * k3).mean())
         divergences.append(k3.detach())
-    expected = -torch.stack(sequences).mean()
-    assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
-    assert float(metrics["kl"]) == pytest.approx(float(torch.cat(divergences).mean()), rel=1e-5)
-    theirs = tiny.torch_gradients(policy, expected, one_tiny.config, one_tiny.names)
-    tiny.assert_close(gradient, theirs, 1e-5)
+    loss = -torch.stack(sequences).mean()
+    kl = torch.cat(divergences).mean()
+    return {"loss": loss.detach(), "kl": kl, **theirs.gradients(model, loss)}
+
+
+@pytest.mark.slow
+def test_grpo_as_an_independent_implementation(one_tiny, reference_dir, shared, recorded):
+    loss, metrics, gradient = shared
+    found = {"loss": loss, "kl": metrics["kl"], **gradient}
+    for ours, wanted in recorded(found, lambda theirs: by_torch(theirs, one_tiny, reference_dir)):
+        for name in ("loss", "kl"):
+            assert float(ours.pop(name)) == pytest.approx(float(wanted.pop(name)), rel=1e-5)
+        tiny.assert_close(ours, wanted, 1e-5)
 
 
 @pytest.mark.slow
@@ -164,7 +173,9 @@ def test_sft_step_is_its_loss_gradient(one_tiny):
     expected, gradient = jax.jit(jax.value_and_grad(loss))(one_tiny.params["projector"])
     step = make_sft_step(one_tiny.config, tiny.recording())
     state, metrics = step(
-        create_state(trainable, tiny.recording()), frozen, [Part(prompts, ids, mask, features)]
+        create_state(trainable, tiny.recording()),
+        frozen,
+        [Part(prompts, ids, mask, features)],
     )
     assert metrics["loss"] == pytest.approx(float(expected), rel=1e-6) and state.step == 1
     assert set(state.opt_state) == {"projector/kernel", "projector/bias"}

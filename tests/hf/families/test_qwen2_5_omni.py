@@ -6,8 +6,6 @@ import shutil
 import numpy as np
 import pytest
 import tiny
-import torch
-from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from sari_jax.errors import InputError
 from sari_jax.hf.config import read_config, read_family
@@ -21,25 +19,25 @@ def whole(tmp_path_factory):
     return tiny.make(directory, tiny.SIZES["omni"])
 
 
-def test_positions_of_sound_and_text_count_tokens(whole):
+def test_positions_of_sound_and_text_count_tokens(whole, theirs):
     """transformers' three-part positions of several clips with text between are 0, 1, 2, ... in every part."""
     questions = tiny.ragged()
-    inputs = tiny.torch_inputs(whole.sizes, questions)
-    positions, deltas = whole.theirs.get_rope_index(
+    inputs = theirs.inputs(whole.sizes, questions)
+    positions, deltas = theirs.of(whole).get_rope_index(
         inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
         audio_seqlens=inputs["feature_attention_mask"].sum(-1),
     )
     for row, question in enumerate(questions):
         size = len(question.tokens)
-        assert torch.equal(positions[:, row, :size], torch.arange(size).expand(3, -1))
+        np.testing.assert_array_equal(positions[:, row, :size], [np.arange(size)] * 3)
     assert not deltas.any()  # what is generated goes on counting
 
 
-def test_both_layouts(whole, tmp_path):
+def test_both_layouts(whole, theirs, tmp_path):
     """The whole model's directory, and its thinker saved alone by transformers, give the same parameters."""
     assert read_family(whole.directory) is QWEN2_5_OMNI
-    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(whole.directory)
+    model = theirs.read(whole.directory, whole.sizes.family, "auto")
     model.save_pretrained(tmp_path / "thinker")
     assert read_family(tmp_path / "thinker") is QWEN2_5_OMNI_THINKER
     config = read_config(tmp_path / "thinker")

@@ -1,0 +1,163 @@
+"""The tiny models and prompts in transformers: needs PyTorch. A test asks for the fixture `theirs`, or for `recorded`.
+
+In float64 as far as transformers lets it, so that processors with other instructions find the same to the last digit.
+"""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from tiny import SECOND, Question, Sizes, Tiny, names_of
+from transformers import PreTrainedModel, WhisperFeatureExtractor
+
+from sari_jax.hf.families import FAMILIES
+from sari_jax.hf.names import Names, rules
+from sari_jax.models.config import AudioLMConfig
+
+
+def read(directory: Path, family: str, dtype: torch.dtype | str) -> PreTrainedModel:
+    """A directory as transformers reads it: with nothing missing, and nothing too many but the parts that speak."""
+    reference = getattr(transformers, FAMILIES[family].reference)
+    model, told = reference.from_pretrained(directory, dtype=dtype, output_loading_info=True)
+    unexpected = [n for n in told["unexpected_keys"] if not n.startswith(("talker", "token2wav"))]
+    assert not (unexpected or told["missing_keys"] or told["mismatched_keys"]), told
+    return model.eval()
+
+
+@functools.cache
+def opened(directory: Path, sizes: Sizes) -> PreTrainedModel:
+    """A tiny model's directory, to compute with; read only."""
+    model = read(directory, sizes.family, torch.float64)
+    if sizes.tied:  # which transformers leaves undone for Qwen2-Audio, whatever config.json says
+        model.lm_head.weight = model.get_input_embeddings().weight
+    return model.requires_grad_(True)  # positions too, which transformers freezes
+
+
+def of(model: Tiny) -> PreTrainedModel:
+    return opened(model.directory, model.sizes)
+
+
+def weights_in(directory: Path, family: str) -> dict[str, np.ndarray]:
+    """What transformers reads from a directory, under its module names."""
+    model = read(directory, family, "auto")
+    return {name: p.detach().float().numpy() for name, p in model.named_parameters()}
+
+
+@functools.cache
+def extractor(mels: int, seconds: int) -> WhisperFeatureExtractor:
+    return WhisperFeatureExtractor(feature_size=mels, chunk_length=seconds)
+
+
+def inputs(
+    sizes: Sizes, questions: Sequence[Question], answers: Sequence[np.ndarray] | None = None
+) -> dict[str, torch.Tensor]:
+    """transformers' inputs, clips padded to 30 or 60 s, rows on the right; with answers, labels for them alone."""
+    answers = [np.zeros(0, np.int64)] * len(questions) if answers is None else answers
+    size = max(len(q.tokens) + len(answer) for q, answer in zip(questions, answers, strict=True))
+    ids, mask = (
+        torch.zeros(len(questions), size, dtype=torch.long),
+        torch.zeros(len(questions), size, dtype=torch.long),
+    )
+    labels = torch.full_like(ids, -100)
+    for row, (q, answer) in enumerate(zip(questions, answers, strict=True)):
+        start, end = len(q.tokens), len(q.tokens) + len(answer)
+        ids[row, :end] = torch.tensor(np.concatenate([q.tokens, answer]).astype(np.int64))
+        mask[row, :end] = 1
+        labels[row, start:end] = ids[row, start:end]
+    longest = max((len(w) for q in questions for w in q.waveforms), default=0)
+    seconds = 60 if longest > 30 * SECOND else 30  # what follows a clip changes nothing
+    sound = extractor(sizes.mels, seconds)(
+        [waveform for q in questions for waveform in q.waveforms],
+        sampling_rate=16_000,
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    return dict(
+        input_ids=ids,
+        attention_mask=mask,
+        input_features=sound.input_features,
+        feature_attention_mask=sound.attention_mask,
+        labels=labels,
+    )
+
+
+def logits(model: Tiny, questions: Sequence[Question]) -> np.ndarray:
+    """[tokens of all prompts, V]."""
+    with torch.no_grad():
+        found = of(model)(**inputs(model.sizes, questions)).logits.numpy()
+    rows = zip(found, questions, strict=True)
+    return np.concatenate([row[: len(question.tokens)] for row, question in rows])
+
+
+def greedy(model: Tiny, questions: Sequence[Question], count: int) -> np.ndarray:
+    """[B, count] tokens, each prompt on its own."""
+    rows = []
+    for question in questions:
+        given = inputs(model.sizes, [question])
+        given.pop("labels")
+        made = of(model).generate(
+            **given, max_new_tokens=count, do_sample=False, num_beams=1, pad_token_id=0
+        )
+        rows.append(made[0, len(question.tokens) :].numpy())
+    return np.stack(rows)
+
+
+def sft_loss(
+    model: Tiny, questions: Sequence[Question], answers: Sequence[np.ndarray]
+) -> torch.Tensor:
+    return of(model)(**inputs(model.sizes, questions, answers)).loss
+
+
+def completion_scores(
+    model: PreTrainedModel,
+    sizes: Sizes,
+    questions: Sequence[Question],
+    answers: Sequence[np.ndarray],
+    temperature: float,
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Every completion after its own copy of prompt and sound: log-probabilities [T, V] and those chosen [T]."""
+    given = inputs(sizes, questions, answers)
+    labels = given.pop("labels")
+    found = model(**given).logits / temperature
+    rows = []
+    for row in range(len(questions)):
+        places = torch.nonzero(labels[row] != -100)[:, 0]
+        scores = found[row, places - 1].log_softmax(-1)
+        rows.append((scores, scores.gather(-1, labels[row, places][:, None])[:, 0]))
+    return rows
+
+
+def gradients(model: Tiny, loss: torch.Tensor) -> dict[str, np.ndarray]:
+    """d loss by our paths; a tied embedding's is the sum of both its uses."""
+    named = {n: p for n, p in of(model).named_parameters() if not unused(n)}
+    found = torch.autograd.grad(loss, list(named.values()))
+    arrays = {name: g.numpy() for name, g in zip(named, found, strict=True)}
+    return by_our_paths(arrays, model.config, names_of(model.sizes))
+
+
+def by_our_paths(
+    tensors: dict[str, np.ndarray], config: AudioLMConfig, names: Names
+) -> dict[str, np.ndarray]:
+    """Tensors under transformers' module names (weights, gradients) -> flat by our paths."""
+    flat = {}
+    for rule in rules(config, names):
+        parts = [rule.to_ours(tensors[module_name(name, names)]) for name in rule.names]
+        flat["/".join(rule.path)] = np.stack(parts) if rule.layers else parts[0]
+    return flat
+
+
+def module_name(hub_name: str, names: Names) -> str:
+    """The hub's names are those of an older transformers; `from_pretrained` and `save_pretrained` translate."""
+    if hub_name == names.unembedding:
+        return "lm_head.weight"
+    if hub_name.startswith(names.decoder + "."):
+        return "model.language_model" + hub_name.removeprefix(names.decoder)
+    return "model." + hub_name.removeprefix("thinker.")
+
+
+def unused(module_name: str) -> bool:
+    """What Omni's thinker has and we do not: eyes, and an embedding that its tower never looks at."""
+    return ".visual." in module_name or "audio_bos_eos_token" in module_name
