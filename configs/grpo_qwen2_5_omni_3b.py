@@ -19,5 +19,7 @@ def get_config():
     config.model.dtype = "bfloat16"
     config.model.size = "qwen2_5_omni_3b"
     config.model.remat = "layer"
+    config.model.reference_dtype = "bfloat16"
+    config.mesh.decode_tensor = 2  # on as many chips or more
     config.data.order = "easy_to_hard"
     return config

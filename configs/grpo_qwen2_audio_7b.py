@@ -19,5 +19,7 @@ def get_config():
     config.model.dtype = "bfloat16"
     config.model.size = "qwen2_audio_7b"
     config.model.remat = "layer"
+    config.model.reference_dtype = "bfloat16"
+    config.mesh.decode_tensor = 8  # on as many chips or more
     config.data.order = "easy_to_hard"
     return config

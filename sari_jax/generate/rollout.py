@@ -6,11 +6,10 @@ import math
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sari_jax.generate.sampling import Sampler, sample
-from sari_jax.models.audio_lm import AudioLM, Params, Prompts, bind
+from sari_jax.models.audio_lm import AudioLM, Leaf, Params, Prompts, bind
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.decoder import KeyValues, Rows
 from sari_jax.parallel.mesh import batch_ways, constrain
@@ -34,11 +33,11 @@ class Completions:
             product with the shared keys, which is laid out in whole groups, is not in it.
     """
 
-    tokens: Int[Array | np.ndarray, "B G T"]
-    logprobs: Float[Array | np.ndarray, "B G T"]
-    lengths: Int[Array | np.ndarray, "B G"]
-    ended: Bool[Array | np.ndarray, "B G"]
-    computed: Int[Array | np.ndarray, ""] | None = None
+    tokens: Int[Leaf, "B G T"]
+    logprobs: Float[Leaf, "B G T"]
+    lengths: Int[Leaf, "B G"]
+    ended: Bool[Leaf, "B G"]
+    computed: Int[Leaf, ""] | None = None
 
     @property
     def mask(self) -> Bool[Array, "B G T"]:

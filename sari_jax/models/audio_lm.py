@@ -22,6 +22,7 @@ from sari_jax.models.encoder import Encoder
 from sari_jax.parallel.mesh import constrain
 
 Params = dict[str, Any]
+Leaf = Array | np.ndarray | jax.ShapeDtypeStruct  # on the device, on the host, or a shape alone
 
 
 @flax.struct.dataclass
@@ -37,11 +38,11 @@ class Prompts:
         samples: [B, A] how many of S are real; 0 for a slot without a clip.
     """
 
-    tokens: Int[Array | np.ndarray, "B P"]
-    lengths: Int[Array | np.ndarray, "B"]
-    audio_index: Int[Array | np.ndarray, "B P"]
-    waveforms: Float[Array | np.ndarray, "B A S"]
-    samples: Int[Array | np.ndarray, "B A"]
+    tokens: Int[Leaf, "B P"]
+    lengths: Int[Leaf, "B"]
+    audio_index: Int[Leaf, "B P"]
+    waveforms: Float[Leaf, "B A S"]
+    samples: Int[Leaf, "B A"]
 
 
 class AudioLM(nnx.Module):

@@ -31,13 +31,13 @@ def test_state_is_split_over_all_chips(eight):
     """Weights and two moments in float32, the reference in half of that: 14 bytes a parameter."""
     count = sum(x.size for x in jax.tree.leaves(abstract_params(SIZES["qwen2_audio_7b"])))
     found = Programs(FULL, eight)
-    assert found.resident == pytest.approx(14 * count / 8, rel=0.01)
+    assert found.resident == pytest.approx(14 * count / 8, rel=0.02)
     narrow = dataclasses.replace(
         FULL,
         optimizer=Optimizer(moments_dtype="bfloat16"),
         model=dataclasses.replace(FULL.model, reference_memory="host"),
     )
-    assert Programs(narrow, eight).resident == pytest.approx(8 * count / 8, rel=0.01)
+    assert Programs(narrow, eight).resident == pytest.approx(8 * count / 8, rel=0.02)
     largest = max(
         bytes_of(x) for x in jax.tree.leaves((found.state, found.reference)) if x.sharding.is_fully_replicated
     )  # fmt: skip
