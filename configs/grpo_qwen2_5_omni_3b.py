@@ -1,8 +1,8 @@
 """Curriculum-guided GRPO of Qwen2.5-Omni-3B's thinker: SARI's second stage.
 
 Reproduces: the stage, on your data, easy questions first. Settings are ours, after R1-AQA and Ke-Omni-R: G=8,
-temperature 1, rate 1e-6, beta 0.04. Not run at full size yet. Weights, the reference, gradients and Adam's moments in
-float32 need about 70 GB over all devices, besides activations. Score the data first: sari score.
+temperature 1, rate 1e-6, beta 0.04. Not run at full size yet. Weights and Adam's moments in float32 and the reference
+in bfloat16 take about 50 GB over all devices, besides activations. Score the data first: sari score.
 
     sari train --config configs/grpo_qwen2_5_omni_3b.py --workdir runs/grpo-omni-3b \
         --config.model.path=runs/sft-omni-3b-model --config.data.train=scored.jsonl

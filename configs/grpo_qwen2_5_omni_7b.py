@@ -1,8 +1,9 @@
 """Curriculum-guided GRPO of Qwen2.5-Omni-7B's thinker: SARI's second stage.
 
 Reproduces: the stage, on your data, easy questions first. Settings are ours, after R1-AQA and Ke-Omni-R: G=8,
-temperature 1, rate 1e-6, beta 0.04. Not run at full size yet. Weights, the reference, gradients and Adam's moments in
-float32 need about 155 GB over all devices, besides activations. Score the data first: sari score.
+temperature 1, rate 1e-6, beta 0.04. Not run at full size yet. Weights and Adam's moments in float32 and the reference
+in bfloat16 take about 110 GB over all devices; compiled for v5e:4x4, v6e:2x4 and larger slices, one
+prompt per chip (docs/scale.md). Score the data first: sari score.
 
     sari train --config configs/grpo_qwen2_5_omni_7b.py --workdir runs/grpo-omni-7b \
         --config.model.path=runs/sft-omni-7b-model --config.data.train=scored.jsonl
