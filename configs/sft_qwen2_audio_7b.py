@@ -18,6 +18,7 @@ def get_config():
     config.model.dtype = "bfloat16"
     config.model.size = "qwen2_audio_7b"
     config.model.remat = "layer"
+    config.mesh.decode_tensor = 8  # for sample completions; on as many chips or more
     config.optimizer.learning_rate = 1e-5
     config.optimizer.warmup_steps = 20
     config.optimizer.schedule = "cosine"

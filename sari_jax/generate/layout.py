@@ -23,10 +23,15 @@ class DecodingPolicy:
 
     def __init__(self, config: AudioLMConfig, mesh: Mesh):
         self.dtype, self.mesh = config.dtype, mesh
+        self._programs: dict[tuple[str, ...], Any] = {}
 
     def program(self, flat: dict[str, Any]) -> Any:
         """The jitted program for these parameters, or their shapes."""
-        return jax.jit(self._narrowed, out_shardings=parameter_shardings(self.mesh, flat, DECODING))
+        paths = tuple(flat)
+        if paths not in self._programs:  # a function that is jitted anew is compiled anew
+            placed = parameter_shardings(self.mesh, flat, DECODING)
+            self._programs[paths] = jax.jit(self._narrowed, out_shardings=placed)
+        return self._programs[paths]
 
     def __call__(self, flat: dict[str, Array]) -> Params:
         flat = self.needed(flat)

@@ -39,7 +39,8 @@ def joined() -> Iterator[None]:
     wait for it in the middle of a step, find it gone and leave too.
 
     Raises:
-        InputError: those settings are not whole, or the hosts do not find each other.
+        InputError: those settings are not whole.
+        SystemExit: 1, the hosts do not find each other in time.
     """
     _start()
     try:
@@ -162,12 +163,20 @@ def _start() -> None:
     except ValueError as error:
         if settings:
             raise InputError(f"JAX_COORDINATOR_ADDRESS: {error}") from error
-        # A machine with TPUs that is no part of a slice: JAX found nobody to ask.
+        if _launched():
+            raise InputError(
+                "this process was launched as one of several, and JAX does not find the others; set"
+                " JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID on each of them"
+            ) from error
+        # Else a machine with TPUs that is no part of a slice: JAX found nobody to ask.
     except RuntimeError as error:
-        raise InputError(
-            f"the other hosts cannot be reached ({str(error).splitlines()[0]}); see that the same command"
-            " runs on each of them"
-        ) from error
+        # Not the fault of what was given: whoever starts the hosts may try again.
+        reason = str(error).splitlines()[0]
+        print(
+            f"sari: the other hosts cannot be reached ({reason}); see that the same command runs on each of them",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from error
 
 
 def _settings() -> dict[str, str | int] | None:
@@ -189,11 +198,16 @@ def _settings() -> dict[str, str | int] | None:
         if not address.rpartition(":")[2].isdigit():
             raise InputError(f"JAX_COORDINATOR_ADDRESS = {address!r} must be HOST:PORT")
         return {"coordinator_address": address, "num_processes": count, "process_id": number}
+    return {} if _launched() or _on_tpu() else None
+
+
+def _launched() -> bool:
+    """Whether something started this process as one of several."""
+    environ = os.environ
     counts = (environ.get(name, "1") for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
-    launched = any(count != "1" for count in counts)
     in_a_job = "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ
     asked = bool(environ.get("JAX_COORDINATOR_ADDRESS"))
-    return {} if asked or launched or in_a_job or _on_tpu() else None
+    return asked or in_a_job or any(count != "1" for count in counts)
 
 
 def _on_tpu() -> bool:

@@ -34,7 +34,8 @@ TABLE: Table = {
 DECODING: Table = {**TABLE, "embed": None}
 # The first pattern that fits a parameter's path names its axes; what none fits (norms, biases, convolutions,
 # positions) is small and replicated.
-PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    ("projector/kernel", (None, "embed")),
     ("decoder/embed/embedding", ("vocabulary", "embed")),
     ("decoder/head/embedding", ("vocabulary", "embed")),
     ("*/layers/[qkv]_proj/kernel", ("layers", "embed", "heads")),
@@ -143,14 +144,17 @@ def parameter_sharding(
     for pattern, logical in PARAMETERS:
         if fnmatch.fnmatch(path, pattern):
             for size, name in zip(shape, logical, strict=True):
-                axis = table[name]
+                axis = table[name] if name else None
                 if axis and size % mesh.shape[axis]:
                     fit = [n for n in range(1, mesh.size + 1) if size % n == 0]
                     raise InputError(
                         f"{path}: axis {name} of {size} does not divide by mesh {axis}={mesh.shape[axis]};"
                         f" choose {axis} of {', '.join(map(str, fit))}"
                     )
-            return NamedSharding(mesh, spec(*logical, table=table))
+            try:
+                return NamedSharding(mesh, spec(*logical, table=table))
+            except ValueError as error:
+                raise InputError(f"{path}: {error}; give one of them another axis") from error
     return NamedSharding(mesh, P())
 
 

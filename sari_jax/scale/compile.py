@@ -51,7 +51,8 @@ def compile_run(
             for; a name in `only` that is no program of the run.
     """
     place = topology(name, slices)
-    programs = Programs(run, place, question).all()
+    planned = Programs(run, place, question)
+    programs = planned.all()
     known = [program.name for program in programs]
     for wanted in only:
         if wanted not in known:
@@ -72,6 +73,9 @@ def compile_run(
         "chips": place.chips,
         "hbm_gib_per_chip": place.memory / GIB,
         "usable_gib_per_chip": place.usable / GIB,
+        "complete": len(rows) == len(programs),
+        "state_gib_per_chip": planned.resident / GIB,
+        "largest_replicated_mib": planned.largest_replicated / 2**20,
         "fits": all(row["fits"] for row in rows.values()),
         "bound_by": max(rows.values(), key=lambda row: row["seconds_at_least"])["bound_by"],
         "programs": rows,
@@ -116,7 +120,8 @@ def report(program: Program, found: Compiled, place: Topology) -> dict[str, Any]
 
     Sizes are GiB and bytes of one chip, in its memory or sent by it. `peak_hbm_gib` has in it what stays on the chip
     beside the program (`beside_gib`). The terms are the least seconds that arithmetic, the chip's memory and its links
-    along one axis of the torus allow, each alone; what takes longest bounds the program.
+    along one axis of the torus allow, each alone; what takes longest bounds the program. The network between slices is
+    slower than these links, and not told apart from them here.
     """
     flops = program.flops / place.chips
     sent = dict(found.once)
@@ -158,7 +163,8 @@ def table(told: dict[str, Any]) -> str:
             f"{sum(row['collective_bytes'].values()) / 1e9:>9.2f}{terms['compute']:>9.3f}s{terms['hbm']:>8.3f}s"
             f"{terms['interconnect']:>8.3f}s  {row['bound_by'] if row['fits'] else 'DOES NOT FIT'}"
         )
-    verdict = "fits" if told["fits"] else "does NOT fit"
+    what = "the run" if told["complete"] else "what was compiled of it"
+    verdict = f"{what} fits" if told["fits"] else "the run does NOT fit"
     where = told["topology"] + (f", {told['slices']} slices" if told["slices"] > 1 else "")
     lines.append(
         f"{verdict} {told['chips']} chips of {told['hbm_gib_per_chip']:.0f} GiB, {told['usable_gib_per_chip']:.2f} of"

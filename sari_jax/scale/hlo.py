@@ -54,14 +54,14 @@ def moved(text: str) -> Moved:
     """
     bodies = _computations(text)
     entry = re.search(r"^ENTRY %?([\w.\-]+)", text, re.MULTILINE)
-    once, turns, seen = Counter(), [], set()
+    once, turns, counted = Counter(), [], Counter()
 
     def walk(name: str, times: int, into: Counter) -> None:
         for line in bodies.get(name, ()):
             for kind, size, channel in _collective(line):
-                if channel is None or channel not in seen:
-                    seen.add(channel)
-                    into[kind] += times * size
+                before = counted[channel] if channel else 0
+                counted[channel] = max(before, times * size)
+                into[kind] += max(0, times * size - before)
             loop = _WHILE.search(line)
             if loop:
                 known = _TRIPS.search(line)  # XLA's CPU compiler writes it down, the TPU's does not
@@ -129,8 +129,11 @@ def _collective(line: str) -> Iterator[tuple[str, float, str | None]]:
         return
     kind, group = found[2], _group(line)
     sizes = [_bytes(dtype, dims) for dtype, dims in _SHAPE.findall(found[1])]
-    if f"{kind}-start(" in line:  # (what goes in, what comes out, ...)
-        sizes = sizes[1:2] if kind != "all-reduce" else sizes
+    if (
+        f"{kind}-start(" in line and kind != "all-reduce"
+    ):  # what goes in, then what comes out, then scalars
+        arrays = [_bytes(dtype, dims) for dtype, dims in _SHAPE.findall(found[1]) if dims]
+        sizes = arrays[len(arrays) // 2 :]
     share = (group - 1) / group
     size = {
         "all-gather": share * sum(sizes),

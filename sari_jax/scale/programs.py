@@ -129,8 +129,8 @@ class Programs:
                 path: jax.ShapeDtypeStruct(x.shape, narrow, sharding=x.sharding)
                 for path, x in self.state.params.items()
             }
-        waits = run.model.reference_memory == "host"
-        self.resident = bytes_of((self.state, self.frozen, () if waits else self.reference))
+        self.waiting = self.reference if run.model.reference_memory == "host" else {}
+        self.resident = bytes_of((self.state, self.frozen, self.reference)) - bytes_of(self.waiting)
 
     def _lay_out_question(self, question: Question) -> None:
         shapes, longest = self.run.data.shapes, self.config.encoder.seconds
@@ -144,23 +144,37 @@ class Programs:
         self.tokens = frame_counts(real)[1] + question.text_tokens
         self.places = bucket(self.tokens, shapes, "prompt_tokens")
 
+    @property
+    def largest_replicated(self) -> int:
+        """Bytes of the largest array of the state that every chip holds whole."""
+        leaves = jax.tree.leaves((self.state, self.frozen, self.reference))
+        whole = (bytes_of(x) for x in leaves if x.sharding.is_fully_replicated)
+        return max(whole, default=0)
+
     def all(self) -> list[Program]:
         """In the order of a step. The tower runs once for the whole of it, unless it learns."""
         return self._grpo() if self.run.stage == "grpo" else self._sft()
 
     def _sft(self) -> list[Program]:
+        """Sample completions are decoded in the same way as GRPO's. Of `micro_batches` two stand for all."""
         run, longest = self.run, self.run.data.shapes.answer_tokens[-1]
         rows = run.batch_size // run.micro_batches
         row = lambda shape, dtype: self._rows((rows, *shape), dtype)  # noqa: E731
         answers, mask = row((1, longest), jnp.int32), row((1, longest), jnp.bool_)
         part = Part(self._prompts(rows), answers, mask, self._features(rows))
         step = jax.jit(make_sft_step(self.config, self.optimizer), donate_argnums=0)
-        parts = [part] * min(run.micro_batches, 2)  # the others are like the second
-        forward = len(parts) * rows * group_flops(self.config, self.tokens, [longest])
+        parts = [part] * min(run.micro_batches, 2)  # more of them take more time and no more memory
+        forward = rows * group_flops(self.config, self.tokens, [longest])
         given = (self.state, self._without_tower(self.frozen))
         lower = lambda: step.lower(self.state, self.frozen, parts)  # noqa: E731
-        flops = self._learning(forward, len(parts) * rows)
-        return [*self._encode(rows), self._program("sft", lower, given, flops, kernels=True)]
+        flops = len(parts) * self._learning(forward, rows)
+        sampler = Sampler(1, longest, (0, 1), 0, 0.0)
+        prompt_only = rows * group_flops(self.config, self.tokens, [])
+        return [
+            *self._encode(rows),
+            *self._decoding(sampler, rows, prompt_only, forward - prompt_only),
+            self._program("sft", lower, given, flops, kernels=True),
+        ]
 
     def _grpo(self) -> list[Program]:
         run, settings, config = self.run, self.run.grpo, self.config
@@ -180,8 +194,9 @@ class Programs:
         prompt_only = rows * group_flops(config, self.tokens, [])
         forward = rows * group_flops(config, self.tokens, [size] * group)
         heard = rows * encoder_flops(config, self.frames) if self.tower_learns else 0.0
-        reference = (self.reference, self._without_tower(self.frozen))
-        learning = (self.state, self._without_tower(self.frozen))
+        frozen = self._without_tower(self.frozen)
+        reference = frozen if self.waiting else (self.reference, frozen)
+        learning = (self.state, frozen)
         return [
             *self._encode(rows),
             *self._decoding(sampler, rows, prompt_only, forward - prompt_only),
@@ -190,7 +205,7 @@ class Programs:
                 lambda: reference_logprobs.lower(
                     config, kept, prompts, done.tokens, features, temperature=settings.temperature
                 ),
-                reference, forward + heard, kernels=True,
+                reference, forward + heard, more=bytes_of(self.waiting), kernels=True,
             ),
             self._program(
                 "update",
@@ -203,8 +218,6 @@ class Programs:
 
     def _encode(self, rows: int) -> list[Program]:
         """The tower alone: for decoding, and for everything where it does not learn."""
-        if self.tower_learns and self.run.stage == "sft":
-            return []
         flat = {**self.frozen, **self.state.params}
         tower = {path: x for path, x in flat.items() if path.startswith("tower/")}
         lower = lambda: encode.lower(self.config, merge(tower, {}), self._prompts(rows))  # noqa: E731
@@ -235,7 +248,14 @@ class Programs:
         key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
         lengths = row((), jnp.int32)
         # A step reads the weights, each prompt's keys, and each completion's own, half of them on average.
-        weights, token = bytes_of(flat_policy), 4 * c.layers * c.kv_heads * c.head_dim
+        looked_up = () if c.tied else ("decoder/embed/",)  # a row for each token, and not the whole
+        multiplied = {
+            path: leaf
+            for path, leaf in flat_policy.items()
+            if not path.startswith(("projector/", *looked_up))
+        }
+        weights = bytes_of(multiplied)
+        token = 2 * dtype.itemsize * c.layers * c.kv_heads * c.head_dim
         ways = batch_ways(self.decoding) * self.decoding.shape["tensor"]
         seen = rows * (self.tokens + group * sampler.max_tokens / 2)
         return [

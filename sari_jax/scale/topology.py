@@ -12,7 +12,7 @@ GIB = 2**30
 # Of each kind of chip: memory as it is sold, what of it programs get, and the bytes a second that one chip sends along
 # one axis of the torus, both ways at once: two links of 45 GB/s (v5e) or 90 GB/s ("How to Scale Your Model", Austin et
 # al. 2025, chapter 2).
-MEMORY = {"v5e": 16 * GIB, "v6e": 32 * GIB, "v5p": 95 * GIB}
+MEMORY = {"v5e": 16 * GIB, "v6e": 32 * GIB, "v5p": 96 * GIB}
 USABLE = {"v5e": 15.75 * GIB, "v6e": 31.25 * GIB, "v5p": 95.74 * GIB}
 LINKS = {"v5e": 90e9, "v6e": 180e9, "v5p": 180e9}
 

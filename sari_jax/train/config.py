@@ -89,7 +89,8 @@ class Mesh:
     data: int = 1
     fsdp: int = -1  # -1: what the other axes leave
     tensor: int = 1
-    decode_tensor: int = 0  # of fsdp x tensor, devices that share a layer while decoding; 0: tensor
+    # Of fsdp x tensor, devices that share a layer while decoding; 0: tensor. At 1 each holds the whole policy.
+    decode_tensor: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -138,7 +138,8 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
         }
         row = {
             **values,
-            "learning_rate": float(schedule(step - 1)),
+            # An update that is skipped does not move the schedule on.
+            "learning_rate": float(schedule(step - 1 - totals["skipped_total"] + skipped)),
             "seconds_data": waited,
             "seconds": time.perf_counter() - begun,
             **totals,

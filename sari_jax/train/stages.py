@@ -247,9 +247,14 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         watch.lap("rollout", completions)
 
         # Dispatched before the host reads the text, so that the two overlap.
-        kept = merge(on_device(reference), frozen)
+        # A reference that waits with the host is held here no longer than that takes.
         reference_scores = reference_logprobs(
-            config, kept, prompts, completions.tokens, features, temperature=settings.temperature
+            config,
+            merge(on_device(reference), frozen),
+            prompts,
+            completions.tokens,
+            features,
+            temperature=settings.temperature,
         )
         if ahead is not None:
             under_way.append(decode(state, ahead, after(state.step)))

@@ -52,7 +52,8 @@ def add_gradient(
         name: (jnp.maximum if name in HIGHEST else jnp.add)(before[name], value)
         for name, value in metrics.items()
     }
-    return metrics, jax.tree.map(jnp.add, gradient_before, gradient)
+    wide = lambda before, x: before + x.astype(before.dtype)  # noqa: E731
+    return metrics, jax.tree.map(wide, gradient_before, gradient)
 
 
 def nothing(
@@ -60,11 +61,12 @@ def nothing(
 ) -> tuple[dict[str, Array], Flat]:
     """Metrics and gradient of no rows: where adding up starts."""
     _, metrics = jax.eval_shape(loss, params)
-    # A difference and not zeros: it is laid out over the devices as the parameters are.
-    return (
-        {name: jnp.zeros(value.shape, value.dtype) for name, value in metrics.items()},
-        jax.tree.map(lambda x: x - x, params),
-    )
+    zeros = {name: jnp.zeros(value.shape, value.dtype) for name, value in metrics.items()}
+    # In float32, so that narrow parameters do not round with the split.
+    return zeros, {
+        path: constrain_parameter(jnp.zeros(x.shape, jnp.float32), path)
+        for path, x in params.items()
+    }
 
 
 def apply_gradient(
@@ -82,6 +84,7 @@ def apply_gradient(
         so_far: metrics and gradient of the batch's other parts, to which the loss's are added.
     """
     metrics, gradient = add_gradient(state.params, loss, so_far) if loss else so_far
+    gradient = jax.tree.map(lambda x, param: x.astype(param.dtype), gradient, state.params)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     norm = optax.global_norm(gradient)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)

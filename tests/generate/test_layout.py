@@ -15,6 +15,7 @@ from sari_jax.generate.sampling import Sampler
 from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import bind
 from sari_jax.parallel.mesh import decoding_mesh, make_mesh, move, shard_batch, spec
+from sari_jax.programs import counted
 from sari_jax.scale.hlo import moved
 
 SAMPLER = Sampler(2, 12, (7,), 0)
@@ -94,6 +95,15 @@ def test_nothing_is_copied_where_nothing_changes(model):
     params = load_params(model.directory, model.config, mesh=make_mesh(8, 1, 1))
     policy = layout(flat(params))
     assert policy["decoder"]["head"]["embedding"] is params["decoder"]["head"]["embedding"]
+
+
+def test_the_policy_is_laid_out_by_one_program(model, trained):
+    params, _, mesh = trained
+    layout = DecodingPolicy(model.config, decoding_mesh(mesh, 2))
+    layout(flat(params))
+    with counted() as programs:
+        layout(flat(params))
+    assert programs.count == 0
 
 
 def test_a_decoding_mesh_takes_from_fsdp():

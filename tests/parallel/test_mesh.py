@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from sari_jax.errors import InputError
 from sari_jax.parallel.mesh import (
+    TABLE,
     across_slices,
     make_mesh,
     parameter_sharding,
@@ -91,6 +92,14 @@ def test_an_axis_that_does_not_divide_is_named():
 def test_two_logical_axes_on_one_mesh_axis_are_refused():
     with pytest.raises(ValueError, match="twice"):
         spec("heads", "ffn")
+
+
+def test_a_table_with_a_collision_names_the_parameter():
+    table = {**TABLE, "ffn": "fsdp"}
+    with pytest.raises(
+        InputError, match="up_proj/kernel: logical axes .* land twice on one mesh axis"
+    ):
+        parameter_sharding(make_mesh(), "decoder/layers/up_proj/kernel", (2, 8, 16), table)
 
 
 def test_a_batch_is_split_over_its_rows():

@@ -9,7 +9,7 @@ import tiny
 from sari_jax.errors import InputError
 from sari_jax.models.audio_lm import abstract_params
 from sari_jax.models.sizes import SIZES
-from sari_jax.scale.programs import Programs, Question, bytes_of, model_config
+from sari_jax.scale.programs import Programs, Question, model_config
 from sari_jax.scale.topology import GIB, Topology
 from sari_jax.train.config import Grpo, Mesh, Model, Optimizer, Run
 
@@ -37,11 +37,15 @@ def test_state_is_split_over_all_chips(eight):
         optimizer=Optimizer(moments_dtype="bfloat16"),
         model=dataclasses.replace(FULL.model, reference_memory="host"),
     )
-    assert Programs(narrow, eight).resident == pytest.approx(8 * count / 8, rel=0.02)
-    largest = max(
-        bytes_of(x) for x in jax.tree.leaves((found.state, found.reference)) if x.sharding.is_fully_replicated
-    )  # fmt: skip
-    assert largest < 64 * 2**20
+    waiting = Programs(narrow, eight)
+    assert waiting.resident == pytest.approx(8 * count / 8, rel=0.02)
+    beside = {program.name: program.beside for program in waiting.all()}
+    assert beside["reference"] == pytest.approx(
+        waiting.resident, rel=0.01
+    )  # no part of it is given
+    assert found.largest_replicated < 64 * 2**20
+    many = dataclasses.replace(FULL, mesh=Mesh(fsdp=2, tensor=4))
+    assert Programs(many, eight).resident == pytest.approx(found.resident, rel=0.02)
 
 
 def test_work_and_what_is_beside(eight):
@@ -61,10 +65,12 @@ def test_work_and_what_is_beside(eight):
 
 def test_sft_has_its_own(eight):
     run = dataclasses.replace(FULL, stage="sft")
-    assert [program.name for program in Programs(run, eight).all()] == ["sft"]
-    frozen = dataclasses.replace(FULL.model, trainable=("projector/*", "decoder/*"))
-    run = dataclasses.replace(run, model=frozen)
-    assert [program.name for program in Programs(run, eight).all()] == ["encode", "sft"]
+    rows = {program.name: program for program in Programs(run, eight).all()}
+    assert list(rows) == ["encode", "policy", "prefill", "decode", "sft"]
+    in_two = dataclasses.replace(run, batch_size=16, micro_batches=2)
+    twice = {program.name: program for program in Programs(in_two, eight).all()}
+    assert twice["sft"].flops == pytest.approx(2 * rows["sft"].flops)
+    assert twice["decode"].flops == rows["decode"].flops
 
 
 @pytest.mark.parametrize(
