@@ -86,7 +86,6 @@ def test_sft_in_parts(model):
 def test_what_does_not_fit_is_told_and_exits_1():
     """4e9 parameters, 14 bytes each, on four chips of 16 GiB."""
     told = compiled(
-        capsys,
         "grpo",
         "--config.batch_size=4",
         "--programs",
@@ -98,7 +97,9 @@ def test_what_does_not_fit_is_told_and_exits_1():
 
 
 def test_an_unknown_program_is_told():
-    done = sari("grpo", "--config.batch_size=4", "--programs", "updates")
+    done = sari(
+        "grpo", "--config.batch_size=4", "--config.mesh.decode_tensor=4", "--programs", "updates"
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     error = done.stderr.splitlines()[-1]
     assert error.startswith("sari: program 'updates' is unknown; this run has encode, policy")

@@ -13,7 +13,7 @@ def small_model(tmp_path_factory) -> Path:
     from sari_jax.assemble import NanoSize, assemble
 
     out = tmp_path_factory.mktemp("models") / "small"
-    assemble("nano", out, size=NanoSize(width=32, layers=2, heads=2, kv_heads=1, ffn=48))
+    assemble("nano", out, size=NanoSize(width=32, layers=2, heads=2, kv_heads=2, ffn=48))
     return out
 
 

@@ -81,7 +81,8 @@ def test_two_hosts_find_the_losses_of_one_process(stage, model, scored, pair, tm
         assert any(row["zero_spread"] < 1 for row in expected)
 
     assert json.loads(talks.stdout)["finished"] and "8 cpu device(s) on 2 hosts" in talks.stderr
-    assert silent.stdout == "" and stage not in silent.stderr
+    assert silent.stdout == ""  # nor says anything of its own; XLA may tell of slow compiling
+    assert not any(line.startswith(f"{stage}:") for line in silent.stderr.splitlines())
     told = [json.loads(line) for line in (together / "samples.jsonl").read_text().splitlines()]
     assert {sample["step"] for sample in told} == {1, 4}
     if stage == "grpo":
