@@ -78,6 +78,7 @@ def test_grpo_on_four_chips(model):
 def test_sft_in_parts(model):
     told = compiled(
         "sft", f"--config.model.path={model}", "--config.batch_size=8", "--config.micro_batches=2",
+        "--config.mesh.decode_tensor=2",
         "--audio-seconds", "2", "--programs", "sft",
     )  # fmt: skip
     assert list(told["programs"]) == ["sft"] and not told["complete"]
