@@ -211,6 +211,10 @@ def _settings(workdir: Path | str) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text())
         if isinstance(settings, dict):
+            model = settings.get("model")
+            if isinstance(model, dict) and isinstance(model.get("remat"), bool):
+                # What was yes or no before it had names.
+                model["remat"] = "layer" if model["remat"] else "none"
             return settings
     except ValueError:
         pass

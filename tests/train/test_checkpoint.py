@@ -1,6 +1,7 @@
 """What a workdir remembers of its run, on any number of hosts and devices, and whenever it is killed."""
 
 import dataclasses
+import json
 import random
 import shutil
 import signal
@@ -39,6 +40,16 @@ def test_settings_come_back(run, tmp_path):
     with pytest.raises(InputError, match="another micro_batches"):
         claim(tmp_path / "run", settings(dataclasses.replace(run, micro_batches=2)))
     assert read_run(tmp_path / "run") == run
+
+
+@pytest.mark.parametrize(("before", "now"), [(True, "layer"), (False, "none")])
+def test_a_folder_from_before_remat_had_names(run, tmp_path, before, now):
+    claim(tmp_path, {**dataclasses.asdict(run), "fingerprints": fingerprints(run)})
+    path = tmp_path / "config.json"
+    settings = json.loads(path.read_text())
+    settings["model"]["remat"] = before
+    path.write_text(json.dumps(settings))
+    assert read_run(tmp_path).model.remat == now
 
 
 def test_a_changed_setting_is_named_in_full(run, tmp_path):
