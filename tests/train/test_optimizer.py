@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -78,3 +79,17 @@ def test_convolutions_are_left_to_adam():
         {"tower/conv1/kernel": 0, "tower/layers/q_proj/kernel": 0, "tower/norm/scale": 0}
     )
     assert [path for path, axes in found.items() if axes] == ["tower/layers/q_proj/kernel"]
+
+
+def test_narrow_moments_are_kept_narrow_and_step_nearly_alike():
+    params = {"a/kernel": jnp.linspace(-1.0, 1.0, 12).reshape(3, 4)}
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        optimizer = make_optimizer(Optimizer(moments_dtype=dtype, learning_rate=1e-2), 10)
+        state = optimizer.init(params)
+        updates, state = jax.jit(optimizer.update)(params, state, params)
+        kept = {x.dtype.name for x in jax.tree.leaves(state) if x.ndim}
+        assert kept == {dtype}
+        found[dtype] = updates["a/kernel"]
+    assert found["bfloat16"].dtype == jnp.float32
+    np.testing.assert_allclose(found["bfloat16"], found["float32"], rtol=1e-2)
