@@ -1,19 +1,18 @@
 """The record: one JSON line per question. Validated on read, written aside and then renamed."""
 
-import contextlib
 import dataclasses
-import json
 import math
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sari_jax.errors import InputError
+from sari_jax.data.jsonl import json_object, read_items, write_items
+from sari_jax.data.ledger import Drop, Ledger
 
 TASKS = ("sound", "music", "speech")
 SECTIONS = ("planning", "caption", "reasoning", "summary")
+MISSING_SOUND = "sound file missing"
 NOT_CLIPS = "audio must be a list of one or more {path, start?, end?}"
 
 
@@ -60,53 +59,23 @@ def read_records(
     max_bad_fraction: float = 0.0,
     audio_root: str | Path | None = None,
     check_audio: bool = True,
+    ledger: Ledger | None = None,
 ) -> list[Record]:
     """Reads a JSONL; clip paths come back absolute, taken from `audio_root` or else the file's own folder.
 
-    Bad lines are reported on standard error, skipped and counted; more than `max_bad_fraction` of them stop the run.
-    Fields that a record has not got are passed over.
+    Bad lines are skipped: listed in the ledger, or reported on standard error. Fields that a record has not got are
+    passed over.
 
     Raises:
         InputError: no such file, no usable line, or too many bad ones; the first is named with line and reason.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of records")
-    root = Path(audio_root or path.parent).absolute()
-    records, bad, seen = [], [], set()
-    try:
-        # Not splitlines(): a question may hold a line separator other than the newline.
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = parse_record(line, root, check_audio=check_audio)
-            if record.id in seen:
-                raise ValueError(f"id {record.id!r} stands twice")
-            seen.add(record.id)
-            records.append(record)
-        except ValueError as error:
-            bad.append(f"{path}:{number}: {error}")
-    total = len(records) + len(bad)
-    if bad and len(bad) > max_bad_fraction * total:
-        raise InputError(
-            f"{bad[0]} ({len(bad)} of {total} lines are bad, {max_bad_fraction:.1%} allowed);"
-            " mend the file or raise data.max_bad_fraction"
-        )
-    for reason in bad:
-        print(f"skipped {reason}", file=sys.stderr)
-    if bad:
-        print(f"{path}: {len(bad)} of {total} lines skipped", file=sys.stderr)
-    if not records:
-        raise InputError(f"{path}: holds no record")
-    return records
+    root = Path(audio_root or Path(path).parent).absolute()
+    return read_items(
+        path,
+        lambda line: parse_record(line, root, check_audio=check_audio),
+        max_bad_fraction=max_bad_fraction,
+        ledger=ledger,
+    )
 
 
 def parse_record(line: str, root: Path, *, check_audio: bool = True) -> Record:
@@ -115,14 +84,7 @@ def parse_record(line: str, root: Path, *, check_audio: bool = True) -> Record:
     Raises:
         ValueError: what is wrong with it.
     """
-    try:
-        raw = json.loads(line)
-        if "\\ud" in line.lower():  # half of a character, which cannot be written again
-            json.dumps(raw, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON ({error})") from error
-    if not isinstance(raw, dict):
-        raise ValueError("not a JSON object")
+    raw = json_object(line)
     names = {field.name for field in dataclasses.fields(Record)}
     values = {name: value for name, value in raw.items() if name in names}
     required = {f.name for f in dataclasses.fields(Record) if f.default is dataclasses.MISSING}
@@ -154,12 +116,20 @@ def parse_record(line: str, root: Path, *, check_audio: bool = True) -> Record:
     for name in ("kind", "difficulty", "chain_free"):
         if not isinstance(values.get(name), str | None):
             raise ValueError(f"{name} must be text")
-    audio = values["audio"]
-    if not isinstance(audio, list) or not audio:
-        raise ValueError(NOT_CLIPS)
     values["choices"] = tuple(choices)
-    values["audio"] = tuple(_clip(clip, root, check_audio) for clip in audio)
+    values["audio"] = parse_clips(values["audio"], root, check_audio)
     return Record(**values)
+
+
+def parse_clips(raw: Any, root: Path, check: bool) -> tuple[Clip, ...]:
+    """A record's `audio`, its paths taken from `root`.
+
+    Raises:
+        ValueError: it is not a list of clips, or, where that is checked, one is missing.
+    """
+    if not isinstance(raw, list) or not raw:
+        raise ValueError(NOT_CLIPS)
+    return tuple(_clip(clip, root, check) for clip in raw)
 
 
 def _clip(raw: Any, root: Path, check: bool) -> Clip:
@@ -167,7 +137,7 @@ def _clip(raw: Any, root: Path, check: bool) -> Clip:
         raise ValueError(NOT_CLIPS)
     path = root / raw["path"]
     if check and not os.path.isfile(path):  # unlike Path.is_file, takes any text for a name
-        raise ValueError(f"sound file {path} is missing")
+        raise Drop(MISSING_SOUND, f"sound file {path} is missing")
     start, end = raw.get("start"), raw.get("end")
     for name, value in (("start", start), ("end", end)):
         if value is not None and not (type(value) in (int, float) and 0 <= value < math.inf):
@@ -183,24 +153,4 @@ def write_records(path: str | Path, records: Iterable[Record]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            for record in records:
-                file.write(json.dumps(_plain(record), ensure_ascii=False) + "\n")
-        aside.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); name another place"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-
-
-def _plain(record: Record) -> dict[str, Any]:
-    drop = lambda values: {key: value for key, value in values.items() if value is not None}  # noqa: E731
-    return drop(dataclasses.asdict(record)) | {
-        "audio": [drop(dataclasses.asdict(c)) for c in record.audio]
-    }
+    write_items(path, records)

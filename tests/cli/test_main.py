@@ -10,7 +10,7 @@ import soundfile
 
 from sari_jax.cli import main
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/sft_nano.py")
 
 

@@ -1,0 +1,8 @@
+"""`python -m sari_jax.cli` is `sari`."""
+
+import sys
+
+from sari_jax.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""What commands share: how they are declared and how they answer."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sari_jax.errors import InputError
+
+Run = Callable[[argparse.Namespace], int]
+Commands = Any  # what argparse's add_subparsers gives; it has no public name
+
+
+def command(
+    parent: Commands, name: str, run: Run, help: str, *required: str
+) -> argparse.ArgumentParser:
+    """A command of that name under `parent`, with --json and the options it cannot do without."""
+    sub = parent.add_parser(name, help=help, description=help)
+    sub.set_defaults(run=run)
+    sub.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    for option in required:
+        sub.add_argument(option, required=True)
+    return sub
+
+
+def group(commands: Commands, name: str, help: str) -> Commands:
+    """Commands under one word: `sari data build`."""
+    return commands.add_parser(name, help=help).add_subparsers(required=True, metavar="COMMAND")
+
+
+def generation(sub: argparse.ArgumentParser, *, temperature: float) -> None:
+    sub.add_argument("--style", default="structured")
+    sub.add_argument("--temperature", type=float, default=temperature)
+    sub.add_argument("--max-tokens", type=at_least(1), default=512)
+    sub.add_argument("--seed", type=at_least(0), default=0)
+    dtypes = ("float32", "bfloat16")
+    sub.add_argument("--dtype", choices=dtypes, default=dtypes[0], help="of activations")
+
+
+def rows(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--rows", type=at_least(1), default=8, help="prompts per batch")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} must be at least {least}")
+        return int(text)
+
+    return number
+
+
+def tell(args: argparse.Namespace, result: dict[str, Any], text: str | None = None) -> None:
+    print(
+        json.dumps(result, indent=None if args.json else 2, ensure_ascii=False)
+        if args.json or not text
+        else text
+    )
+
+
+def read_json(path: str) -> Any:
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error})") from error

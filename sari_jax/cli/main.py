@@ -1,0 +1,28 @@
+"""The command line as a whole: which command, and what becomes of bad input."""
+
+import argparse
+import sys
+
+from sari_jax.cli import data, models, runs
+from sari_jax.errors import InputError
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="sari", description="post-training for audio-language models"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for part in (data, models, runs):
+        part.add(commands)
+    args, rest = parser.parse_known_args(argv)
+    if rest and not getattr(args, "takes_overrides", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.overrides = rest
+    try:
+        from sari_jax.programs import prepare
+
+        prepare()
+        return args.run(args)
+    except InputError as error:
+        print(f"sari: {error}", file=sys.stderr)
+        return 2

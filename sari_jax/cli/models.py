@@ -1,0 +1,99 @@
+"""Commands about a model directory."""
+
+# Heavy imports stand inside the commands: `sari --help` and usage errors need not wait for JAX.
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+
+from sari_jax.cli.arguments import Commands, at_least, command, generation, group, tell
+
+
+def add(commands: Commands) -> None:
+    model = group(commands, "model", "models")
+    make = command(model, "assemble", model_assemble, "assemble a small real checkpoint", "--out")
+    make.add_argument("name", choices=("nano", "smol"))
+    make.add_argument("--seed", type=at_least(0), default=0)
+
+    question = command(
+        commands, "ask", ask, "ask a model about sound files", "--model", "--question"
+    )
+    question.add_argument("--audio", nargs="+", required=True)
+    question.add_argument("--choices", nargs="+")
+    generation(question, temperature=0.0)
+
+    out = command(
+        commands,
+        "export",
+        export,
+        "a run's model as a Hugging Face directory",
+        "--workdir",
+        "--out",
+    )
+    out.add_argument("--step", type=int)
+
+    command(
+        commands, "check", check, "the same inputs through transformers and through us", "--model"
+    )
+
+
+def model_assemble(args: argparse.Namespace) -> int:
+    from sari_jax.assemble import assemble
+
+    assemble(args.name, Path(args.out), seed=args.seed)
+    tell(args, {"model": args.out}, f"{args.out}: a Hugging Face directory; next: sari train")
+    return 0
+
+
+def ask(args: argparse.Namespace) -> int:
+    from sari_jax.audio.files import load_waveform
+    from sari_jax.data.processor import Shapes
+    from sari_jax.data.styles import question_text, style
+    from sari_jax.generate.engine import Engine
+
+    begun = time.perf_counter()
+    answer_style = style(args.style)
+    waveforms = [load_waveform(path) for path in args.audio]
+    engine = Engine(args.model, dtype=args.dtype)
+    text = question_text(args.question, tuple(args.choices or ()), answer_style)
+    example = engine.processor.encode(
+        engine.processor.prompt_text(text, len(waveforms)), waveforms, args.audio
+    )
+    sampler = engine.sampler(1, args.max_tokens, args.temperature)
+    (answered,) = engine.answer([example], sampler, Shapes(), rows=1, seed=args.seed)
+    completion = answered.texts[0]
+    told = {
+        "prompt": example.text,
+        "completion": completion,
+        "token_ids": answered.token_ids[0],
+        "sections": answer_style.sections(completion),
+        "answer": answer_style.answer(completion),
+        "seconds": time.perf_counter() - begun,
+    }
+    tell(args, told, f"{completion}\n\nanswer: {told['answer']}  ({told['seconds']:.1f} s)")
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    from sari_jax.hf.export import export as write_model
+    from sari_jax.train.checkpoint import read_run
+    from sari_jax.train.loop import trained_params
+
+    run = read_run(Path(args.workdir))
+    config, params = trained_params(run, Path(args.workdir), args.step)
+    write_model(params, config, Path(run.model.path), Path(args.out))
+    tell(
+        args,
+        {"model": args.out},
+        f"{args.out}: opens with transformers; try: sari check --model {args.out}",
+    )
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    from sari_jax.evaluate.parity import check as compare
+
+    result = compare(Path(args.model))
+    tell(args, dataclasses.asdict(result))
+    return 0 if result.ok else 1

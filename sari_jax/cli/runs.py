@@ -1,0 +1,193 @@
+"""Commands that train, score, evaluate and plan."""
+
+# Heavy imports stand inside the commands: `sari --help` and usage errors need not wait for JAX.
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from sari_jax.cli.arguments import (
+    Commands,
+    at_least,
+    command,
+    generation,
+    read_json,
+    rows,
+    tell,
+)
+from sari_jax.errors import InputError
+
+
+def add(commands: Commands) -> None:
+    fit = command(
+        commands,
+        "train",
+        train,
+        "SFT or GRPO by config.stage; the same command resumes",
+        "--config",
+        "--workdir",
+    )
+    fit.set_defaults(takes_overrides=True)
+
+    rate = command(
+        commands,
+        "score",
+        score,
+        "add each question's pass rate; rate 0 is dropped",
+        "--model",
+        "--data",
+        "--out",
+    )
+    rate.add_argument("--attempts", type=at_least(1), default=16)
+    generation(rate, temperature=1.0)
+    rows(rate)
+
+    judge = command(
+        commands, "eval", evaluate, "answer a benchmark and score it", "--benchmark", "--out"
+    )
+    judge.add_argument("--model")
+    judge.add_argument("--predictions", help="score this file instead of answering")
+    judge.add_argument("--audio-root", help="folder that the records' audio paths start from")
+    generation(judge, temperature=0.0)
+    rows(judge)
+
+    plan = command(
+        commands,
+        "compile",
+        compile_for_tpu,
+        "compile a run for a TPU slice that is not there: does it fit, and what bounds it",
+        "--config",
+        "--topology",
+    )
+    plan.add_argument("--slices", type=at_least(1), default=1)
+    plan.add_argument("--audio-seconds", type=float, default=30.0, help="of each prompt's clip")
+    plan.add_argument("--text-tokens", type=at_least(1), default=128, help="of each prompt")
+    plan.add_argument("--programs", nargs="+", help="those to compile; all unless given")
+    plan.set_defaults(takes_overrides=True)
+
+    race = command(
+        commands, "bench", bench, "the same work here and in PyTorch, side by side", "--config"
+    )
+    race.add_argument("--against", choices=("torch",), default="torch")
+    race.add_argument("--rows", nargs="+", help="comparisons to make; all unless given")
+    race.set_defaults(takes_overrides=True)
+
+
+def train(args: argparse.Namespace) -> int:
+    from sari_jax.train.preemption import noticed
+
+    with noticed() as stop:
+        from sari_jax.parallel import hosts
+        from sari_jax.train.config import freeze
+        from sari_jax.train.flags import read_config_file
+        from sari_jax.train.loop import train as run_to_the_end
+
+        with hosts.joined():
+            with hosts.together():
+                run = freeze(read_config_file(args.config, args.overrides))
+            last = run_to_the_end(run, Path(args.workdir), stop)
+            table = "\n".join(f"  {name:<20}{value:>14.6g}" for name, value in last.items())
+            state = "done" if last["finished"] else "stopped"
+            if hosts.first():
+                told = f"{args.workdir}: {run.stage} {state} after {last['step']} steps\n{table}"
+                tell(args, last, told)
+    return 0
+
+
+def score(args: argparse.Namespace) -> int:
+    from sari_jax.data.curriculum import drop_hopeless
+    from sari_jax.data.records import Record, read_records, write_records
+    from sari_jax.data.styles import style
+    from sari_jax.evaluate.difficulty import pass_rates
+    from sari_jax.generate.engine import Engine
+
+    records = read_records(args.data)
+    engine = Engine(args.model, dtype=args.dtype)
+    rated = pass_rates(
+        engine, records, style(args.style), attempts=args.attempts, temperature=args.temperature,
+        max_tokens=args.max_tokens, rows=args.rows, seed=args.seed,
+    )  # fmt: skip
+    scored = []
+
+    def kept() -> Iterator[Record]:
+        """Drawn by the writer, which thus finds out at once whether it can write."""
+        scored.extend(rated)
+        kept, _ = drop_hopeless(scored)
+        if not kept:
+            raise InputError(
+                f"{args.data}: all {len(scored)} questions have pass rate 0; train the model further,"
+                " or raise --attempts"
+            )
+        yield from kept
+
+    write_records(args.out, kept())
+    rates = [record.pass_rate for record in scored]
+    _, counts = drop_hopeless(scored)
+    told = {"scored": len(scored), "mean_pass_rate": sum(rates) / len(rates)}
+    tell(args, told | {name: counts[name] for name in ("kept", "hopeless")})
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    from sari_jax.atomic import new_directory
+    from sari_jax.data.records import read_records
+    from sari_jax.data.styles import style
+    from sari_jax.evaluate.benchmark import predict
+    from sari_jax.evaluate.scores import score_predictions
+    from sari_jax.generate.engine import Engine
+
+    if not (args.model or args.predictions):
+        raise InputError(
+            "sari eval needs --model DIR to answer with, or --predictions FILE to score"
+        )
+    records = read_records(
+        args.benchmark, audio_root=args.audio_root, check_audio=not args.predictions
+    )
+    with new_directory(Path(args.out)) as out:
+        if args.predictions:
+            predictions = read_json(args.predictions)
+        else:
+            engine = Engine(args.model, dtype=args.dtype)
+            predictions = predict(
+                engine, records, style(args.style), max_tokens=args.max_tokens,
+                temperature=args.temperature, rows=args.rows, seed=args.seed,
+            )  # fmt: skip
+        scores = {"benchmark": Path(args.benchmark).stem, **score_predictions(records, predictions)}
+        for name, value in (("predictions.json", predictions), ("scores.json", scores)):
+            (out / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    tell(args, scores)
+    return 0
+
+
+def bench(args: argparse.Namespace) -> int:
+    from sari_jax.scale.bench import ROWS
+    from sari_jax.scale.bench import bench as compare
+    from sari_jax.scale.work import Work
+    from sari_jax.train.config import freeze
+    from sari_jax.train.flags import read_config_file
+
+    work = freeze(read_config_file(args.config, args.overrides), Work)
+    report = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    tell(args, compare(work, tuple(args.rows or ROWS), report))
+    return 0
+
+
+def compile_for_tpu(args: argparse.Namespace) -> int:
+    from sari_jax.scale.compile import compile_run, table
+    from sari_jax.scale.programs import Question
+    from sari_jax.train.config import freeze
+    from sari_jax.train.flags import read_config_file
+
+    run = freeze(read_config_file(args.config, args.overrides))
+    told = compile_run(
+        run,
+        args.topology,
+        slices=args.slices,
+        question=Question(args.audio_seconds, args.text_tokens),
+        only=args.programs or (),
+        tell=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    tell(args, told, table(told))
+    return 0 if told["fits"] else 1

@@ -1,0 +1,55 @@
+"""What became of every input: kept, or dropped for exactly one reason."""
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropped:
+    """An input that went no further.
+
+    Attributes:
+        where: `file:line`, or the id of a record.
+        reason: a few words, the same for all that share it, by which they are counted.
+        detail: what was wrong with this one.
+    """
+
+    where: str
+    reason: str
+    detail: str = ""
+
+
+class Ledger:
+    """Counts what is kept and lists what is not."""
+
+    def __init__(self) -> None:
+        self.kept = 0
+        self.dropped: list[Dropped] = []
+
+    def keep(self, count: int = 1) -> None:
+        self.kept += count
+
+    def drop(self, where: str, reason: str, detail: str = "") -> None:
+        self.dropped.append(Dropped(where, reason, detail))
+
+    @property
+    def read(self) -> int:
+        return self.kept + len(self.dropped)
+
+    def report(self) -> dict[str, Any]:
+        """How many were read, kept and dropped for each reason, the most frequent first."""
+        reasons = Counter(dropped.reason for dropped in self.dropped)
+        return {"read": self.read, "kept": self.kept, "dropped": dict(reasons.most_common())}
+
+
+class Drop(ValueError):
+    """Raised where an input is found that goes no further; as text, its detail."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(detail or reason)
+        self.reason = reason
+
+
+def reason_of(error: ValueError, otherwise: str) -> str:
+    return error.reason if isinstance(error, Drop) else otherwise
