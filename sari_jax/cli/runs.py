@@ -5,7 +5,6 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from sari_jax.cli.arguments import (
@@ -41,6 +40,8 @@ def add(commands: Commands) -> None:
         "--out",
     )
     rate.add_argument("--attempts", type=at_least(1), default=16)
+    rate.add_argument("--drop-solved", action="store_true", help="leave out pass rate 1 too")
+    rate.add_argument("--max-bad-fraction", type=float, default=0.0, help="of unreadable lines")
     generation(rate, temperature=1.0)
     rows(rate)
 
@@ -97,36 +98,55 @@ def train(args: argparse.Namespace) -> int:
 
 
 def score(args: argparse.Namespace) -> int:
-    from sari_jax.data.curriculum import drop_hopeless
-    from sari_jax.data.records import Record, read_records, write_records
+    from sari_jax.data.ledger import Ledger
+    from sari_jax.data.records import read_records, write_records
     from sari_jax.data.styles import style
-    from sari_jax.evaluate.difficulty import pass_rates
+    from sari_jax.digests import files_digest, model_digest
+    from sari_jax.evaluate.difficulty import Attempts, rated, sorted_out
     from sari_jax.generate.engine import Engine
+    from sari_jax.parallel import hosts
+    from sari_jax.report.difficulty import plot_pass_rates
 
-    records = read_records(args.data)
-    engine = Engine(args.model, dtype=args.dtype)
-    rated = pass_rates(
-        engine, records, style(args.style), attempts=args.attempts, temperature=args.temperature,
-        max_tokens=args.max_tokens, rows=args.rows, seed=args.seed,
-    )  # fmt: skip
-    scored = []
-
-    def kept() -> Iterator[Record]:
-        """Drawn by the writer, which thus finds out at once whether it can write."""
-        scored.extend(rated)
-        kept, _ = drop_hopeless(scored)
-        if not kept:
-            raise InputError(
-                f"{args.data}: all {len(scored)} questions have pass rate 0; train the model further,"
-                " or raise --attempts"
-            )
-        yield from kept
-
-    write_records(args.out, kept())
-    rates = [record.pass_rate for record in scored]
-    _, counts = drop_hopeless(scored)
-    told = {"scored": len(scored), "mean_pass_rate": sum(rates) / len(rates)}
-    tell(args, told | {name: counts[name] for name in ("kept", "hopeless")})
+    out = Path(args.out)
+    attempts = Attempts(
+        style(args.style), args.attempts, args.temperature, args.max_tokens, args.rows, args.seed
+    )
+    with hosts.joined():
+        ledger = Ledger()
+        with hosts.together():
+            if not out.parent.is_dir():
+                raise InputError(
+                    f"{out}: cannot be written: no such folder; make it, or name another --out"
+                )
+            records = read_records(args.data, max_bad_fraction=args.max_bad_fraction, ledger=ledger)
+            engine = Engine(args.model, dtype=args.dtype)
+            settings = {
+                "model": model_digest(args.model),
+                "data": files_digest([Path(args.data)]),
+                "dtype": args.dtype,
+                **attempts.settings(),
+            }
+        hosts.agree(settings | hosts.versions())
+        scored = rated(engine, records, attempts, out.with_suffix(".attempts"), settings)
+        with hosts.together():
+            kept = sorted_out(scored, ledger, drop_solved=args.drop_solved)
+            if not kept:
+                raise InputError(
+                    f"{args.data}: all {len(scored)} questions have pass rate 0; train the model further,"
+                    " or raise --attempts"
+                )
+            if hosts.first():
+                write_records(out, kept)
+                rates = [record.pass_rate for record in scored]
+                told = plot_pass_rates(rates, args.attempts, out.with_suffix(".png"))
+                told = {
+                    "scored": len(scored),
+                    **told,
+                    **ledger.report(),
+                    "attempts": str(out.with_suffix(".attempts")),
+                }
+                out.with_suffix(".report.json").write_text(json.dumps(told, indent=2) + "\n")
+                tell(args, told)
     return 0
 
 

@@ -1,5 +1,6 @@
 """The order in which questions are learnt, by the base model's pass rate."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -7,39 +8,84 @@ import numpy as np
 from sari_jax.data.records import Record
 from sari_jax.errors import InputError
 
+ADAPTIVE = "adaptive"
 
-def easy_to_hard(records: Sequence[Record], numbers: list[int]) -> list[int]:
-    rates = _pass_rates(records)
+
+@dataclasses.dataclass(frozen=True)
+class Curriculum:
+    """How questions follow each other.
+
+    Attributes:
+        order: one of ORDERS; or adaptive, by what the model in training answers.
+        stages: of the order `staged`.
+        window: batches within which questions may change places, so that clips of like length share a batch.
+        mix: "SOURCE=WEIGHT", a pattern of the records' source and its share of every batch; none: as they come.
+        refresh: batches between two looks of `adaptive` at the pass rates.
+    """
+
+    order: str = "random"
+    stages: int = 3
+    window: int = 1
+    mix: tuple[str, ...] = ()
+    refresh: int = 32
+
+
+Numbers = list[int]
+
+
+def easy_to_hard(records: Sequence[Record], numbers: Numbers, stages: int) -> Numbers:
+    rates = _pass_rates(records, numbers)
     return sorted(numbers, key=lambda number: -rates[number])
 
 
-def hard_to_easy(records: Sequence[Record], numbers: list[int]) -> list[int]:
-    rates = _pass_rates(records)
+def hard_to_easy(records: Sequence[Record], numbers: Numbers, stages: int) -> Numbers:
+    rates = _pass_rates(records, numbers)
     return sorted(numbers, key=lambda number: rates[number])
 
 
-def random(records: Sequence[Record], numbers: list[int]) -> list[int]:
+def staged(records: Sequence[Record], numbers: Numbers, stages: int) -> Numbers:
+    """Equal parts from easy to hard, each in the shuffled order that the numbers come in."""
+    rank = {number: place for place, number in enumerate(numbers)}
+    parts = np.array_split(easy_to_hard(records, numbers, stages), stages)
+    return [number for part in parts for number in sorted(part.tolist(), key=rank.__getitem__)]
+
+
+def as_written(records: Sequence[Record], numbers: Numbers, stages: int) -> Numbers:
+    return sorted(numbers)
+
+
+def random(records: Sequence[Record], numbers: Numbers, stages: int) -> Numbers:
     return numbers
 
 
-# Each takes the records and their shuffled numbers, and puts the numbers in order; a stable sort leaves ties shuffled.
-ORDERS: dict[str, Callable[[Sequence[Record], list[int]], list[int]]] = {
+# Each takes all records and some of their numbers, shuffled, and puts those in order; a stable sort leaves ties
+# shuffled.
+ORDERS: dict[str, Callable[[Sequence[Record], Numbers, int], Numbers]] = {
     "easy_to_hard": easy_to_hard,
     "hard_to_easy": hard_to_easy,
+    "staged": staged,
+    "as_written": as_written,
     "random": random,
 }
 
 
-def order(records: Sequence[Record], name: str, seed: int) -> list[int]:
+def order(records: Sequence[Record], name: str, seed: int, *, stages: int = 3) -> Numbers:
     """Every record's number once, in the order of that name; equal pass rates fall as the seed says.
 
     Raises:
         InputError: unknown order, or an order by pass rate over records without one.
     """
+    return order_some(records, range(len(records)), name, seed, stages=stages)
+
+
+def order_some(
+    records: Sequence[Record], numbers: Sequence[int], name: str, seed: int, *, stages: int = 3
+) -> Numbers:
+    """As `order`, of these records alone."""
     if name not in ORDERS:
         raise InputError(f"order {name!r} is unknown; choose {', '.join(ORDERS)}")
-    numbers = np.random.default_rng(seed).permutation(len(records)).tolist()
-    return ORDERS[name](records, numbers)
+    shuffled = np.random.default_rng(seed).permutation(np.asarray(numbers, int)).tolist()
+    return ORDERS[name](records, shuffled, stages)
 
 
 def drop_hopeless(
@@ -64,11 +110,13 @@ def drop_hopeless(
     }
 
 
-def _pass_rates(records: Sequence[Record]) -> list[float]:
-    missing = [record.id for record in records if record.pass_rate is None]
+def _pass_rates(records: Sequence[Record], numbers: Sequence[int]) -> list[float]:
+    missing = [
+        records[number].id for number in sorted(numbers) if records[number].pass_rate is None
+    ]
     if missing:
         raise InputError(
-            f"curriculum: {len(missing)} of {len(records)} records have no pass_rate ({missing[0]} is the first);"
+            f"curriculum: {len(missing)} of {len(numbers)} records have no pass_rate ({missing[0]} is the first);"
             " add it with `sari score`, or use the order 'random'"
         )
     return [record.pass_rate for record in records]

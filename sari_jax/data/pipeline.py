@@ -1,53 +1,113 @@
 """Records -> batches through Grain: ordered by the curriculum, read ahead, resumable to the example."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grain
+from absl import flags
 
-from sari_jax.data.curriculum import order
+from sari_jax.data.curriculum import Numbers
 from sari_jax.data.processor import Batch, Processor, Shapes
 from sari_jax.data.records import Record
+from sari_jax.data.schedule import Plan, Schedule
 from sari_jax.data.styles import Style
+from sari_jax.models.audio_lm import Prompts
 
 
-def batches(
-    records: list[Record],
-    processor: Processor,
-    style: Style,
-    *,
-    batch_size: int,
-    shapes: Shapes,
-    curriculum: str = "random",
-    answers: bool = False,
-    seed: int = 0,
-    read_ahead: int = 4,
-    rows: Sequence[int] | None = None,
-) -> grain.DatasetIterator:
-    """An endless iterator of `Batch`, whose state Orbax stores beside the model.
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """The numbers of a global batch -> the arrays of this process's rows, sound read from disk.
 
-    `random` shuffles anew each epoch; the other orders are walked again in the same sequence. A global batch holds
-    the same examples in the same order however many processes take part, and the state is the number of batches:
-    the same in every process, and good for another number of them.
+    Attributes:
+        rows: of the global batch; None is all.
+    """
+
+    records: Sequence[Record]
+    processor: Processor
+    style: Style
+    shapes: Shapes
+    answers: bool = False
+    rows: tuple[int, ...] | None = None
+
+    def __call__(self, numbers: Numbers) -> dict[str, Any]:
+        examples = [
+            self.processor.question(
+                self.records[number], self.style, number=number, answer=self.answers
+            )
+            for number in self.mine(numbers)
+        ]
+        batch = self.processor.collate(examples, self.shapes)
+        # Plain arrays, which another process hands over in shared memory, and not the records.
+        arrays = {name: value for name, value in vars(batch).items() if name != "records"}
+        return arrays | {"prompts": vars(batch.prompts)}
+
+    def mine(self, numbers: Numbers) -> Numbers:
+        return numbers if self.rows is None else [numbers[row] for row in self.rows]
+
+
+class Batches(Iterator[Batch]):
+    """An endless iterator of `Batch`.
+
+    A global batch holds the same examples in the same order however many hosts take part and however many worker
+    processes read. The state is the number of batches taken, and what the schedule has learnt: the same in every
+    process, and good for another number of them.
 
     Args:
-        batch_size: prompts per step over all processes.
-        read_ahead: batches.
-        rows: those of each global batch that are this process's; all unless given.
+        workers: processes that read; 0: two threads of this one.
+        read_ahead: batches that wait, for each worker.
     """
-    shuffled = curriculum == "random"
-    numbers = range(len(records)) if shuffled else order(records, curriculum, seed)
-    numbered = grain.MapDataset.source(list(numbers)).seed(seed)
-    if shuffled:
-        numbered = numbered.shuffle()
-    mine = list(range(batch_size) if rows is None else rows)
-    global_batches = numbered.repeat().batch(batch_size, drop_remainder=True, batch_fn=list)
 
-    def read(numbers: list[int]) -> Batch:
-        examples = [
-            processor.question(records[number], style, number=number, answer=answers)
-            for number in (numbers[row] for row in mine)
-        ]
-        return processor.collate(examples, shapes)
+    def __init__(
+        self, schedule: Schedule, reader: Reader, *, workers: int = 0, read_ahead: int = 4
+    ):
+        self._schedule, self._reader = schedule, reader
+        self._workers, self._ahead = workers, read_ahead
+        self.position = 0
+        self._plan: Plan | None = None
+        self._arrays: grain.DatasetIterator | None = None
 
-    ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=read_ahead)
-    return iter(global_batches.map(read).to_iter_dataset(ahead))
+    def __next__(self) -> Batch:
+        if self._plan is None or not self._plan.start <= self.position < self._plan.end:
+            self._open()
+        arrays = next(self._arrays)
+        numbers = self._plan.batches[self.position - self._plan.start]
+        records = tuple(self._reader.records[number] for number in self._reader.mine(numbers))
+        self.position += 1
+        return Batch(records=records, **arrays | {"prompts": Prompts(**arrays["prompts"])})
+
+    def learn(self, numbers: Numbers, rates: Sequence[float]) -> None:
+        """Tells the schedule, batch by batch, how often each question of it was answered right."""
+        self._schedule.learn(numbers, rates)
+
+    def state(self, position: int | None = None) -> dict[str, Any]:
+        """Goes on from here, or from a `position` there was after the last `learn`."""
+        position = self.position if position is None else position
+        return {"next_index": position, **self._schedule.state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.close()
+        self.position, self._plan = state["next_index"], None
+        self._schedule.set_state(state)
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        if self._arrays is not None:
+            self._arrays.close()
+            self._arrays = None
+
+    def _open(self) -> None:
+        self.close()
+        self._plan = self._schedule.plan(self.position)
+        # What is left from here, so that any number of workers can go on from any batch.
+        rest = slice(self.position - self._plan.start, None)
+        arrays = grain.MapDataset.source(self._plan.batches).slice(rest).map(self._reader)
+        if self._workers:
+            if not flags.FLAGS.is_parsed():  # Grain reads its own there, and this program has none
+                flags.FLAGS.mark_as_parsed()
+            ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+            options = grain.MultiprocessingOptions(self._workers, self._ahead)
+            self._arrays = iter(arrays.to_iter_dataset(ahead).mp_prefetch(options))
+        else:
+            ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=self._ahead)
+            self._arrays = iter(arrays.to_iter_dataset(ahead))

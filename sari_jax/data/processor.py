@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sari_jax.audio.files import load_waveform
+from sari_jax.audio.clips import load_clip
 from sari_jax.data.records import Record
 from sari_jax.data.styles import Style, question_text
 from sari_jax.errors import InputError
@@ -244,9 +244,7 @@ class Processor:
         self, record: Record, style: Style, *, number: int = 0, answer: bool = False
     ) -> Example:
         """A record in a style, its sound read from disk; with `answer`, the supervised target too."""
-        waveforms = [
-            load_waveform(clip.path, start=clip.start, end=clip.end) for clip in record.audio
-        ]
+        waveforms = [load_clip(clip.path, clip.start, clip.end) for clip in record.audio]
         text = self.prompt_text(
             question_text(record.question, record.choices, style), len(waveforms)
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sari_jax.audio.packed import shard_of
 from sari_jax.data.jsonl import json_object, read_items, write_items
 from sari_jax.data.ledger import Drop, Ledger
 
@@ -136,7 +137,8 @@ def _clip(raw: Any, root: Path, check: bool) -> Clip:
     if not isinstance(raw, dict) or not isinstance(raw.get("path"), str) or not raw["path"]:
         raise ValueError(NOT_CLIPS)
     path = root / raw["path"]
-    if check and not os.path.isfile(path):  # unlike Path.is_file, takes any text for a name
+    file, _ = shard_of(str(path)) or (path, 0)
+    if check and not os.path.isfile(file):  # unlike Path.is_file, takes any text for a name
         raise Drop(MISSING_SOUND, f"sound file {path} is missing")
     start, end = raw.get("start"), raw.get("end")
     for name, value in (("start", start), ("end", end)):

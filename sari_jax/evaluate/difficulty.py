@@ -1,40 +1,183 @@
-"""How hard each question is for a model: its pass rate over several sampled attempts (SARI's difficulty)."""
+"""How hard each question is for a model: its pass rate over several sampled attempts (SARI's difficulty).
+
+Every finished batch is a file of its own in the folder of attempts. Whoever runs the same command again, on as many
+hosts or not, goes on with the batches that are missing, and each question gets the attempts that it would have got.
+"""
 
 import dataclasses
+import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import jax
 from tqdm import tqdm
 
+from sari_jax.data.jsonl import json_object
+from sari_jax.data.ledger import Ledger
 from sari_jax.data.processor import Shapes
 from sari_jax.data.records import Record
 from sari_jax.data.styles import Style
-from sari_jax.generate.engine import Engine
+from sari_jax.errors import InputError
+from sari_jax.generate.engine import Answered, Engine
+from sari_jax.parallel import hosts
 from sari_jax.rl.rewards import REWARDS
 
+SETTINGS = "settings.json"
 
-def pass_rates(
+
+@dataclasses.dataclass(frozen=True)
+class Attempts:
+    """How a model is asked.
+
+    Attributes:
+        count: attempts at each question.
+        rows: questions in a batch.
+    """
+
+    style: Style
+    count: int = 16
+    temperature: float = 1.0
+    max_tokens: int = 512
+    rows: int = 8
+    seed: int = 0
+    shapes: Shapes = Shapes()
+
+    def settings(self) -> dict[str, Any]:
+        """As they are kept beside the attempts."""
+        return json.loads(json.dumps(dataclasses.asdict(self) | {"style": self.style.name}))
+
+
+def rated(
     engine: Engine,
     records: Sequence[Record],
-    style: Style,
-    *,
-    attempts: int = 16,
-    temperature: float = 1.0,
-    max_tokens: int = 512,
-    rows: int = 8,
-    shapes: Shapes = Shapes(),
-    seed: int = 0,
-) -> Iterator[Record]:
-    """Each record with `pass_rate`, the fraction of its attempts whose answer is right."""
-    sampler = engine.sampler(attempts, max_tokens, temperature)
-    answered = engine.answer_records(records, style, sampler, shapes, rows=rows, seed=seed)
+    attempts: Attempts,
+    folder: Path,
+    settings: dict[str, Any],
+) -> list[Record]:
+    """Each record with `pass_rate`, the fraction of its attempts whose answer is right.
+
+    Of several hosts each takes batches in turn, on its own devices alone; all of them call this.
+
+    Args:
+        folder: of the attempts; what is there already is not done again.
+        settings: all that an attempt depends on; a folder of others is refused.
+
+    Raises:
+        InputError: the folder cannot be written, or holds attempts with other settings.
+    """
+    count = -(-len(records) // attempts.rows)
+    with hosts.together():
+        if hosts.first():
+            _claim(folder, settings)
+    mine = [
+        batch
+        for batch in range(jax.process_index(), count, jax.process_count())
+        if not _file(folder, batch).exists()
+    ]
+    sampler = engine.sampler(attempts.count, attempts.max_tokens, attempts.temperature)
+    answered = engine.answer_batches(
+        records, attempts.style, sampler, attempts.shapes,
+        rows=attempts.rows, seed=attempts.seed, batches=mine,
+    )  # fmt: skip
+    done = count - len(mine) if jax.process_count() == 1 else 0
     bar = tqdm(
-        zip(records, answered, strict=True),
-        total=len(records),
+        zip(mine, answered, strict=True),
+        total=done + len(mine),
+        initial=done,
         desc="score",
+        unit="batch",
         file=sys.stderr,
-        disable=None,
+        disable=None if hosts.first() else True,
     )
-    for record, result in bar:
-        right = sum(REWARDS["accuracy"](text, record, style) for text in result.texts)
-        yield dataclasses.replace(record, pass_rate=right / attempts)
+    with hosts.together():
+        for batch, results in bar:
+            start = batch * attempts.rows
+            some = records[start : start + attempts.rows]
+            _write(
+                _file(folder, batch),
+                [_row(*pair, attempts.style) for pair in zip(some, results, strict=True)],
+            )
+    return _read(folder, records, attempts.rows)
+
+
+def sorted_out(
+    scored: Sequence[Record], ledger: Ledger, *, drop_solved: bool = False
+) -> list[Record]:
+    """Those of which some attempts may be right and others wrong; the others go to the ledger.
+
+    Args:
+        drop_solved: leave out also what was always right.
+    """
+    kept = []
+    for record in scored:
+        if record.pass_rate == 0:
+            ledger.drop(record.id, "pass rate 0")
+        elif drop_solved and record.pass_rate == 1:
+            ledger.drop(record.id, "pass rate 1")
+        else:
+            kept.append(record)
+            ledger.keep()
+    return kept
+
+
+def _row(record: Record, answered: Answered, style: Style) -> dict[str, Any]:
+    rights = [REWARDS["accuracy"](text, record, style) for text in answered.texts]
+    tries = [
+        {"text": text, "right": bool(right)}
+        for text, right in zip(answered.texts, rights, strict=True)
+    ]
+    return {"id": record.id, "pass_rate": sum(rights) / len(rights), "attempts": tries}
+
+
+def _file(folder: Path, batch: int) -> Path:
+    return folder / f"batch-{batch:06d}.jsonl"
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        aside.write_text("".join(lines), encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _read(folder: Path, records: Sequence[Record], rows: int) -> list[Record]:
+    rated = []
+    for start in range(0, len(records), rows):
+        path = _file(folder, start // rows)
+        try:
+            found = [json_object(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            rates = {row["id"]: row["pass_rate"] for row in found}
+            some = records[start : start + rows]
+            rated += [dataclasses.replace(r, pass_rate=rates[r.id]) for r in some]
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path}: not the attempts of this batch; delete it and score again"
+            ) from error
+    return rated
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    path = folder / SETTINGS
+    try:
+        if path.exists():
+            before = json_object(path.read_text())
+            changed = [key for key in settings if before.get(key) != settings[key]]
+            if changed:
+                raise InputError(
+                    f"{folder}: holds attempts with another {', '.join(changed)}; name another --out, or delete it"
+                )
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.partial")
+        aside.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        aside.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror}); name another --out"
+        ) from error

@@ -38,8 +38,8 @@ class Answered:
 
 
 class Engine:
-    """A model directory loaded for answering: layers split over as many devices as their heads allow, prompts over the
-    rest.
+    """A model directory loaded for answering: layers split over as many of this host's devices as their heads allow,
+    prompts over the rest.
 
     Args:
         dtype: of activations; parameters keep the directory's own.
@@ -48,8 +48,10 @@ class Engine:
     def __init__(self, model_dir: Path | str, *, dtype: str = "float32"):
         self.config: AudioLMConfig = read_config(model_dir, dtype=dtype)
         self.processor = Processor(model_dir, self.config)
-        ways = head_ways(self.config, jax.device_count())
-        self.mesh = make_mesh(tensor=ways)
+        # This host's alone: of several, each answers questions of its own.
+        devices = jax.local_devices()
+        ways = head_ways(self.config, len(devices))
+        self.mesh = make_mesh(tensor=ways, devices=devices)
         self.params: Params = load_params(model_dir, self.config, mesh=self.mesh, table=DECODING)
 
     def sampler(
@@ -86,19 +88,38 @@ class Engine:
         seed: int = 0,
     ) -> Iterator[Answered]:
         """As `answer`, reading the next batch's sound while the device works on this one."""
+        batches = range(-(-len(records) // rows))
+        for answered in self.answer_batches(
+            records, style, sampler, shapes, rows=rows, seed=seed, batches=batches
+        ):
+            yield from answered
 
-        def read(start: int) -> list[Example]:
+    def answer_batches(
+        self,
+        records: Sequence[Record],
+        style: Style,
+        sampler: Sampler,
+        shapes: Shapes,
+        *,
+        rows: int,
+        seed: int = 0,
+        batches: Sequence[int],
+    ) -> Iterator[list[Answered]]:
+        """Of batches of `rows` records, those with these numbers, each the same whichever others are asked for."""
+
+        def read(batch: int) -> list[Example]:
+            start = batch * rows
             return [
                 self.processor.question(record, style, number=start + i)
                 for i, record in enumerate(records[start : start + rows])
             ]
 
         with ThreadPoolExecutor(max_workers=1) as reader:
-            ahead = reader.submit(read, 0)
-            for start in range(0, len(records), rows):
-                examples = ahead.result()
-                ahead = reader.submit(read, start + rows)
-                yield from self._batch(examples, sampler, shapes, rows, seed)
+            ahead = [reader.submit(read, batch) for batch in batches[:1]]
+            for place in range(len(batches)):
+                examples = ahead.pop().result()
+                ahead += [reader.submit(read, b) for b in batches[place + 1 : place + 2]]
+                yield list(self._batch(examples, sampler, shapes, rows, seed))
 
     def _batch(
         self, examples: Sequence[Example], sampler: Sampler, shapes: Shapes, rows: int, seed: int

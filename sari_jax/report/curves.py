@@ -33,7 +33,7 @@ def plot_run(metrics: Sequence[Mapping[str, float]], out: Path) -> None:
         )
     rates = [name for name in ("accuracy", "format") if name in present]
     scalar = "reward" if "reward" in present else "loss" if "loss" in present else None
-    figure = _figure(1, bool(scalar) + bool(rates))
+    figure = new_figure(1, bool(scalar) + bool(rates))
     axes = iter(figure.axes)
     if scalar:
         _curves(next(axes), metrics, {scalar: BLUE}, scalar.capitalize())
@@ -45,7 +45,7 @@ def plot_run(metrics: Sequence[Mapping[str, float]], out: Path) -> None:
             "Fraction of completions",
             rates=True,
         )
-    _save(figure, out)
+    save_figure(figure, out)
 
 
 def plot_demo(
@@ -60,7 +60,7 @@ def plot_demo(
         summary: `accuracy`, stage -> fraction, in the order to draw (base, sft, grpo); `chance`, a fraction; and,
             if there, `interval`, stage -> [low, high].
     """
-    figure = _figure(2, 2)
+    figure = new_figure(2, 2)
     loss, reward, rates, bars = figure.axes
     _curves(loss, sft_metrics, {"loss": BLUE}, "SFT: loss")
     _curves(reward, grpo_metrics, {"reward": BLUE}, "GRPO: reward")
@@ -72,7 +72,7 @@ def plot_demo(
         rates=True,
     )
     _bars(bars, summary)
-    _save(figure, out)
+    save_figure(figure, out)
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
@@ -90,7 +90,7 @@ def _series(metrics: Sequence[Mapping[str, float]], name: str) -> tuple[np.ndarr
     return steps, values
 
 
-def _figure(rows: int, columns: int) -> Figure:
+def new_figure(rows: int, columns: int) -> Figure:
     figure = Figure(figsize=(5.2 * columns, 3.6 * rows), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     figure.subplots(rows, columns)
@@ -158,7 +158,7 @@ def _bars(axes: Axes, summary: Mapping[str, Any]) -> None:
     axes.legend(fontsize=10, frameon=False, loc="upper left")
 
 
-def _save(figure: Figure, out: Path) -> None:
+def save_figure(figure: Figure, out: Path) -> None:
     """Beside, then renamed: a reader never meets half a picture."""
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)

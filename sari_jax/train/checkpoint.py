@@ -6,7 +6,6 @@ What a run does not train is not stored again: it comes from the model directory
 are folded from (config seed, step) and so are stored as those two numbers.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
+from sari_jax.digests import files_digest, model_digest
 from sari_jax.errors import InputError
 from sari_jax.train.config import Run, defaults, freeze
 from sari_jax.train.state import TrainState
@@ -126,21 +126,7 @@ class Checkpoints:
 
 def fingerprints(run: Run) -> dict[str, str]:
     """Of what a run reads: its model's config and weights, and its questions. Of whole files, wherever they differ."""
-    return {"model": _model_digest(run), "data": _digest([Path(run.data.train)])}
-
-
-def _model_digest(run: Run) -> str:
-    files = sorted(Path(run.model.path).glob("*"))
-    return _digest([f for f in files if f.name == "config.json" or f.suffix == ".safetensors"])
-
-
-def _digest(paths: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.name} {content}\n".encode())
-    return digest.hexdigest()[:16]
+    return {"model": model_digest(run.model.path), "data": files_digest([Path(run.data.train)])}
 
 
 def claim(workdir: Path | str, config: dict[str, Any]) -> None:
@@ -197,7 +183,7 @@ def read_run(workdir: Path | str) -> Run:
     settings = _settings(workdir)
     before = settings.pop("fingerprints", {})
     run = freeze(settings)
-    if before.get("model") != _model_digest(run):
+    if before.get("model") != model_digest(run.model.path):
         raise InputError(
             f"{run.model.path}: not the model that {workdir} was started from; put that one back"
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sari_jax.data.curriculum import ORDERS
+from sari_jax.data.curriculum import ADAPTIVE, ORDERS, Curriculum
 from sari_jax.data.processor import Shapes
 from sari_jax.data.styles import STYLES
 from sari_jax.errors import InputError
@@ -40,13 +40,24 @@ class Model:
 class Data:
     train: str = ""  # a JSONL of records
     style: str = "structured"
-    order: str = "random"
+    order: str = "random"  # or easy_to_hard, hard_to_easy, staged, as_written, adaptive (GRPO)
+    stages: int = 3  # of order staged; ours
+    refresh: int = 32  # batches that order adaptive draws at once; ours
+    mix: tuple[
+        str, ...
+    ] = ()  # "SOURCE=WEIGHT": shares of every batch, by patterns of the records' source
+    window: int = 1  # batches within which clips of like length are brought together
+    workers: int = 0  # processes that read sound; 0: two threads
     limit: int = 0  # use the first N records of the file only; 0: all
     drop_hopeless: bool = True  # GRPO: leave out pass_rate 0 where it is known
     drop_solved: bool = False  # GRPO: leave out pass_rate 1
     max_bad_fraction: float = 0.0  # of unreadable lines before the run stops
     keep_features_gb: float = 0.0  # host memory for the frozen tower's output between epochs
     shapes: Shapes = Shapes()
+
+    @property
+    def curriculum(self) -> Curriculum:
+        return Curriculum(self.order, self.stages, self.window, self.mix, self.refresh)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +125,7 @@ class Run:
     def __post_init__(self):
         one_of("stage", self.stage, ("sft", "grpo"))
         one_of("data.style", self.data.style, STYLES)
-        one_of("data.order", self.data.order, ORDERS)
+        one_of("data.order", self.data.order, (*ORDERS, ADAPTIVE))
         one_of("optimizer.name", self.optimizer.name, ("adamw", "muon"))
         one_of("optimizer.schedule", self.optimizer.schedule, ("constant", "cosine"))
         one_of("model.remat", self.model.remat, REMAT)
@@ -138,6 +149,10 @@ class Run:
             ("checkpoint.every", self.checkpoint.every, 1),
             ("checkpoint.keep", self.checkpoint.keep, 1),
             ("data.limit", self.data.limit, 0),
+            ("data.stages", self.data.stages, 1),
+            ("data.refresh", self.data.refresh, 2),
+            ("data.window", self.data.window, 1),
+            ("data.workers", self.data.workers, 0),
             ("optimizer.warmup_steps", self.optimizer.warmup_steps, 0),
         ):
             if value < least:
@@ -145,6 +160,10 @@ class Run:
         if self.batch_size % self.micro_batches:
             raise InputError(
                 f"config: micro_batches = {self.micro_batches} does not divide batch_size {self.batch_size}"
+            )
+        if self.stage == "sft" and self.data.order == ADAPTIVE:
+            raise InputError(
+                f"config: data.order = {ADAPTIVE!r} follows the rewards of GRPO; choose {', '.join(ORDERS)} for SFT"
             )
         if self.stage == "grpo" and self.grpo.completions < 2:
             raise InputError(

@@ -12,9 +12,11 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from sari_jax.data.curriculum import drop_hopeless
-from sari_jax.data.pipeline import batches
+from sari_jax.data.lengths import sound_lengths
+from sari_jax.data.pipeline import Batches, Reader
 from sari_jax.data.processor import Batch, Processor
 from sari_jax.data.records import Record, read_records
+from sari_jax.data.schedule import make_schedule as plan_batches
 from sari_jax.data.styles import style
 from sari_jax.errors import InputError
 from sari_jax.hf.config import read_config
@@ -78,17 +80,18 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     reference = make_reference(model, trainable) if run.stage == "grpo" else {}
     state = onto_mesh(mesh, create_state(trainable, optimizer))
     del params, trainable  # donated step by step with the state: nobody else may hold them
-    data = batches(
+    schedule = plan_batches(
         records,
-        processor,
-        style(run.data.style),
+        run.data.curriculum,
         batch_size=run.batch_size,
-        shapes=run.data.shapes,
-        curriculum=run.data.order,
-        answers=run.stage == "sft",
         seed=run.seed,
-        rows=rows,
+        lengths=sound_lengths(records, run.data.shapes.audio_seconds)
+        if run.data.window > 1
+        else None,
     )
+    answer_style, shapes = style(run.data.style), run.data.shapes
+    reader = Reader(records, processor, answer_style, shapes, run.stage == "sft", tuple(rows))
+    data = Batches(schedule, reader, workers=run.data.workers)
     stage = make_stage(run, config, processor, mesh, optimizer, frozen, reference)
     _try_first_batch(run, processor, records, rows, mesh)
     _claim(workdir, settings)
@@ -107,7 +110,7 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     _announce(run, records, counts, state.params, frozen, start)
 
     metrics = Metrics(workdir, start + 1) if hosts.first() else None
-    schedule = make_schedule(run.optimizer, run.steps)
+    rates = make_schedule(run.optimizer, run.steps)
     row = (read_metrics(workdir) or [{}])[-1]  # what a finished run tells again
     bar = tqdm(
         total=run.steps,
@@ -121,14 +124,15 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
         begun = time.perf_counter()
         batch = next(data) if ahead is None else ahead
         # What a checkpoint holds beside it: where the next batch begins, and what is decoded of that one already.
-        position = data.get_state()
+        position = data.position
         overlaps = run.stage == "grpo" and run.grpo.overlap and step < run.steps
         ahead = next(data) if overlaps else None
         waited = time.perf_counter() - begun
         sampled = step % run.samples_every == 0 or step == 1
         # Every transfer in a step is an explicit one; an accidental one fails loudly.
         with jax.transfer_guard("disallow"), jax.set_mesh(mesh):
-            state, values, samples = stage.update(state, batch, sampled, ahead)
+            state, values, samples, learnt = stage.update(state, batch, sampled, ahead)
+        data.learn(*learnt)
         skipped = int(values["skipped"])
         totals = {
             "audio_seconds": totals["audio_seconds"] + values.pop("audio_seconds"),
@@ -139,7 +143,7 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
         row = {
             **values,
             # An update that is skipped does not move the schedule on.
-            "learning_rate": float(schedule(step - 1 - totals["skipped_total"] + skipped)),
+            "learning_rate": float(rates(step - 1 - totals["skipped_total"] + skipped)),
             "seconds_data": waited,
             "seconds": time.perf_counter() - begun,
             **totals,
@@ -159,12 +163,12 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
             checkpoints.wait()
             _give_up(run, step, mesh, batch, records)
         if step % run.checkpoint.every == 0 or step == run.steps:
-            checkpoints.save(state, position, totals, stage.under_way())
+            checkpoints.save(state, data.state(position), totals, stage.under_way())
     bar.close()
     finished = step == run.steps
     if not finished:
         if step > start:  # otherwise as it was
-            checkpoints.save(state, position, totals, stage.under_way())
+            checkpoints.save(state, data.state(position), totals, stage.under_way())
         checkpoints.wait()
         safe = (
             f"step {step} of {run.steps} is safe in {workdir}" if step else "nothing is trained yet"
@@ -172,6 +176,7 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
         _tell(f"{run.stage}: told to stop; {safe}, and the same command goes on from there")
     checkpoints.wait()
     checkpoints.close()
+    data.close()
     if metrics:
         metrics.close()
     return {**row, "step": step, "finished": finished}

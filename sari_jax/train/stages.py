@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -51,16 +51,30 @@ class Stage:
 
     Attributes:
         update: (state, batch, whether to show sample completions, the next batch if it is to be decoded already)
-            -> (state, metrics over all hosts' rows, samples of this host's).
+            -> `Updated`.
         under_way: the completions that are decoded already, for a checkpoint to hold; none is None.
         take_up: (state, their batch, what `under_way` gave) puts them there again.
     """
 
-    update: Callable[
-        [TrainState, Batch, bool, Batch | None], tuple[TrainState, dict[str, float], Samples]
-    ]
+    update: Callable[[TrainState, Batch, bool, Batch | None], "Updated"]
     under_way: Callable[[], dict[str, np.ndarray] | None] = lambda: None
     take_up: Callable[[TrainState, Batch, dict[str, np.ndarray]], None] = lambda *_: None
+
+
+class Updated(NamedTuple):
+    """What a step gave.
+
+    Attributes:
+        metrics: over all hosts' rows.
+        samples: of this host's rows.
+        learnt: of all rows, the records' numbers and the fraction of each one's completions that were right; none
+            where nothing is sampled.
+    """
+
+    state: TrainState
+    metrics: dict[str, float]
+    samples: Samples
+    learnt: tuple[list[int], list[float]] = ([], [])
 
 
 class Stopwatch:
@@ -167,9 +181,7 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         mesh, jax.random.key(run.seed)
     )  # greedy decoding takes a key and does not use it
 
-    def sft(
-        state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None = None
-    ) -> tuple[TrainState, dict[str, float], Samples]:
+    def sft(state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None = None) -> Updated:
         watch = Stopwatch()
         rows = (batch.prompts.samples, batch.prompts.lengths, batch.answer_mask.sum(-1))
         split = batch.parts(run.micro_batches, run.data.shapes)
@@ -194,7 +206,7 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         state, metrics = step(state, frozen, parts)
         watch.lap("update", metrics)
         work = work_of(state, *all_rows(mesh, rows))
-        return state, {**_host(metrics), **work, **watch.seconds}, samples
+        return Updated(state, {**_host(metrics), **work, **watch.seconds}, samples)
 
     return Stage(sft)
 
@@ -237,9 +249,7 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         done = rollouts(sampler, state, prompts, seeds, key_of(root, number), features)
         return prompts, features, done
 
-    def grpo(
-        state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None = None
-    ) -> tuple[TrainState, dict[str, float], Samples]:
+    def grpo(state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None = None) -> Updated:
         watch, behind = Stopwatch(), len(under_way)
         ahead = ahead and alike(ahead)
         current = under_way.pop() if under_way else decode(state, alike(batch), state.step)
@@ -280,12 +290,13 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         watch.lap("update", metrics)
         values = np.array([list(row.values()) for row in scores], np.float32)
         rows = (batch.prompts.samples, batch.prompts.lengths, lengths)
-        own = (*rows, ended, values.reshape(*lengths.shape, -1))
-        *work, every_end, every_score = all_rows(mesh, own)
+        own = (*rows, batch.seeds, ended, values.reshape(*lengths.shape, -1))
+        *work, numbers, every_end, every_score = all_rows(mesh, own)
         every_length = work[-1]
+        right = every_score[..., list(scores[0]).index("accuracy")].mean(1, dtype=np.float64)
         means = every_score.mean((0, 1), dtype=np.float64).tolist()
         means = dict(zip(scores[0], means, strict=True))
-        return (
+        return Updated(
             state,
             {
                 "reward": means.pop("total"),
@@ -300,6 +311,7 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
                 **watch.seconds,
             },
             _samples(records[: settings.completions], texts, scores) if sampled else [],
+            (numbers.tolist(), right.tolist()),
         )
 
     def saved() -> dict[str, np.ndarray] | None:

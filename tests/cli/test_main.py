@@ -196,7 +196,7 @@ def test_a_place_for_scores_that_cannot_be_written_is_told_before_a_question_is_
         raise AssertionError("answered first")
         yield
 
-    monkeypatch.setattr("sari_jax.evaluate.difficulty.pass_rates", answered)
+    monkeypatch.setattr("sari_jax.evaluate.difficulty.rated", answered)
     out = tmp_path / "nowhere" / "scored.jsonl"
     words = ["score", "--model", nano_dir, "--data", starter_dir / "test.jsonl", "--out", out]
     assert "cannot be written" in refused(capsys, *words)

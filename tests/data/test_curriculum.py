@@ -16,7 +16,8 @@ def test_an_order_holds_every_number_once_and_only_the_seed_changes_it(name, rec
     numbers = order(records, name, seed=0)
     assert sorted(numbers) == list(range(len(records)))
     assert order(records, name, seed=0) == numbers
-    assert len({tuple(order(records, name, seed=seed)) for seed in range(5)}) > 1
+    if name != "as_written":
+        assert len({tuple(order(records, name, seed=seed)) for seed in range(5)}) > 1
     assert all(type(number) is int for number in numbers)
 
 
@@ -59,3 +60,19 @@ def test_drop_hopeless_may_leave_nothing(make_record):
         {"kept": 0, "hopeless": 1, "solved": 0},
     )
     assert drop_hopeless([]) == ([], {"kept": 0, "hopeless": 0, "solved": 0})
+
+
+def test_staged_is_shuffled_within_equal_parts_from_easy_to_hard(make_record):
+    rates = [i / 12 for i in range(12)]
+    records = [make_record(pass_rate=rate) for rate in rates]
+    found = order(records, "staged", 0, stages=3)
+    parts = [found[at : at + 4] for at in (0, 4, 8)]
+    assert [sorted(part) for part in parts] == [[8, 9, 10, 11], [4, 5, 6, 7], [0, 1, 2, 3]]
+    assert any(part != sorted(part, reverse=True) for part in parts)
+    assert order(records, "staged", 1, stages=3) != found
+    assert order(records, "staged", 0, stages=1) != order(records, "easy_to_hard", 0)
+    assert order(records, "staged", 0, stages=12) == order(records, "easy_to_hard", 0)
+
+
+def test_as_written(make_record):
+    assert order([make_record()] * 5, "as_written", 7) == [0, 1, 2, 3, 4]

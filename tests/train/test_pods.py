@@ -8,7 +8,18 @@ import signal
 import time
 
 import pytest
-from runs import ROOT, STEPS, command, end_hosts, finish, rows, rows_so_far, start_hosts, untimed
+from runs import (
+    ROOT,
+    STEPS,
+    command,
+    end_hosts,
+    finish,
+    rows,
+    rows_so_far,
+    sari,
+    start_hosts,
+    untimed,
+)
 
 from experiments.chaos import chaos, same_end
 
@@ -140,3 +151,25 @@ def test_hosts_that_do_not_run_the_same_stop_before_anything_is_written(model, s
         assert "version.sari_jax: " in told and told.endswith("on every host")
         assert "Traceback" not in host.stderr
     assert not workdir.exists()
+
+
+def test_scoring_on_two_hosts_is_scoring_on_one(model, scored, tmp_path):
+    """Each host answers batches in turn; what the first of them wrote before it was alone is not done again."""
+    words = lambda out: sari(  # noqa: E731
+        "score", "--model", model, "--data", scored, "--out", tmp_path / out, "--attempts", "4",
+        "--max-tokens", "12", "--style", "direct", "--rows", "2", "--json",
+    )  # fmt: skip
+    alone = finish(words("one.jsonl"))
+    assert alone.returncode == 0, alone.stderr
+    done = pod(words("two.jsonl"), devices=1)
+    told = json.loads(done[0].stdout)
+    assert done[1].stdout == ""
+    assert told["histogram"] == json.loads(alone.stdout)["histogram"]
+    assert told["read"] == told["kept"] + sum(told["dropped"].values()) == 9
+    for name in ("jsonl", "report.json", "png"):
+        assert (tmp_path / f"two.{name}").exists()
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+    files = [sorted((tmp_path / f"{name}.attempts").iterdir()) for name in ("one", "two")]
+    assert len(files[0]) == 6
+    for one, two in zip(*files, strict=True):
+        assert (one.name, one.read_bytes()) == (two.name, two.read_bytes())

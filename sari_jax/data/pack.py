@@ -1,0 +1,69 @@
+"""A corpus and its sound in one folder: questions as JSON lines, clips in ArrayRecord shards.
+
+Questions stay text: a run reads all of them at its start, since a curriculum has to know every pass rate. Sound is
+read clip by clip, in any order, and so goes into shards, each clip once however many questions ask about it.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from sari_jax.audio.clips import load_clip
+from sari_jax.audio.packed import Shards, writing
+from sari_jax.data.ledger import Ledger
+from sari_jax.data.records import Clip, Record, write_records
+from sari_jax.errors import InputError
+
+SAMPLE_RATE = 16_000
+CLIPS = 1024  # in a shard: some 160 MB of ten-second clips
+UNREADABLE = "sound unreadable"
+
+
+def pack(folder: Path, records: list[Record], ledger: Ledger, *, clips: int = CLIPS) -> int:
+    """Writes records.jsonl and its shards into a folder; returns the number of clips.
+
+    Clips become 16 kHz mono flac of 16 bits, cut to their spans: what is 16 kHz mono of 16 bits already comes back
+    bit for bit. A record whose sound cannot be read is dropped.
+    """
+    names: dict[Clip, str | InputError] = {}
+    kept = []
+    with writing(folder, clips) as shards:
+        heard = _read(clip for record in records for clip in record.audio)
+        bar = tqdm(records, desc="pack", file=sys.stderr, disable=None)
+        for record in bar:
+            for clip in record.audio:
+                if clip not in names:
+                    names[clip] = _add(shards, next(heard))
+            found = [names[clip] for clip in record.audio]
+            errors = [name for name in found if isinstance(name, InputError)]
+            if errors:
+                ledger.drop(record.id, UNREADABLE, str(errors[0]))
+            else:
+                kept.append(replace(record, audio=tuple(Clip(name) for name in found)))
+                ledger.keep()
+    write_records(folder / "records.jsonl", kept)
+    return shards.count
+
+
+def _add(shards: Shards, heard: "Future[np.ndarray]") -> str | InputError:
+    try:
+        return shards.add(heard.result(), SAMPLE_RATE)
+    except InputError as error:
+        return error
+
+
+def _read(clips: Iterable[Clip]) -> Iterator["Future[np.ndarray]"]:
+    """Each clip once, in order, some of them read ahead."""
+    with ThreadPoolExecutor(max_workers=4) as readers:
+        ahead: deque[Future[np.ndarray]] = deque()
+        for clip in dict.fromkeys(clips):
+            ahead.append(readers.submit(load_clip, clip.path, clip.start, clip.end))
+            if len(ahead) == 16:
+                yield ahead.popleft()
+        yield from ahead

@@ -1,0 +1,220 @@
+"""Which questions are in which batch: known for any batch at once, and the same however often a run is resumed."""
+
+import fnmatch
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+
+from sari_jax.data.curriculum import ADAPTIVE, Curriculum, Numbers, order_some
+from sari_jax.data.records import Record
+from sari_jax.errors import InputError
+
+# Ours. How far one rollout moves a question's pass rate, and how much of a chance what is solved or hopeless keeps.
+SPEED, FLOOR = 0.5, 0.02
+
+
+class Plan(NamedTuple):
+    """Batches from `start` up to `end`: `batches[i]` are the records' numbers in batch `start + i`."""
+
+    batches: Sequence[Numbers]
+    start: int
+    end: int
+
+
+class Fixed:
+    """A sequence that does not depend on what is learnt.
+
+    `random` shuffles anew each epoch; the other orders are walked again in the same sequence. With a mix, each source
+    goes through its own questions at the pace that its weight gives it.
+
+    Args:
+        lengths: [N] of each record's sound, in any unit; alike within a bucket.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        curriculum: Curriculum,
+        *,
+        batch_size: int,
+        seed: int,
+        lengths: np.ndarray | None = None,
+    ):
+        self._size, self._window, self._lengths = batch_size, curriculum.window, lengths
+        groups = mixed(records, curriculum.mix)
+        streams = [
+            _stream(records, numbers, curriculum, seed + place)
+            for place, (numbers, _) in enumerate(groups)
+        ]
+        stream = streams[0]
+        if len(streams) > 1:
+            stream = grain.MapDataset.mix(streams, [weight for _, weight in groups])
+        self._windows = stream.batch(batch_size * self._window, drop_remainder=True, batch_fn=list)
+
+    def __len__(self) -> int:
+        return len(self._windows) * self._window
+
+    def __getitem__(self, batch: int) -> Numbers:
+        window, place = divmod(batch, self._window)
+        return alike(self._windows[window], self._size, self._lengths)[place]
+
+    def plan(self, batch: int) -> Plan:
+        return Plan(self, 0, len(self))
+
+    def learn(self, numbers: Numbers, rates: Sequence[float]) -> None:
+        """Nothing to learn here."""
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class Adaptive:
+    """Draws what the model in training answers now and then: neither solved nor hopeless.
+
+    A question of pass rate p is drawn in proportion to p (1 - p), the variance of its reward. Its rate starts from the
+    base model's, or one half, and follows the rollouts of the run. Batches are drawn `refresh` at a time; the last
+    batch before such a draw does not count yet, as it may still be under way.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        curriculum: Curriculum,
+        *,
+        batch_size: int,
+        seed: int,
+        lengths: np.ndarray | None = None,
+    ):
+        self._size, self._seed, self._lengths = batch_size, seed, lengths
+        self._refresh, self._window = curriculum.refresh, curriculum.window
+        self._groups = mixed(records, curriculum.mix)
+        rates = [record.pass_rate for record in records]
+        self._first = np.array([0.5 if rate is None else rate for rate in rates])
+        self._rates, self._block = self._first.copy(), -1
+        self._learnt = 0
+        self._pending: list[tuple[int, Numbers, list[float]]] = []
+
+    def plan(self, batch: int) -> Plan:
+        block = batch // self._refresh
+        start = block * self._refresh
+        if block != self._block:
+            due = [update for update in self._pending if update[0] < start - 1]
+            for _, numbers, rates in due:
+                for number, rate in zip(numbers, rates, strict=True):
+                    self._rates[number] += SPEED * (rate - self._rates[number])
+            self._pending = self._pending[len(due) :]
+            self._block = block
+        return Plan(self._draw(), start, start + self._refresh)
+
+    def _draw(self) -> list[Numbers]:
+        rng = np.random.default_rng([self._seed, self._block])
+        weights = self._rates * (1 - self._rates) + FLOOR
+        shares = np.array([weight for _, weight in self._groups])
+        counts = rng.multinomial(self._size * self._refresh, shares / shares.sum())
+        drawn = []
+        for (numbers, _), count in zip(self._groups, counts, strict=True):
+            chances = weights[numbers] / weights[numbers].sum()
+            drawn.append(rng.choice(numbers, count, replace=count > len(numbers), p=chances))
+        shuffled = rng.permutation(np.concatenate(drawn)).tolist()
+        span = self._size * self._window
+        windows = [shuffled[at : at + span] for at in range(0, len(shuffled), span)]
+        return [batch for window in windows for batch in alike(window, self._size, self._lengths)]
+
+    def learn(self, numbers: Numbers, rates: Sequence[float]) -> None:
+        """What the next batch's rollouts gave, in the order of batches."""
+        self._pending.append((self._learnt, list(numbers), [float(rate) for rate in rates]))
+        self._learnt += 1
+
+    def state(self) -> dict[str, Any]:
+        moved = np.flatnonzero(self._rates != self._first).tolist()
+        return {
+            "block": self._block,
+            "learnt": self._learnt,
+            "rates": [[number, float(self._rates[number])] for number in moved],
+            "pending": [list(update) for update in self._pending],
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._block, self._learnt = state["block"], state["learnt"]
+        self._rates = self._first.copy()
+        for number, rate in state["rates"]:
+            self._rates[number] = rate
+        self._pending = [tuple(update) for update in state["pending"]]
+
+
+Schedule = Fixed | Adaptive
+
+
+def make_schedule(
+    records: Sequence[Record],
+    curriculum: Curriculum,
+    *,
+    batch_size: int,
+    seed: int,
+    lengths: np.ndarray | None = None,
+) -> Schedule:
+    """The schedule of that curriculum.
+
+    Raises:
+        InputError: an order by pass rate over records without one; a mix that does not go with the records.
+    """
+    kind = Adaptive if curriculum.order == ADAPTIVE else Fixed
+    return kind(records, curriculum, batch_size=batch_size, seed=seed, lengths=lengths)
+
+
+def alike(numbers: Numbers, size: int, lengths: np.ndarray | None) -> list[Numbers]:
+    """A window's questions in batches of clips of like length; the batches by where their questions stood before."""
+    places = np.arange(len(numbers))
+    if lengths is not None:
+        places = np.argsort(lengths[numbers], kind="stable")
+    batches = [places[at : at + size] for at in range(0, len(numbers), size)]
+    batches.sort(key=lambda batch: batch.mean())
+    return [[numbers[place] for place in batch] for batch in batches]
+
+
+def mixed(records: Sequence[Record], mix: Sequence[str]) -> list[tuple[Numbers, float]]:
+    """The records' numbers by the pattern that their source matches, and each pattern's weight.
+
+    Raises:
+        InputError: a share that does not read PATTERN=WEIGHT, a pattern without records, a record without a pattern.
+    """
+    if not mix:
+        return [(list(range(len(records))), 1.0)]
+    groups: dict[str, tuple[Numbers, float]] = {}
+    for share in mix:
+        pattern, _, weight = share.rpartition("=")
+        try:
+            groups[pattern] = ([], float(weight))
+        except ValueError:
+            pattern = ""
+        if not pattern or not 0 < groups[pattern][1] < float("inf"):
+            raise InputError(
+                f"config: data.mix: {share!r} does not read SOURCE=WEIGHT, as 'avqa*=2'"
+            )
+    for number, record in enumerate(records):
+        pattern = next((p for p in groups if fnmatch.fnmatchcase(record.source, p)), None)
+        if pattern is None:
+            raise InputError(
+                f"config: data.mix: record {record.id} is of source {record.source!r}, which no pattern names;"
+                " add one, or '*=1' for the rest"
+            )
+        groups[pattern][0].append(number)
+    for pattern, (numbers, _) in groups.items():
+        if not numbers:
+            raise InputError(f"config: data.mix: no record is of source {pattern!r}")
+    return list(groups.values())
+
+
+def _stream(
+    records: Sequence[Record], numbers: Numbers, curriculum: Curriculum, seed: int
+) -> grain.MapDataset:
+    """Endlessly, epoch after epoch."""
+    if curriculum.order == "random":
+        return grain.MapDataset.source(numbers).seed(seed).shuffle().repeat()
+    ordered = order_some(records, numbers, curriculum.order, seed, stages=curriculum.stages)
+    return grain.MapDataset.source(ordered).repeat()

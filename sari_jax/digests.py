@@ -1,0 +1,21 @@
+"""What a run reads, told apart by content."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def files_digest(paths: Iterable[Path]) -> str:
+    """Of whole files and their names, wherever they lie."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.name} {content}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def model_digest(folder: str | Path) -> str:
+    """Of a model directory's config and weights."""
+    files = sorted(Path(folder).glob("*"))
+    return files_digest([f for f in files if f.name == "config.json" or f.suffix == ".safetensors"])

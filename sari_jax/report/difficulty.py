@@ -1,0 +1,27 @@
+"""A picture of how hard a corpus is for a model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sari_jax.report.curves import BLUE, GREY, new_figure, save_figure
+
+
+def plot_pass_rates(rates: Sequence[float], attempts: int, out: Path) -> dict[str, Any]:
+    """Draws how many questions have which pass rate into a PNG.
+
+    Returns:
+        `mean_pass_rate`, and `histogram`: questions by the number of attempts that were right, from none to all.
+    """
+    right = np.rint(np.asarray(rates) * attempts).astype(int)
+    counts = np.bincount(right, minlength=attempts + 1)
+    page = new_figure(1, 1)
+    axes = page.axes[0]
+    colours = [GREY, *[BLUE] * (attempts - 1), GREY]
+    axes.bar(np.arange(attempts + 1) / attempts, counts, width=0.8 / attempts, color=colours)
+    axes.set(xlabel=f"pass rate over {attempts} attempts", ylabel="questions")
+    axes.set_title(f"{len(rates)} questions: {counts[0]} never right, {counts[-1]} always")
+    save_figure(page, out)
+    return {"mean_pass_rate": float(np.mean(rates)), "histogram": counts.tolist()}

@@ -1,0 +1,93 @@
+import json
+
+import pytest
+
+from sari_jax.data.ledger import Ledger
+from sari_jax.data.records import read_records
+from sari_jax.data.styles import STYLES
+from sari_jax.errors import InputError
+from sari_jax.evaluate.difficulty import Attempts, rated, sorted_out
+from sari_jax.generate.engine import Engine
+
+ATTEMPTS = Attempts(STYLES["direct"], count=2, max_tokens=4, rows=2, seed=1)
+
+
+@pytest.fixture(scope="module")
+def records(starter_dir):
+    return read_records(starter_dir / "test.jsonl")[:5]
+
+
+@pytest.fixture(scope="module")
+def engine(nano_dir):
+    return Engine(nano_dir)
+
+
+@pytest.fixture(scope="module")
+def whole(engine, records, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "attempts"
+    return folder, rated(engine, records, ATTEMPTS, folder, ATTEMPTS.settings())
+
+
+def content(folder) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_attempts_are_kept_and_their_mean_is_the_pass_rate(whole, records):
+    folder, scored = whole
+    assert len(list(folder.glob("batch-*.jsonl"))) == 3
+    rows = [json.loads(line) for name in sorted(content(folder)) if name.startswith("batch")
+            for line in content(folder)[name].splitlines()]  # fmt: skip
+    assert [row["id"] for row in rows] == [record.id for record in records]
+    for row, record in zip(rows, scored, strict=True):
+        assert len(row["attempts"]) == 2
+        assert record.pass_rate == sum(t["right"] for t in row["attempts"]) / 2 == row["pass_rate"]
+
+
+@pytest.mark.parametrize("lost", [(), (0,), (1, 2), (0, 1, 2)])
+def test_what_is_missing_is_done_and_nothing_else(
+    whole, engine, records, tmp_path, monkeypatch, lost
+):
+    folder, scored = whole
+    for name, text in content(folder).items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / ".batch-000001.jsonl.7.partial").write_text("half of")  # a killed process's
+    for batch in lost:
+        (tmp_path / f"batch-{batch:06d}.jsonl").unlink()
+    asked = []
+    answer = Engine._batch
+    monkeypatch.setattr(
+        Engine,
+        "_batch",
+        lambda self, examples, *rest: asked.append(1) or answer(self, examples, *rest),
+    )
+    assert rated(engine, records, ATTEMPTS, tmp_path, ATTEMPTS.settings()) == scored
+    assert len(asked) == len(lost)
+    found = content(tmp_path)
+    assert {name: found[name] for name in content(folder)} == content(folder)
+
+
+def test_attempts_of_other_settings_are_refused(whole, engine, records):
+    folder, _ = whole
+    with pytest.raises(InputError, match="attempts with another temperature, seed"):
+        rated(
+            engine, records, ATTEMPTS, folder, ATTEMPTS.settings() | {"temperature": 0.5, "seed": 2}
+        )
+
+
+def test_attempts_that_were_cut_are_named(whole, engine, records, tmp_path):
+    for name, text in content(whole[0]).items():
+        (tmp_path / name).write_text(text)
+    path = tmp_path / "batch-000001.jsonl"
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(InputError, match="batch-000001.jsonl: not the attempts of this batch"):
+        rated(engine, records, ATTEMPTS, tmp_path, ATTEMPTS.settings())
+
+
+def test_what_is_never_right_is_dropped_and_counted(make_record):
+    scored = [make_record(id=str(rate), pass_rate=rate) for rate in (0.0, 0.5, 1.0)]
+    ledger = Ledger()
+    assert [r.id for r in sorted_out(scored, ledger)] == ["0.5", "1.0"]
+    assert ledger.report() == {"read": 3, "kept": 2, "dropped": {"pass rate 0": 1}}
+    ledger = Ledger()
+    assert [r.id for r in sorted_out(scored, ledger, drop_solved=True)] == ["0.5"]
+    assert ledger.report()["dropped"] == {"pass rate 0": 1, "pass rate 1": 1}
