@@ -1,3 +1,8 @@
+import io
+import struct
+import tracemalloc
+
+import librosa
 import numpy as np
 import pytest
 import soundfile
@@ -162,3 +167,120 @@ def test_not_finite(tmp_path, value):
 def test_one_sample_of_a_higher_rate(tmp_path):
     soundfile.write(tmp_path / "click.wav", np.ones(1), 48_000)
     assert len(load_waveform(tmp_path / "click.wav")) == 1
+
+
+def wav_header(rate: int, channels: int, claimed: int, bits: int = 16) -> bytes:
+    """A header that claims so many bytes of samples."""
+    width = channels * bits // 8
+    form = struct.pack("<HHIIHH", 1, channels, rate, rate * width % 2**32, width, bits)
+    riff = b"RIFF" + struct.pack("<I", min(claimed + 36, 2**32 - 1)) + b"WAVE"
+    return riff + b"fmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", claimed)
+
+
+def test_blocks_are_resampled_as_one_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr("sari_jax.audio.files.BLOCK", 1000)
+    noise = np.random.default_rng(0).uniform(-1, 1, 44_100).astype(np.float32)
+    soundfile.write(tmp_path / "noise.wav", noise, 44_100, subtype="FLOAT")
+    whole = librosa.resample(noise, orig_sr=44_100, target_sr=16_000, res_type="soxr_hq")
+    np.testing.assert_array_equal(load_waveform(tmp_path / "noise.wav"), whole)
+
+
+@pytest.mark.parametrize("kind", [bytes, io.BytesIO, open])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_bytes_and_open_files(tmp_path, kind, suffix):
+    path = tmp_path / f"tone.{suffix}"
+    soundfile.write(path, tone(16_000), 16_000)
+    source = open(path, "rb") if kind is open else kind(path.read_bytes())
+    np.testing.assert_array_equal(
+        load_waveform(source, start=0.25, end=1), load_waveform(path, start=0.25, end=1)
+    )
+    with pytest.raises(InputError, match="^shard 3, clip 4: the span"):
+        load_waveform(source, end=9, name="shard 3, clip 4")
+
+
+@pytest.mark.parametrize("data", [b"", b"RIFF", b"no sound at all" * 9])
+def test_bad_bytes(data, capfd):
+    with pytest.raises(InputError, match="^sound: "):
+        load_waveform(data)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_longest(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "long.wav", tone(16_000, 3), 16_000)
+    read = soundfile.SoundFile.read
+    monkeypatch.setattr(soundfile.SoundFile, "read", None)  # refused before
+    with pytest.raises(InputError, match="long.wav: 3.0 s exceeds 2 s; split it, or name a span"):
+        load_waveform(tmp_path / "long.wav", longest=2)
+    monkeypatch.setattr(soundfile.SoundFile, "read", read)
+    assert len(load_waveform(tmp_path / "long.wav", longest=2, start=0.5, end=2.5)) == 32_000
+    assert len(load_waveform(tmp_path / "long.wav", longest=3)) == 48_000
+
+
+def open_ended(path, seconds: float) -> None:
+    """A FLAC stream whose header leaves its length open, as an encoder writes it that cannot seek."""
+    soundfile.write(path, tone(16_000, seconds), 16_000)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # the 36 bits of STREAMINFO that count samples
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+
+
+def test_a_stream_of_unknown_length(tmp_path):
+    open_ended(tmp_path / "open.flac", 3)
+    assert len(load_waveform(tmp_path / "open.flac")) == 48_000
+    assert len(load_waveform(tmp_path / "open.flac", end=1)) == 16_000
+    with pytest.raises(InputError, match="more than 2.0 s exceeds 2 s"):
+        load_waveform(tmp_path / "open.flac", longest=2)
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "mp3"])
+def test_of_a_cut_stream_what_is_there(tmp_path, suffix):
+    path = tmp_path / f"cut.{suffix}"
+    soundfile.write(path, np.random.default_rng(0).uniform(-1, 1, 48_000), 16_000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert 8_000 < len(load_waveform(path)) < 40_000
+
+
+@pytest.mark.parametrize("rate", [1, 999, 768_001, 2**31 - 1])
+def test_absurd_rates(tmp_path, rate):
+    (tmp_path / "odd.wav").write_bytes(wav_header(rate, 1, 2000) + bytes(2000))
+    with pytest.raises(InputError, match=r"odd.wav: a rate of [\d,]+ Hz lies outside 1,000 to"):
+        load_waveform(tmp_path / "odd.wav")
+
+
+@pytest.mark.parametrize("rate", [1_000, 384_000])
+def test_odd_rates(tmp_path, rate):
+    soundfile.write(tmp_path / "odd.wav", tone(rate), rate)
+    assert loudest_hertz(load_waveform(tmp_path / "odd.wav")) == pytest.approx(TONE, abs=2)
+
+
+@pytest.mark.parametrize("channels", [1, 64, 1024])
+def test_memory_is_bounded_whatever_the_header_claims(tmp_path, channels):
+    (tmp_path / "big.wav").write_bytes(wav_header(48_000, channels, 2**32 - 40) + bytes(10**6))
+    tracemalloc.start()
+    assert len(load_waveform(tmp_path / "big.wav")) <= 10**6 // 6 // channels + 1
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()
+
+
+def test_memory_is_that_of_one_channel_at_16_kilohertz(tmp_path):
+    silence = np.zeros((192_000 * 10, 8), np.int16)  # 60 MB as float32
+    soundfile.write(tmp_path / "wide.flac", silence, 192_000)
+    del silence
+    tracemalloc.start()
+    assert len(load_waveform(tmp_path / "wide.flac")) == 160_000
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+def test_far_too_loud(tmp_path):
+    soundfile.write(tmp_path / "loud.wav", 1e7 * tone(16_000), 16_000, subtype="FLOAT")
+    with pytest.raises(InputError, match=r"loud.wav: holds a sample of 5.0e\+06, beyond 1e\+06"):
+        load_waveform(tmp_path / "loud.wav")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 5000, "line\nbreak", "\udc80.wav"])
+def test_odd_names_stay_on_one_line(name):
+    with pytest.raises(InputError, match="no such sound file") as caught:
+        load_waveform(name)
+    assert len(str(caught.value).encode().splitlines()) == 1
