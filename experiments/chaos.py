@@ -215,8 +215,11 @@ def same_end(one: Path, other: Path) -> bool:
             return False
     timeless = lambda row: {k: v for k, v in row.items() if "seconds" not in k}  # noqa: E731
     rows = [[timeless(row) for row in read_metrics(workdir)] for workdir in (one, other)]
-    samples = [(workdir / "samples.jsonl").read_text() for workdir in (one, other)]
-    return rows[0] == rows[1] and samples[0] == samples[1]
+    texts = [
+        [(workdir / name).read_text() for name in ("questions.jsonl", "samples.jsonl")]
+        for workdir in (one, other)
+    ]
+    return rows[0] == rows[1] and texts[0] == texts[1]
 
 
 def _parameters(workdir: Path) -> list[tuple[tuple[str, ...], np.ndarray]]:

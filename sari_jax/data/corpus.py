@@ -29,13 +29,18 @@ def write_corpus(
     Raises:
         InputError: `out` is not empty or cannot be written.
     """
-    report = {**ledger.report(), **more}
     with new_directory(Path(out)) as aside:
         if records:
             write_records(aside / "records.jsonl", records)
         if captions:
             write_captions(aside / "captions.jsonl", captions)
-        write_items(aside / "dropped.jsonl", ledger.dropped)
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-        (aside / "report.json").write_text(text, encoding="utf-8")
+        return write_report(aside, ledger, **more)
+
+
+def write_report(folder: Path, ledger: Ledger, **more: Any) -> dict[str, Any]:
+    """What became of each input, into a folder that is being made."""
+    report = {**ledger.report(), **more}
+    write_items(folder / "dropped.jsonl", ledger.dropped)
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    (folder / "report.json").write_text(text, encoding="utf-8")
     return report

@@ -22,6 +22,9 @@ from sari_jax.errors import InputError
 from sari_jax.train.config import Run, defaults, freeze
 from sari_jax.train.state import TrainState
 
+# Settings of the machine, not of what is computed.
+ELSEWHERE = ("mesh.", "data.workers")
+
 
 class _Manager(ocp.CheckpointManager):
     """Orbax's, which leaves the question of preemption to the loop: JAX counts who asks it, and how often."""
@@ -132,7 +135,7 @@ def fingerprints(run: Run) -> dict[str, str]:
 def claim(workdir: Path | str, config: dict[str, Any]) -> None:
     """Writes the run's settings, or checks them against those that the folder was started with.
 
-    Where it runs may change from one start to the next, `mesh` therefore too.
+    Where it runs may change from one start to the next, `mesh` and `data.workers` therefore too.
 
     Raises:
         InputError: the folder cannot be written, or belongs to a run with other settings.
@@ -146,7 +149,7 @@ def claim(workdir: Path | str, config: dict[str, Any]) -> None:
         changed = [
             key
             for key in now
-            if before.get(key, fresh.get(key)) != now[key] and not key.startswith("mesh.")
+            if before.get(key, fresh.get(key)) != now[key] and not key.startswith(ELSEWHERE)
         ]
         if changed:
             raise InputError(

@@ -131,8 +131,8 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
         sampled = step % run.samples_every == 0 or step == 1
         # Every transfer in a step is an explicit one; an accidental one fails loudly.
         with jax.transfer_guard("disallow"), jax.set_mesh(mesh):
-            state, values, samples, learnt = stage.update(state, batch, sampled, ahead)
-        data.learn(*learnt)
+            state, values, samples, numbers, pass_rates = stage.update(state, batch, sampled, ahead)
+        data.learn(numbers, pass_rates)
         skipped = int(values["skipped"])
         totals = {
             "audio_seconds": totals["audio_seconds"] + values.pop("audio_seconds"),
@@ -153,6 +153,7 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
             row["mfu"] = row["model_tflop"] * 1e12 / row["seconds"] / jax.device_count() / peak[0]
         if metrics:
             metrics.write(step, row)
+            metrics.ask(step, [records[number].id for number in numbers], pass_rates)
             metrics.sample(step, samples)
         shown = {
             name: row[name] for name in ("loss", "reward", "accuracy", "format") if name in row

@@ -9,7 +9,7 @@ from tensorboardX import SummaryWriter
 
 
 class Metrics:
-    """metrics.jsonl, samples.jsonl and a tensorboard folder in a run's workdir.
+    """metrics.jsonl, questions.jsonl, samples.jsonl and a tensorboard folder in a run's workdir.
 
     After a kill the files may reach past the checkpoint; rows from `start` on are cut, so that every step
     stands there once. One host of several writes.
@@ -17,6 +17,7 @@ class Metrics:
 
     def __init__(self, workdir: Path | str, start: int):
         self._rows = _reopen(Path(workdir) / "metrics.jsonl", start)
+        self._questions = _reopen(Path(workdir) / "questions.jsonl", start)
         self._samples = _reopen(Path(workdir) / "samples.jsonl", start)
         self._board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=start)
 
@@ -25,6 +26,12 @@ class Metrics:
         self._rows.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+
+    def ask(self, step: int, ids: list[str], pass_rates: list[float]) -> None:
+        """Which questions a step's batch held, in order, and how often each was answered right, where it was asked."""
+        row = {"step": step, "ids": ids, **({"pass_rates": pass_rates} if pass_rates else {})}
+        self._questions.write(json.dumps(row) + "\n")
+        self._questions.flush()
 
     def sample(self, step: int, samples: list[dict[str, Any]]) -> None:
         for sample in samples:
@@ -36,6 +43,7 @@ class Metrics:
 
     def close(self) -> None:
         self._rows.close()
+        self._questions.close()
         self._samples.close()
         self._board.close()
 

@@ -67,14 +67,15 @@ class Updated(NamedTuple):
     Attributes:
         metrics: over all hosts' rows.
         samples: of this host's rows.
-        learnt: of all rows, the records' numbers and the fraction of each one's completions that were right; none
-            where nothing is sampled.
+        numbers: of all rows' records.
+        pass_rates: of all rows, the fraction of completions that were right; none where nothing is sampled.
     """
 
     state: TrainState
     metrics: dict[str, float]
     samples: Samples
-    learnt: tuple[list[int], list[float]] = ([], [])
+    numbers: list[int]
+    pass_rates: list[float]
 
 
 class Stopwatch:
@@ -183,7 +184,12 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
 
     def sft(state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None = None) -> Updated:
         watch = Stopwatch()
-        rows = (batch.prompts.samples, batch.prompts.lengths, batch.answer_mask.sum(-1))
+        rows = (
+            batch.prompts.samples,
+            batch.prompts.lengths,
+            batch.answer_mask.sum(-1),
+            batch.seeds,
+        )
         split = batch.parts(run.micro_batches, run.data.shapes)
         parts = []
         for part in split:
@@ -205,8 +211,11 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
             watch.lap("sample")
         state, metrics = step(state, frozen, parts)
         watch.lap("update", metrics)
-        work = work_of(state, *all_rows(mesh, rows))
-        return Updated(state, {**_host(metrics), **work, **watch.seconds}, samples)
+        *rows, numbers = all_rows(mesh, rows)
+        work = work_of(state, *rows)
+        return Updated(
+            state, {**_host(metrics), **work, **watch.seconds}, samples, numbers.tolist(), []
+        )
 
     return Stage(sft)
 
@@ -311,7 +320,8 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
                 **watch.seconds,
             },
             _samples(records[: settings.completions], texts, scores) if sampled else [],
-            (numbers.tolist(), right.tolist()),
+            numbers.tolist(),
+            right.tolist(),
         )
 
     def saved() -> dict[str, np.ndarray] | None:

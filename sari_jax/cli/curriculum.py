@@ -1,0 +1,90 @@
+"""Commands that bring a scored corpus to a run: split, order, pack, and how fast it is read."""
+
+# Heavy imports stand inside the commands: `sari --help` and usage errors need not wait for JAX.
+
+import argparse
+from pathlib import Path
+
+from sari_jax.cli.arguments import Commands, at_least, command, tell
+
+
+def add(data: Commands) -> None:
+    part = command(
+        data, "split", _split, "questions for SFT and others for GRPO", "--data", "--out"
+    )
+    part.add_argument("--sft", type=at_least(0), default=2000, help="questions with chains; SARI's")
+    part.add_argument("--rl", type=at_least(0), default=30_000, help="others; SARI's")
+    part.add_argument("--seed", type=at_least(0), default=0)
+
+    line = command(
+        data, "order", _order, "write questions in a curriculum's order", "--data", "--out"
+    )
+    line.add_argument("--order", default="easy_to_hard")
+    line.add_argument("--stages", type=at_least(1), default=3, help="of --order staged")
+    line.add_argument("--seed", type=at_least(0), default=0)
+
+    box = command(data, "pack", _pack, "questions and their sound in one folder", "--data", "--out")
+    box.add_argument("--shard-clips", type=at_least(1), default=1024, help="clips in a shard")
+
+    race = command(data, "bench", _bench, "how fast batches are read", "--data", "--model")
+    race.add_argument("--batches", type=at_least(1), default=50)
+    race.add_argument("--batch-size", type=at_least(1), default=16)
+    race.add_argument("--workers", type=at_least(0), nargs="+", default=[0, 1, 2])
+
+
+def _split(args: argparse.Namespace) -> int:
+    from sari_jax.atomic import new_directory
+    from sari_jax.data.corpus import write_report
+    from sari_jax.data.ledger import Ledger
+    from sari_jax.data.records import read_records, write_records
+    from sari_jax.data.split import split
+
+    ledger = Ledger()
+    records = read_records(args.data)
+    parts = split(records, ledger, sft=args.sft, rl=args.rl, seed=args.seed)
+    with new_directory(Path(args.out)) as aside:
+        for name, part in zip(("sft", "rl"), parts, strict=True):
+            write_records(aside / f"{name}.jsonl", part)
+        sizes = {"sft": len(parts[0]), "rl": len(parts[1]), "seed": args.seed}
+        told = write_report(aside, ledger, **sizes)
+    tell(args, told)
+    return 0
+
+
+def _order(args: argparse.Namespace) -> int:
+    from sari_jax.data.curriculum import order
+    from sari_jax.data.records import read_records, write_records
+
+    records = read_records(args.data)
+    numbers = order(records, args.order, args.seed, stages=args.stages)
+    write_records(args.out, (records[number] for number in numbers))
+    rates = [records[number].pass_rate for number in numbers]
+    told = {"read": len(records), "kept": len(numbers), "order": args.order}
+    tell(args, told | {"first_pass_rate": rates[0], "last_pass_rate": rates[-1]})
+    return 0
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from sari_jax.atomic import new_directory
+    from sari_jax.data.corpus import write_report
+    from sari_jax.data.ledger import Ledger
+    from sari_jax.data.pack import pack
+    from sari_jax.data.records import read_records
+
+    ledger = Ledger()
+    records = read_records(args.data)
+    with new_directory(Path(args.out)) as aside:
+        clips = pack(aside, records, ledger, clips=args.shard_clips)
+        told = write_report(aside, ledger, clips=clips)
+    tell(args, told)
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from sari_jax.scale.reading import reading_speeds, table
+
+    told = reading_speeds(
+        args.data, args.model, args.workers, batches=args.batches, batch_size=args.batch_size
+    )
+    tell(args, told, table(told))
+    return 0

@@ -1,0 +1,44 @@
+import pytest
+
+from sari_jax.data.ledger import Ledger
+from sari_jax.data.records import Clip
+from sari_jax.data.split import split
+from sari_jax.errors import InputError
+
+
+@pytest.fixture
+def records(make_record):
+    """Sixty questions about twenty clips; every fifth has no chain."""
+    return [
+        make_record(
+            id=f"r{i}",
+            audio=(Clip(f"{i % 20}.wav"),),
+            **({"chain_free": None} if i % 5 == 0 else {}),
+        )
+        for i in range(60)
+    ]
+
+
+def test_no_question_twice_and_no_clip_in_both(records):
+    ledger = Ledger()
+    sft, rl = split(records, ledger, sft=10, rl=30, seed=1)
+    assert len(sft) == 10 and all(r.chain_free and r.chain_structured for r in sft)
+    assert not {r.audio for r in sft} & {r.audio for r in rl}
+    assert len({r.id for r in sft + rl}) == len(sft) + len(rl)
+    report = ledger.report()
+    assert report["read"] == 60 and report["kept"] == len(sft) + len(rl)
+    assert set(report["dropped"]) == {"not needed", "sound is in the SFT part"}
+    numbers = [int(r.id[1:]) for r in rl]
+    assert numbers == sorted(numbers)
+
+
+def test_only_the_seed_decides(records):
+    parts = [split(records, Ledger(), sft=10, rl=30, seed=seed) for seed in (1, 1, 2)]
+    assert parts[0] == parts[1] != parts[2]
+
+
+def test_all_may_be_asked_for_and_not_more(records):
+    sft, rl = split(records, Ledger(), sft=0, rl=100)
+    assert (sft, len(rl)) == ([], 60)
+    with pytest.raises(InputError, match="50 questions are asked for SFT, and 48 have both chains"):
+        split(records, Ledger(), sft=50, rl=0)

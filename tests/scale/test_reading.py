@@ -1,0 +1,19 @@
+import json
+
+import pytest
+
+from sari_jax.cli import main
+
+
+@pytest.mark.parametrize("workers", [("0",), ("0", "1")])
+def test_reads_as_a_run_does_and_tells_how_fast(nano_dir, starter_dir, capsys, workers):
+    words = ["data", "bench", "--data", starter_dir / "test.jsonl", "--model", nano_dir, "--json"]
+    words += ["--batches", "2", "--batch-size", "4", "--workers", *workers]
+    assert main([str(word) for word in words]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told["workers"]) == list(workers) and told["cores"] >= 1
+    assert 1 < told["clip_seconds"] < 5
+    for row in told["workers"].values():
+        assert row["clips_per_second"] > 0 and row["worker_mib"] > 20
+        seconds = row["sound_seconds_per_second"] / row["clips_per_second"]
+        assert seconds == pytest.approx(told["clip_seconds"], rel=1e-6)
