@@ -25,6 +25,7 @@ NOTES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 MODES = ("major", "minor")
 STEP, SLOWEST, FASTEST = 1.32, 30, 300  # of the ladder; beats per minute
 CHORDS = 4
+MOST_BEATS = 12  # in a bar
 _CHORD = re.compile(r"([A-G][#b]?)([^/]*)(?:/([A-G][#b]?))?")
 
 
@@ -68,13 +69,12 @@ def tempo(row: dict[str, Any], seed: int, name: str) -> dict[str, Any] | None:
 def time_signature(row: dict[str, Any], seed: int, name: str) -> dict[str, Any] | None:
     counts = row.get("beats")
     counts = counts[1] if isinstance(counts, list) and len(counts) == 2 else None
-    if isinstance(counts, list) and counts and all(type(n) in (int, float) for n in counts):
+    said = re.search(r"\d+", str(row.get("prompt_bt") or ""))
+    if isinstance(counts, list) and counts and all(n in range(1, MOST_BEATS + 1) for n in counts):
         beats = int(max(counts))
-    elif found := re.search(r"\d+", str(row.get("prompt_bt") or "")):
-        beats = int(found[0])
     else:
-        return None
-    if not 2 <= beats <= 12:
+        beats = int(said[0]) if said else 0
+    if not 2 <= beats <= MOST_BEATS:
         return None
     wrong = [f"{n}/4" for n in (4, 3, 2) if n != beats][:2]
     question = "Which time signature does this piece have?"

@@ -70,7 +70,7 @@ def _said(turns: Any) -> tuple[dict[str, str], list[str]]:
         role = each.get("role", each.get("from"))
         if role == "system":
             continue
-        if role not in ROLES or ROLES[role] in said:
+        if not isinstance(role, str) or role not in ROLES or ROLES[role] in said:
             raise Drop(TURNS, f"a second turn, or a role {role!r}")
         content = each.get("content", each.get("value"))
         if isinstance(content, list):  # parts, as chat templates take them

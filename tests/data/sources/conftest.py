@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiments.samples import write_sample
 
+from experiments.samples import write_sample
 from sari_jax.data.captions import Caption, read_captions
 from sari_jax.data.records import Record, read_records
 from sari_jax.data.sources import SOURCES

@@ -39,6 +39,7 @@ def test_the_sample(built):
         ({"messages": [1], "audios": ["a.wav"]}, "bad field"),
         ({"messages": [{"role": "user", "content": 3}], "audios": ["a.wav"]}, "bad field"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "not one question and one answer"),
+        ({"messages": [{"role": [], "content": "x"}]}, "not one question and one answer"),
         ({"messages": [{"role": "system", "content": "x"}]}, "not one question and one answer"),
         ({"audios": ["a.wav"]}, "bad field"),
     ],
