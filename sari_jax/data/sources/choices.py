@@ -2,7 +2,8 @@
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sari_jax.data.answers import choice_index
@@ -18,17 +19,27 @@ def dice(seed: int, name: str) -> random.Random:
     return random.Random(f"{seed} {name}")
 
 
-def mixed(right: str, wrong: Iterable[str], seed: int, name: str, count: int = 4) -> dict[str, Any]:
+def mixed(
+    right: str, wrong: Iterable[str] | Mapping[str, int], seed: int, name: str, count: int = 4
+) -> dict[str, Any]:
     """A record's `choices` and `answer_index`: the right one among up to `count` - 1 of the wrong, drawn by id.
+
+    Args:
+        wrong: with weights, if some are to be drawn more often. Right answers that are so often right elsewhere must
+            be wrong as often, or the text alone gives them away.
 
     Raises:
         Drop: there is nothing wrong to choose.
     """
     throw = dice(seed, name)
-    pool = sorted(set(wrong) - {right})
-    if not pool:
+    weights = dict(sorted(Counter(wrong).items()))
+    weights.pop(right, None)
+    choices = [right]
+    while weights and len(choices) < count:
+        choices += throw.choices(list(weights), list(weights.values()))
+        del weights[choices[-1]]
+    if len(choices) < 2:
         raise Drop(NO_WRONG, f"nothing to put beside {right!r}")
-    choices = [right, *throw.sample(pool, min(count - 1, len(pool)))]
     throw.shuffle(choices)
     return {"choices": choices, "answer_index": choices.index(right)}
 

@@ -5,8 +5,8 @@ The form is that of its Zenodo record: clotho_aqa_{train,val,test}.csv with `fil
 
 A question gives one record if more than half of its confident answers agree. The row that gives it is the first of
 them; the others are dropped as having said the same or as outvoted, so that every row is accounted for. Yes and no
-are each other's only wrong choice; other answers get three that were right elsewhere in the file and that nobody gave
-here, numbers for a number.
+are each other's only wrong choice; other answers get three that were right elsewhere in the file, the more often the
+likelier, and that nobody gave here: numbers for a number.
 """
 
 import dataclasses
@@ -34,14 +34,14 @@ class Asked:
 
     Attributes:
         others: all answers that anybody gave to it.
-        pool: the answers of all questions, with its own.
+        pool: the answers of all questions, its own too, with how often each is one.
     """
 
     file: str
     question: str
     answer: str
     others: frozenset[str]
-    pool: frozenset[str]
+    pool: Counter[str]
 
 
 def read(path: Path) -> Iterator[tuple[str, Asked | Drop]]:
@@ -52,7 +52,7 @@ def read(path: Path) -> Iterator[tuple[str, Asked | Drop]]:
         if not isinstance(row, Drop):
             asked[_key(row)].append(row)
     agreed = {key: _agreed(answers) for key, answers in asked.items()}
-    pool = frozenset(answer for answer in agreed.values() if answer)
+    pool = Counter(answer for answer in agreed.values() if answer)
     given = set()
     for where, row in checked:
         if isinstance(row, Drop):
@@ -107,15 +107,15 @@ def convert(row: Asked, context: Context) -> list[dict[str, Any]]:
     ]
 
 
-def _wrong(row: Asked) -> set[str]:
+def _wrong(row: Asked) -> dict[str, int]:
     """Answers to other questions, neither given here nor another form of one, as dog and dogs are."""
     alike = lambda a, b: a.startswith(b[:4]) or b.startswith(a[:4])  # noqa: E731
     return {
-        word
-        for word in row.pool - set(YES_NO)
-        if _is_number(word) == _is_number(row.answer)
+        word: count
+        for word, count in row.pool.items()
+        if word not in row.others.union(YES_NO)
+        and _is_number(word) == _is_number(row.answer)
         and (_is_number(word) or not any(alike(word, other) for other in row.others))
-        and word not in row.others
     }
 
 
@@ -126,7 +126,7 @@ def _is_number(word: str) -> bool:
 SOURCE = Source(
     name="clotho-aqa",
     needs="clotho_aqa_train.csv (or val, test) of Clotho-AQA and its audio_files as --audio-root",
-    licence="Clotho-AQA answers: Tampere University's licence (LICENSE.txt); clips: Freesound, each its own"
+    licence="Clotho-AQA answers: its LICENSE.txt, reported to be MIT; clips: Freesound, each its own"
     " (clotho_aqa_metadata.csv)",
     read=read,
     convert=convert,

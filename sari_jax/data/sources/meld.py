@@ -1,9 +1,12 @@
 """MELD: utterances of the series Friends with their emotion and sentiment (Poria et al. 2019).
 
 The form is that of its repository: train_sent_emo.csv and the like, with `Utterance`, `Speaker`, `Emotion`,
-`Sentiment`, `Dialogue_ID` and `Utterance_ID`, and a clip diaN_uttM for each row. The clips are published as MP4;
-their sound must have been taken out. A row gives a caption still to be written, with labels, and two questions by
-rule: which of four emotions, and which of the three sentiments. The ids of splits are told apart by the file's name.
+`Sentiment`, `Dialogue_ID` and `Utterance_ID`, and a clip diaN_uttM for each row. The clips are published as MP4; their
+sound must have been taken out. In the test split some are there twice, and users report that the right one is
+final_videos_testdiaN_uttM, which is looked for first there.
+
+A row gives a caption still to be written, with labels, and two questions by rule: which of four emotions, and which
+of the three sentiments. The ids of splits are told apart by the file's name.
 """
 
 from typing import Any
@@ -23,7 +26,8 @@ _MENDED = {i: bytes([i]).decode("cp1252", "ignore") for i in range(0x80, 0xA0)}
 def convert(row: dict[str, str], context: Context) -> list[dict[str, Any]]:
     clip_name = f"dia{text(row, 'Dialogue_ID')}_utt{text(row, 'Utterance_ID')}"
     name = f"meld-{context.name}-{clip_name}"
-    same = {"audio": clip(context.root, clip_name), "task": "speech"}
+    stems = [f"final_videos_test{clip_name}", clip_name] if "test" in context.name else [clip_name]
+    same = {"audio": clip(context.root, *stems), "task": "speech"}
     emotion = _one_of(row, "Emotion", EMOTIONS)
     sentiment = _one_of(row, "Sentiment", SENTIMENTS)
     said = text(row, "Utterance").translate(_MENDED)

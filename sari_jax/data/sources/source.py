@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sari_jax.atomic import vacant
 from sari_jax.data.captions import Caption, make_caption
 from sari_jax.data.corpus import write_corpus
 from sari_jax.data.ledger import Drop, Ledger, reason_of
@@ -80,7 +81,7 @@ def build(
     Raises:
         InputError: the file is missing or of another form, no row of it can be used, or `out` cannot be written.
     """
-    path = path.absolute()
+    path, out = path.absolute(), vacant(out)
     if not path.is_file():
         raise InputError(f"{path}: no such file; {source.name} needs {source.needs}")
     root = (audio_root or path.parent).absolute()

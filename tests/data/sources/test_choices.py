@@ -24,6 +24,13 @@ def test_the_right_one_stands_anywhere_as_often():
     assert min(wrong.values()) > 500  # each of four in three of four
 
 
+def test_what_has_more_weight_is_drawn_more_often():
+    wrong = {"common": 8, "rare": 1, "seldom": 1}
+    made = [mixed("right", wrong, 0, str(i), count=2)["choices"] for i in range(300)]
+    drawn = Counter(choice for choices in made for choice in choices)
+    assert drawn["common"] > 200 and 10 < drawn["rare"] < 60
+
+
 def test_few_or_none_that_are_wrong():
     assert set(mixed("a", ["b"], 0, "x")["choices"]) == {"a", "b"}
     with pytest.raises(Drop) as caught:

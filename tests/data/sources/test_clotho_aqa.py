@@ -1,5 +1,7 @@
 """Clotho-AQA: three people's answers to a question become one record, or none where they disagree."""
 
+from collections import Counter
+
 import pytest
 
 from sari_jax.data.records import Clip
@@ -79,7 +81,7 @@ def test_a_copy_without_confidence(tmp_path):
 
 
 def test_wrong_choices_are_nobodys_answer_and_no_form_of_one(context):
-    pool = frozenset("yes no dogs doghouse cat water three".split())
-    asked = clotho_aqa.Asked("a.wav", "Which?", "dog", frozenset({"dog", "wolf"}), pool | {"wolf"})
+    pool = Counter("yes no dog dogs doghouse cat water water three wolf".split())
+    asked = clotho_aqa.Asked("a.wav", "Which?", "dog", frozenset({"dog", "wolf"}), pool)
     (draft,) = clotho_aqa.convert(asked, context)
     assert set(draft["choices"]) == {"dog", "cat", "water"}

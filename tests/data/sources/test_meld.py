@@ -1,5 +1,9 @@
 """MELD: a caption still to be written and two questions by rule for each utterance."""
 
+import dataclasses
+
+import pytest
+
 from sari_jax.data.captions import Caption
 from sari_jax.data.records import Clip
 from sari_jax.data.sources import meld
@@ -36,6 +40,19 @@ def test_the_sample(built):
 
 def _clip(name: str) -> str:
     return name.rpartition("-")[0]
+
+
+@pytest.mark.parametrize(
+    ("split", "found"),
+    [("test_sent_emo", "final_videos_testdia0_utt1.wav"), ("dev_sent_emo", "dia0_utt1.wav")],
+)
+def test_clips_of_the_test_split_that_are_there_twice(context, split, found):
+    for name in ("dia0_utt1.wav", "final_videos_testdia0_utt1.wav"):
+        (context.root / name).write_bytes(b"")
+    row = {"Utterance": "Hi", "Emotion": "joy", "Sentiment": "positive"}
+    row |= {"Dialogue_ID": "0", "Utterance_ID": "1"}
+    first, *_ = meld.convert(row, dataclasses.replace(context, name=split))
+    assert first["audio"] == [{"path": found}]
 
 
 def test_quotes_of_windows_are_mended(context):

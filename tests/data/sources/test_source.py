@@ -195,8 +195,17 @@ def test_what_the_user_must_have_is_told(tmp_path, write):
 
 
 def test_a_place_that_is_taken(write, tmp_path):
-    path = write(RECORD)
-    assert "not empty" in refused(jsonl.SOURCE, tmp_path, path=path)
+    """Told before anything is read."""
+    assert "not empty" in refused(jsonl.SOURCE, tmp_path, path=write("{"))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_page_tells_of_every_source_and_reason(built, name):
+    page = (Path(__file__).parents[3] / "docs/data.md").read_text()
+    assert f"\n| `{name}` |" in page
+    for reason in built(name).report["dropped"]:
+        row = next(line for line in page.splitlines() if line.startswith("| ") and reason in line)
+        assert row.endswith("| all |") or f"`{name}`" in row
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
