@@ -40,12 +40,13 @@ def turn(row: dict[str, Any]) -> tuple[str, str, list[str]]:
     Raises:
         Drop: a row of another form, or of several turns.
     """
-    sounds = [path for name in ("audios", "audio", "audio_path") for path in _paths(row.get(name))]
+    named = (_paths(row.get(name)) for name in ("audios", "audio", "audio_path"))
+    sounds = next(filter(None, named), [])
     turns = row.get("messages") or row.get("conversations")
     if turns is None:
         prompt = text(row, "query", "instruction", "question", "prompt")
         more = row.get("input")
-        prompt = f"{more}{prompt}" if isinstance(more, str) else prompt
+        prompt = f"{prompt}\n{more}" if isinstance(more, str) else prompt
         reply = text(row, "solution", "response", "output", "answer")
     else:
         said, inside = _said(turns)
@@ -86,8 +87,10 @@ def _said(turns: Any) -> tuple[dict[str, str], list[str]]:
 
 
 def _paths(value: Any) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    return [path for path in values if isinstance(path, str) and path]
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(path, str) and path for path in values):
+        raise Drop(BAD_FIELD, "audios must be paths")
+    return values
 
 
 SOURCE = Source(

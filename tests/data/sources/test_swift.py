@@ -32,6 +32,11 @@ def test_the_sample(built):
     assert found.report["read"] == 10
 
 
+def test_what_is_asked_of_an_input():
+    row = {"instruction": "Which is it?", "input": "<audio>\nA. x\nB. y", "output": "B"}
+    assert swift.turn(row | {"audios": "a.wav"}) == ("Which is it?\n\nA. x\nB. y", "B", ["a.wav"])
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -42,6 +47,8 @@ def test_the_sample(built):
         ({"messages": [{"role": [], "content": "x"}]}, "not one question and one answer"),
         ({"messages": [{"role": "system", "content": "x"}]}, "not one question and one answer"),
         ({"audios": ["a.wav"]}, "bad field"),
+        ({"query": "x", "response": "y", "audios": ["a.wav", 3]}, "bad field"),
+        ({"query": "x", "response": "y", "audio": {"bytes": ""}}, "bad field"),
     ],
 )
 def test_rows_of_another_form(row, reason):
