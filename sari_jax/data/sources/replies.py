@@ -21,7 +21,7 @@ _STYLES = [(make_style("structured", tags), make_style("free", tags)) for tags i
 _QUOTED = re.compile(r"^(.*?)(\[\s*['\"].*?['\"]\s*\])", re.DOTALL)
 _LETTER = re.compile(r"(?:^|(?<=\s))(?:\(([A-Za-z])\)|([A-Za-z])[.):])\s+")
 _ASKED = re.compile(
-    r"\s*(?:please\s+)?(?:choose|select|pick)[^.?!\n]*\b(?:options?|choices|answers?|one)\b[^.?!\n]*[:.]?\s*$",
+    r"(?:please\s+)?(?:choose|select|pick)[^.?!\n]*\b(?:options?|choices|answers?|one)\b[^.?!\n]*[:.]?\s*$",
     re.IGNORECASE,
 )
 _VERDICT = re.compile(
@@ -66,15 +66,21 @@ def _quoted(prompt: str) -> tuple[str, list[str]] | None:
 
 
 def _lettered(prompt: str) -> tuple[str, list[str]] | None:
-    """From the last mark of an a on, as long as the letters follow each other."""
-    marks = [(match, (match[1] or match[2])) for match in _LETTER.finditer(prompt)]
-    starts = [i for i, (_, letter) in enumerate(marks) if letter in "Aa"]
-    if not starts:
+    """By the longest run of letters from an a on that are marked alike, so that "vitamin A." is none of them."""
+    marks = [
+        (m, m[1] or m[2], re.sub("[A-Za-z]", "", m[0].strip())) for m in _LETTER.finditer(prompt)
+    ]
+    runs = []
+    for start, (_, first, style) in enumerate(marks):
+        if first in "Aa":
+            run = []
+            for match, letter, its_style in marks[start:]:
+                if its_style == style and ord(letter) == ord(first) + len(run):
+                    run.append(match)
+            runs.append(run)
+    if not runs:
         return None
-    run = []
-    for match, letter in marks[starts[-1] :]:
-        if ord(letter) == ord(marks[starts[-1]][1]) + len(run):
-            run.append(match)
+    run = max(runs, key=len)
     ends = [match.start() for match in run[1:]] + [len(prompt)]
     pieces = [prompt[match.end() : end] for match, end in zip(run, ends, strict=True)]
     pieces[-1] = pieces[-1].strip().split("\n")[0]  # what follows on a new line is an instruction

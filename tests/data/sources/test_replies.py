@@ -22,6 +22,18 @@ def test_choices_written_after_a_question(prompt):
     assert question_and_choices(prompt) == ("What is it?", ["A dog", "A cat, old", "Rain"])
 
 
+@pytest.mark.parametrize(
+    ("prompt", "question", "choices"),
+    [
+        ("Which? (A) Vitamin A. (B) Iron", "Which?", ["Vitamin A", "Iron"]),
+        ("Of part A: which? A. x B. y", "Of part A: which?", ["x", "y"]),
+        ("Is it a) or (b)?\nA. x\nB. y", "Is it a) or (b)?", ["x", "y"]),
+    ],
+)
+def test_letters_that_mark_no_choice(prompt, question, choices):
+    assert question_and_choices(prompt) == (question, choices)
+
+
 @pytest.mark.parametrize("style", STYLES.values(), ids=STYLES)
 def test_our_own_prompts_are_read(style):
     prompt = question_text("Which is it?", ["a dog", "rain"], style)
