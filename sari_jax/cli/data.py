@@ -15,7 +15,7 @@ SPLITS = ("train", "validation", "test")
 def add(commands: Commands) -> None:
     data = group(commands, "data", "corpora")
     build = command(data, "build", _build, "build a corpus of records from a source", "--out")
-    build.add_argument("source", metavar="SOURCE")
+    build.add_argument("source", metavar="SOURCE", help=f"{STARTER}, or one of docs/data.md")
     build.add_argument("--seed", type=at_least(0), default=0, help="of all that is chosen by rule")
     given = build.add_argument_group("sources on disk")
     given.add_argument("--input", help="the source's file")

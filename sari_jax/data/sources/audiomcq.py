@@ -38,7 +38,8 @@ def _chains(row: dict[str, Any]) -> dict[str, Any]:
         found = chain(whole) or {"chain_free": untagged(whole)}
     for name in ("gemini_cot", "unstructured_cot"):
         if row.get(name):
-            found = found | {"chain_free": text(row, name)}
+            whole = text(row, name)
+            found = found | {"chain_free": chain(whole).get("chain_free") or untagged(whole)}
     return found
 
 

@@ -4,6 +4,7 @@ Tags are our own and those of Audio-Reasoner: <THINK>, <PLANNING> ... <SUMMARY>,
 """
 
 import ast
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from sari_jax.data.styles import Tags, make_style
 NO_CHOICES = "no choices in the question"
 
 _TAGS = (Tags(), Tags("THINK", *(name.upper() for name in SECTIONS), "RESPONSE"))
+_TAG_NAMES = sorted({name.lower() for tags in _TAGS for name in dataclasses.astuple(tags)})
 _STYLES = [(make_style("structured", tags), make_style("free", tags)) for tags in _TAGS]
 _QUOTED = re.compile(r"^(.*?)(\[\s*['\"].*?['\"]\s*\])", re.DOTALL)
 _LETTER = re.compile(r"(?:^|(?<=\s))(?:\(([A-Za-z])\)|([A-Za-z])[.):])\s+")
@@ -104,14 +106,14 @@ def answered(reply: str, choices: Sequence[str]) -> dict[str, Any]:
 def chain(reply: str) -> dict[str, Any]:
     """A reply's thought as a record's `chain_structured` or `chain_free`; nothing where none stands in tags."""
     for structured, free in _STYLES:
-        sections = structured.sections(reply)
+        sections = {name: untagged(body) for name, body in structured.sections(reply).items()}
         if sections.keys() >= set(SECTIONS) and all(sections.values()):
             return {"chain_structured": sections}
-        if thought := free.sections(reply).get("think"):
-            return {"chain_free": untagged(thought)}
+        if thought := untagged(free.sections(reply).get("think", "")):
+            return {"chain_free": thought}
     return {}
 
 
 def untagged(thought: str) -> str:
-    """Without the tags of sections, which no free chain may hold."""
-    return re.sub(rf"(?i)</?(?:{'|'.join(SECTIONS)})>", "", thought).strip()
+    """Without tags, which no chain may hold that is to be written in a style."""
+    return re.sub(rf"(?i)</?(?:{'|'.join(_TAG_NAMES)})>", "", thought).strip()

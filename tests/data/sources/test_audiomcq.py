@@ -59,3 +59,10 @@ def test_a_structured_chain_without_all_sections_is_a_free_one_without_tags(cont
         row | {"structured_cot": "<planning>Listen.</planning> It is y."}, context
     )
     assert draft["chain_free"] == "Listen. It is y." and "chain_structured" not in draft
+
+
+def test_a_chain_given_with_tags_and_answer_is_the_thought_alone(context):
+    row = {"audio_path": "a.wav", "question": "Which?", "choices": ["x", "y"], "answer": "y"}
+    told = "<think>It is y. <reasoning>So.</reasoning></think><answer>y</answer>"
+    (draft,) = audiomcq.convert(row | {"unstructured_cot": told}, context)
+    assert draft["chain_free"] == "It is y. So."

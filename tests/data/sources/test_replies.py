@@ -98,4 +98,6 @@ def test_chains():
     assert chain("<THINK><PLANNING>Listen.</PLANNING> It barks.</THINK>") == {
         "chain_free": "Listen. It barks."
     }
-    assert chain("It barks.") == {}
+    assert chain("It barks.") == {} == chain("<think><answer></answer></think>")
+    nested = "".join(f"<{name}>{body}<answer>B</ANSWER></{name}>" for name, body in parts.items())
+    assert chain(nested)["chain_structured"] == {n: f"{body}B" for n, body in parts.items()}
