@@ -16,9 +16,7 @@ def new_directory(out: Path | str) -> Iterator[Path]:
     Raises:
         InputError: `out` holds something already, or its parent cannot be written.
     """
-    out = Path(out).resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists and is not empty; name a new directory with --out")
+    out = vacant(out)
     aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
     shutil.rmtree(aside, ignore_errors=True)  # of a killed process that had our number
     with _told(out):
@@ -31,6 +29,18 @@ def new_directory(out: Path | str) -> Iterator[Path]:
             aside.rename(out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def vacant(out: Path | str) -> Path:
+    """The absolute path of a directory that may be made, for those who work long before they make it.
+
+    Raises:
+        InputError: it holds something already.
+    """
+    out = Path(out).resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists and is not empty; name a new directory with --out")
+    return out
 
 
 @contextmanager

@@ -9,20 +9,66 @@ from sari_jax.cli import curriculum
 from sari_jax.cli.arguments import Commands, at_least, command, group, tell
 from sari_jax.errors import InputError
 
+STARTER = "starter"
+SPLITS = ("train", "validation", "test")
+
 
 def add(commands: Commands) -> None:
     data = group(commands, "data", "corpora")
     build = command(data, "build", _build, "build a corpus of records from a source", "--out")
-    build.add_argument("source", metavar="SOURCE")
-    build.add_argument("--seed", type=at_least(0), default=0)
+    build.add_argument("source", metavar="SOURCE", help=f"{STARTER}, or one of docs/data.md")
+    build.add_argument("--seed", type=at_least(0), default=0, help="of all that is chosen by rule")
+    given = build.add_argument_group("sources on disk")
+    given.add_argument("--input", help="the source's file")
+    given.add_argument(
+        "--audio-root", help="where relative sound paths start; else the file's folder"
+    )
+    given.add_argument("--limit", type=at_least(1), help="rows to read at most")
+    given.add_argument("--licence", help="of every record, in place of what the source says")
+    made = build.add_argument_group(STARTER)
+    for split in SPLITS:
+        made.add_argument(f"--{split}", type=at_least(0), help=f"questions of {split}")
     curriculum.add(data)
 
 
 def _build(args: argparse.Namespace) -> int:
     from sari_jax.data.sources import SOURCES
+    from sari_jax.data.sources.source import build
     from sari_jax.train.config import nearest
 
+    if args.source == STARTER:
+        return _starter(args)
     if args.source not in SOURCES:
-        raise InputError(f"source {args.source!r} is unknown; {nearest(args.source, SOURCES)}")
-    tell(args, SOURCES[args.source](Path(args.out), seed=args.seed))
+        known = [STARTER, *SOURCES]
+        raise InputError(f"source {args.source!r} is unknown; {nearest(args.source, known)}")
+    _refuse(args, SPLITS)
+    source = SOURCES[args.source]
+    if args.input is None:
+        raise InputError(f"data build {source.name}: name --input; it needs {source.needs}")
+    report = build(
+        source,
+        Path(args.out),
+        path=Path(args.input),
+        audio_root=Path(args.audio_root) if args.audio_root is not None else None,
+        limit=args.limit,
+        seed=args.seed,
+        licence=args.licence,
+    )
+    tell(args, report)
     return 0
+
+
+def _starter(args: argparse.Namespace) -> int:
+    from sari_jax.data.sources import starter
+
+    _refuse(args, ("input", "audio_root", "limit", "licence"))
+    sizes = {split: size for split in SPLITS if (size := getattr(args, split)) is not None}
+    tell(args, starter.build(Path(args.out), seed=args.seed, **sizes))
+    return 0
+
+
+def _refuse(args: argparse.Namespace, options: tuple[str, ...]) -> None:
+    for option in options:
+        if getattr(args, option) is not None:
+            name = option.replace("_", "-")
+            raise InputError(f"data build {args.source}: takes no --{name}; leave it out")

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from sari_jax.data.jsonl import json_object, read_items, write_items
 from sari_jax.data.ledger import Ledger
@@ -39,7 +40,7 @@ def read_captions(
     root = Path(path).parent.absolute()
     return read_items(
         path,
-        lambda line: _parse(line, root, check_audio),
+        lambda line: make_caption(json_object(line), root, check_audio=check_audio),
         max_bad_fraction=1.0,
         ledger=ledger,
     )
@@ -54,8 +55,12 @@ def write_captions(path: str | Path, captions: Iterable[Caption]) -> None:
     write_items(path, captions)
 
 
-def _parse(line: str, root: Path, check: bool) -> Caption:
-    raw = json_object(line)
+def make_caption(raw: dict[str, Any], root: Path, *, check_audio: bool = True) -> Caption:
+    """A line's object -> a caption; fields that a caption has not got are passed over.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
     names = [field.name for field in dataclasses.fields(Caption)]
     values = {name: raw[name] for name in names if name in raw}
     for name in ("id", "task", "source", "licence"):
@@ -68,5 +73,5 @@ def _parse(line: str, root: Path, check: bool) -> Caption:
     labels = values.get("labels", [])
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ValueError("labels must be a list of texts")
-    clips = parse_clips(values.get("audio"), root, check)
+    clips = parse_clips(values.get("audio"), root, check_audio)
     return Caption(**values | {"labels": tuple(labels), "audio": clips})

@@ -85,7 +85,15 @@ def parse_record(line: str, root: Path, *, check_audio: bool = True) -> Record:
     Raises:
         ValueError: what is wrong with it.
     """
-    raw = json_object(line)
+    return make_record(json_object(line), root, check_audio=check_audio)
+
+
+def make_record(raw: dict[str, Any], root: Path, *, check_audio: bool = True) -> Record:
+    """A line's object -> a record; fields that a record has not got are passed over.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
     names = {field.name for field in dataclasses.fields(Record)}
     values = {name: value for name, value in raw.items() if name in names}
     required = {f.name for f in dataclasses.fields(Record) if f.default is dataclasses.MISSING}

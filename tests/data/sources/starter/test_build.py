@@ -9,7 +9,6 @@ import pytest
 import soundfile
 
 from sari_jax.data.records import SECTIONS, read_records
-from sari_jax.data.sources import SOURCES
 from sari_jax.data.sources.starter.build import WEIGHTS, build, sources_of
 from sari_jax.data.sources.starter.questions import DIFFICULTIES, KINDS
 from sari_jax.data.styles import STYLES
@@ -152,7 +151,3 @@ def test_a_stopped_build_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "out", train=2, validation=0, test=0)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_it_is_registered():
-    assert SOURCES["starter"] is build

@@ -1,0 +1,119 @@
+"""Questions with their choices written out, and answers with the thought before them, as trainers' files have both.
+
+Tags are our own and those of Audio-Reasoner: <THINK>, <PLANNING> ... <SUMMARY>, <RESPONSE>.
+"""
+
+import ast
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from sari_jax.data.answers import choice_index
+from sari_jax.data.ledger import Drop
+from sari_jax.data.records import SECTIONS
+from sari_jax.data.sources.choices import named
+from sari_jax.data.styles import Tags, make_style
+
+NO_CHOICES = "no choices in the question"
+
+_TAGS = (Tags(), Tags("THINK", *(name.upper() for name in SECTIONS), "RESPONSE"))
+_TAG_NAMES = sorted({name.lower() for tags in _TAGS for name in dataclasses.astuple(tags)})
+_STYLES = [(make_style("structured", tags), make_style("free", tags)) for tags in _TAGS]
+_QUOTED = re.compile(r"^(.*?)(\[\s*['\"].*?['\"]\s*\])", re.DOTALL)
+_LETTER = re.compile(r"(?:^|(?<=\s))(?:\(([A-Za-z])\)|([A-Za-z])[.):])\s+")
+_ASKED = re.compile(
+    r"(?:please\s+)?(?:choose|select|pick)[^.?!\n]*\b(?:options?|choices|answers?|one)\b[^.?!\n]*[:.]?\s*$",
+    re.IGNORECASE,
+)
+_VERDICT = re.compile(
+    r"(?is).*\b(?:answer|option|choice)\s*(?:is\s*:?|:)\s*(?:option\s+)?\*{0,2}(.+?)\*{0,2}[.\s]*$"
+)
+
+
+def question_and_choices(prompt: str) -> tuple[str, list[str]]:
+    """What is asked, and the choices written after it: as (a) or A. with their letters, as ['a', 'b'], or as a - list.
+
+    Raises:
+        Drop: it holds no choices.
+    """
+    for find in (_listed, _quoted, _lettered):
+        found = find(prompt)
+        if found and len(found[1]) > 1 and all(found[1]):
+            question = _ASKED.sub("", found[0]).strip()
+            if question:
+                return question, found[1]
+    raise Drop(NO_CHOICES, f"no choices in {prompt.strip()[:80]!r}")
+
+
+def _listed(prompt: str) -> tuple[str, list[str]] | None:
+    lines = prompt.splitlines()
+    marked = [bool(re.match(r"\s*[-*] \S", line)) for line in lines]
+    if True not in marked:
+        return None
+    start = marked.index(True)
+    stop = marked.index(False, start) if False in marked[start:] else len(lines)
+    return "\n".join(lines[:start]), [line.strip()[2:].strip() for line in lines[start:stop]]
+
+
+def _quoted(prompt: str) -> tuple[str, list[str]] | None:
+    match = _QUOTED.match(prompt)
+    try:
+        choices = ast.literal_eval(match[2]) if match else None  # a list of literals; runs nothing
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+        return None
+    return match[1], [choice.strip() for choice in choices]
+
+
+def _lettered(prompt: str) -> tuple[str, list[str]] | None:
+    """By the longest run of letters from an a on that are marked alike, so that "vitamin A." is none of them."""
+    marks = [
+        (m, m[1] or m[2], re.sub("[A-Za-z]", "", m[0].strip())) for m in _LETTER.finditer(prompt)
+    ]
+    runs = []
+    for start, (_, first, style) in enumerate(marks):
+        if first in "Aa":
+            run = []
+            for match, letter, its_style in marks[start:]:
+                if its_style == style and ord(letter) == ord(first) + len(run):
+                    run.append(match)
+            runs.append(run)
+    if not runs:
+        return None
+    run = max(runs, key=len)
+    ends = [match.start() for match in run[1:]] + [len(prompt)]
+    pieces = [prompt[match.end() : end] for match, end in zip(run, ends, strict=True)]
+    pieces[-1] = pieces[-1].strip().split("\n")[0]  # what follows on a new line is an instruction
+    return prompt[: run[0].start()], [piece.strip().rstrip(".;,").strip() for piece in pieces]
+
+
+def answered(reply: str, choices: Sequence[str]) -> dict[str, Any]:
+    """A record's `choices`, `answer_index` and chain, if any, of a reply that may think first.
+
+    Raises:
+        Drop: it names none of the choices.
+    """
+    tagged = [style.answer(reply) for pair in _STYLES for style in pair]
+    answer = next(filter(None, tagged), None) or re.sub(r"(?is)<think>.*</think>", "", reply)
+    verdict = _VERDICT.fullmatch(answer.strip())
+    if verdict and choice_index(answer, choices) is None:
+        answer = verdict[1]
+    return named(answer.strip(), choices, lettered=True) | chain(reply)
+
+
+def chain(reply: str) -> dict[str, Any]:
+    """A reply's thought as a record's `chain_structured` or `chain_free`; nothing where none stands in tags."""
+    for structured, free in _STYLES:
+        sections = {name: untagged(body) for name, body in structured.sections(reply).items()}
+        if sections.keys() >= set(SECTIONS) and all(sections.values()):
+            return {"chain_structured": sections}
+        if thought := untagged(free.sections(reply).get("think", "")):
+            return {"chain_free": thought}
+    return {}
+
+
+def untagged(thought: str) -> str:
+    """Without tags, which no chain may hold that is to be written in a style."""
+    return re.sub(rf"(?i)</?(?:{'|'.join(_TAG_NAMES)})>", "", thought).strip()
