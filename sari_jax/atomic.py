@@ -17,8 +17,7 @@ def new_directory(out: Path | str) -> Iterator[Path]:
         InputError: `out` holds something already, or its parent cannot be written.
     """
     out = Path(out).resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists and is not empty; name a new directory with --out")
+    refuse_full(out)
     aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
     shutil.rmtree(aside, ignore_errors=True)  # of a killed process that had our number
     with _told(out):
@@ -31,6 +30,17 @@ def new_directory(out: Path | str) -> Iterator[Path]:
             aside.rename(out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def refuse_full(out: Path | str) -> None:
+    """For whoever has much to do before it is written.
+
+    Raises:
+        InputError: `out` holds something already.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists and is not empty; name a new directory with --out")
 
 
 @contextmanager
