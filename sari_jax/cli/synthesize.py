@@ -92,7 +92,7 @@ def synthesize(args: argparse.Namespace) -> int:
         raise InputError("name --captions, whose questions to write, or --records that lack chains")
     if args.max_cost is not None and not (args.price_in or args.price_out):
         raise InputError(f"--max-cost {args.max_cost:g} needs --price-in and --price-out")
-    out = Path(args.out)
+    out = Path(args.out).resolve()
     refuse_full(out)
     ledger = Ledger()
     captions = []

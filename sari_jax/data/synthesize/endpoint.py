@@ -74,7 +74,7 @@ class Endpoint:
         self.settings, self.cache, self.budget = settings, cache, budget
         self.sent = self.cached = self.failed = 0
         self._openai, self._key, self._lock = openai, key, threading.Lock()
-        self._failures, self._failure = 0, ""
+        self._failures, self._failure, self._refusal = 0, "", ""
         self._client = openai.OpenAI(
             base_url=settings.url,
             api_key=key or "none",  # the client insists on one
@@ -102,6 +102,8 @@ class Endpoint:
             with self._lock:
                 self.cached += 1
             return reply
+        if self._refusal:  # heard by another thread
+            raise InputError(self._refusal)
         if self.budget.exhausted:
             raise NoReply(SPENT)
         if self._failures >= PATIENCE:
@@ -126,17 +128,19 @@ class Endpoint:
             answer = self._client.chat.completions.create(**request)
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             # Its message may repeat the key.
-            raise InputError(
+            self._refusal = (
                 f"{self.settings.url}: refuses the key ({error.status_code});"
                 " export the right one in the variable that --api-key-env names"
-            ) from None
+            )
+            raise InputError(self._refusal) from None
         except openai.NotFoundError as error:
-            raise InputError(
+            self._refusal = (
                 f"{self.settings.url}: not found (404: {self._told(error)});"
                 f" mend --endpoint, which mostly ends in /v1, or --model {self.settings.model}"
-            ) from None
+            )
+            raise InputError(self._refusal) from None
         except openai.APIResponseValidationError as error:
-            raise Drop(MALFORMED, self._told(error)) from None
+            raise self._fail(self._told(error), Drop, MALFORMED) from None
         except openai.APIStatusError as error:
             raise self._fail(f"{error.status_code}: {self._told(error)}") from None
         except openai.APITimeoutError:
@@ -144,17 +148,20 @@ class Endpoint:
         except openai.APIConnectionError as error:
             raise self._fail(self._told(error.__cause__ or error)) from None
         except ValueError as error:  # not JSON
-            raise Drop(MALFORMED, self._told(error)) from None
-        reply = _read(answer, prompt)
+            raise self._fail(self._told(error), Drop, MALFORMED) from None
+        try:
+            reply = _read(answer, prompt)
+        except (AttributeError, TypeError, ValueError):
+            raise self._fail(f"{answer}"[:500], Drop, MALFORMED) from None
         with self._lock:
             self.sent, self._failures = self.sent + 1, 0
         return reply
 
-    def _fail(self, why: str) -> NoReply:
+    def _fail(self, why: str, kind: type[Drop] = NoReply, reason: str = FAILED) -> Drop:
         with self._lock:
             self.failed, self._failures = self.failed + 1, self._failures + 1
-            self._failure = why
-        return NoReply(FAILED, why)
+            self._failure = f"{reason}: {why}"
+        return kind(reason, why)
 
     def _told(self, error: BaseException) -> str:
         """An error's message on one line and without the key."""
@@ -166,15 +173,11 @@ def _read(answer: Any, prompt: str) -> Reply:
     """The client's object -> a reply. It is built without being checked, so that all of it may be missing.
 
     Raises:
-        Drop: it is no chat completion.
+        AttributeError, TypeError, ValueError: it is no chat completion.
     """
-    try:
-        (choice,) = answer.choices
-        text, finish = choice.message.content or "", choice.finish_reason or "stop"
-        # Half of a character cannot be written again.
-        text = text.encode("utf-8", "replace").decode()
-    except (AttributeError, TypeError, ValueError) as error:
-        raise Drop(MALFORMED, f"{answer}"[:500]) from error
+    (choice,) = answer.choices
+    text, finish = choice.message.content or "", choice.finish_reason or "stop"
+    text = text.encode("utf-8", "replace").decode()  # half of a character cannot be written again
     usage = answer.usage
     counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
     counted = [

@@ -104,7 +104,19 @@ def test_what_always_fails_is_sent_no_more(asking, server):
         ours.ask(PROMPT, PATIENCE)
     assert caught.value.reason == FAILING and len(server.bodies) == PATIENCE
     assert ours.failed == PATIENCE
-    with pytest.raises(InputError, match="no request was answered; 500"):
+    with pytest.raises(InputError, match="no request was answered; request failed: 500"):
+        ours.check()
+
+
+def test_what_is_never_a_completion_is_asked_no_more(asking, server):
+    server.faults = ["empty"] * 1000
+    ours = asking()
+    for seed in range(PATIENCE):
+        with pytest.raises(Drop):
+            ours.ask(PROMPT, seed)
+    with pytest.raises(NoReply, match="not a chat completion"):
+        ours.ask(PROMPT, PATIENCE)
+    with pytest.raises(InputError, match="no request was answered; reply is not a chat"):
         ours.check()
 
 
@@ -127,6 +139,15 @@ def test_a_refused_key_ends_it_and_is_not_told(asking, server, status):
     with pytest.raises(InputError, match=f"refuses the key .{status}") as caught:
         asking().ask(PROMPT, 0)
     assert KEY not in str(caught.value) and len(server.bodies) == 1
+
+
+def test_after_a_refusal_nothing_is_sent(asking, server):
+    server.faults = [401]
+    ours = asking()
+    for seed in (0, 1):
+        with pytest.raises(InputError, match="refuses the key"):
+            ours.ask(PROMPT, seed)
+    assert len(server.bodies) == 1
 
 
 def test_not_found_ends_it(asking, server):
