@@ -50,7 +50,7 @@ def add(commands: Commands) -> None:
         "--length-field", choices=fields, default=fields[0], help="what the endpoint calls it"
     )
     write.add_argument(
-        "--timeout", type=_number(0.001), default=120.0, metavar="S", help="of an attempt"
+        "--timeout", type=_number(0.001), default=300.0, metavar="S", help="of an attempt"
     )
     write.add_argument("--retries", type=at_least(0), default=6, help="of a request that fails")
     write.add_argument("--max-tokens-spent", type=at_least(1), metavar="N", help="then stop asking")
@@ -85,8 +85,8 @@ def synthesize(args: argparse.Namespace) -> int:
     from sari_jax.data.synthesize.budget import Budget, Limits
     from sari_jax.data.synthesize.cache import Cache
     from sari_jax.data.synthesize.endpoint import FAILED, FAILING, SPENT, Endpoint, Settings
-    from sari_jax.data.synthesize.templates import Prompts
     from sari_jax.data.synthesize.synthesis import Writer, by_place
+    from sari_jax.data.synthesize.templates import Prompts
 
     if not args.captions and not args.records:
         raise InputError("name --captions, whose questions to write, or --records that lack chains")

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,11 @@ class Cache:
                 aside.unlink(missing_ok=True)
             raise self._unwritable(error) from error
 
-    def replies(self) -> list[Reply]:
+    def replies(self) -> Iterator[Reply]:
         """All that are kept, in no order."""
-        found = (_read(path) for path in self.folder.glob("??/*.json"))
-        return [reply for reply in found if reply is not None]
+        for path in self.folder.glob("??/*.json"):
+            if (reply := _read(path)) is not None:
+                yield reply
 
     def _place(self, request: Request) -> Path:
         text = json.dumps(request, sort_keys=True, ensure_ascii=True)

@@ -36,7 +36,7 @@ class Settings:
         url: what comes before /chat/completions.
         temperature, max_tokens: of each reply. Ours.
         length_field: what the endpoint calls `max_tokens`.
-        timeout: seconds without a byte before an attempt is given up.
+        timeout: seconds without a byte before an attempt is given up; a server's queue is part of it.
         retries: attempts after the first.
     """
 
@@ -45,7 +45,7 @@ class Settings:
     temperature: float = 0.7
     max_tokens: int = 1024
     length_field: str = LENGTH_FIELDS[0]
-    timeout: float = 120.0
+    timeout: float = 300.0
     retries: int = 6
 
 

@@ -71,7 +71,7 @@ def balanced(
     Places are dealt in turn to the ids in an order drawn from the seed: over the corpus each place is right equally
     often, give or take one. The wrong choices are shuffled by seed and id.
     """
-    drawn = sorted(range(len(questions)), key=lambda i: _draw(seed, questions[i][0]))
+    drawn = sorted(range(len(questions)), key=lambda i: draw(seed, questions[i][0]))
     places = {i: turn % CHOICES for turn, i in enumerate(drawn)}
     dealt = []
     for i, (name, question) in enumerate(questions):
@@ -86,11 +86,12 @@ def balanced(
 def shuffled(choices: Sequence[str], seed: int, name: str) -> list[str]:
     """In an order drawn from seed and id, the same whatever order they come in."""
     order = sorted(choices)
-    random.Random(_draw(seed, name)).shuffle(order)
+    random.Random(draw(seed, name)).shuffle(order)
     return order
 
 
-def _draw(seed: int, name: str) -> int:
+def draw(seed: int, name: str) -> int:
+    """A number of 64 bits that seed and id determine."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8])
 
 

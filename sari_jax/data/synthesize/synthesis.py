@@ -14,12 +14,13 @@ from sari_jax.data.records import Record
 from sari_jax.data.synthesize.cache import Reply
 from sari_jax.data.synthesize.chains import parse_free, parse_structured
 from sari_jax.data.synthesize.endpoint import Endpoint, NoReply
+from sari_jax.data.synthesize.questions import Question, balanced, draw, parse_question, shuffled
 from sari_jax.data.synthesize.templates import Prompts
-from sari_jax.data.synthesize.questions import Question, balanced, parse_question, shuffled
 
 CHAINS = ("structured", "free")
 NOTHING_KNOWN = "no caption and no labels"
 CUT = "reply cut at its token limit"
+UNFINISHED = {"length": CUT, "content_filter": "reply withheld by the endpoint's filter"}
 Item, Parsed, Written = TypeVar("Item", Caption, Record), TypeVar("Parsed"), TypeVar("Written")
 
 
@@ -128,7 +129,7 @@ class Writer:
         prompt = self.prompts.render(
             "question", caption=caption.caption, labels=caption.labels, task=caption.task
         )
-        question = self._until(prompt, "question", parse_question)
+        question = self._until(caption.id, prompt, "question", parse_question)
         # The chains' requests must not hang on which other questions pass, as the final order of the choices does.
         choices = shuffled(question.choices, self.seed, caption.id)
         index = choices.index(question.answer)
@@ -159,14 +160,19 @@ class Writer:
         if structured is None and "structured" in self.chains:
             prompt = self.prompts.render("structured", **values)
             structured = self._until(
-                prompt, "structured chain", lambda text: parse_structured(text, choices, index)
+                name,
+                prompt,
+                "structured chain",
+                lambda text: parse_structured(text, choices, index),
             )
         if free is None and "free" in self.chains:
             prompt = self.prompts.render("free", **values)
-            free = self._until(prompt, "free chain", lambda text: parse_free(text, choices, index))
+            free = self._until(
+                name, prompt, "free chain", lambda text: parse_free(text, choices, index)
+            )
         return Chains(structured, free)
 
-    def _until(self, prompt: str, what: str, parse: Callable[[str], Parsed]) -> Parsed:
+    def _until(self, name: str, prompt: str, what: str, parse: Callable[[str], Parsed]) -> Parsed:
         """The first reply that passes; a reply that does not is in the cache too, and costs nothing in a rerun.
 
         Raises:
@@ -175,12 +181,14 @@ class Writer:
         """
         attempts = self.attempts if self.endpoint.settings.temperature else 1
         refused = Drop(what)
+        # By id: of clips about which the same is known, each gets a question of its own.
+        first = draw(self.seed, name) % 2**30
         for attempt in range(attempts):
             reply = None
             try:
-                reply = self.endpoint.ask(prompt, self.seed + attempt)
-                if reply.finish == "length":
-                    raise Drop(CUT)
+                reply = self.endpoint.ask(prompt, first + attempt)
+                if reply.finish in UNFINISHED:
+                    raise Drop(UNFINISHED[reply.finish])
                 return parse(reply.text)
             except NoReply:
                 raise

@@ -19,7 +19,7 @@ def test_what_is_put_is_got(cache):
     assert cache.get(REQUEST) is None
     cache.put(REQUEST, REPLY)
     assert cache.get(dict(reversed(REQUEST.items()))) == REPLY
-    assert Cache(cache.folder).replies() == [REPLY]
+    assert list(Cache(cache.folder).replies()) == [REPLY]
     assert not list(cache.folder.rglob("*.partial"))
 
 
@@ -48,7 +48,7 @@ def test_a_damaged_entry_is_none_and_is_written_again(cache, text):
     cache.put(REQUEST, REPLY)
     (entry,) = cache.folder.rglob("*.json")
     entry.write_text(text)
-    assert cache.get(REQUEST) is None and cache.replies() == []
+    assert cache.get(REQUEST) is None and not list(cache.replies())
     cache.put(REQUEST, REPLY)
     assert cache.get(REQUEST) == REPLY
 

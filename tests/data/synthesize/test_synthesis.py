@@ -11,7 +11,7 @@ from sari_jax.data.styles import STYLES
 from sari_jax.data.synthesize.budget import Budget, Limits
 from sari_jax.data.synthesize.cache import Cache
 from sari_jax.data.synthesize.endpoint import FAILED, FAILING, SPENT, Endpoint, Settings
-from sari_jax.data.synthesize.synthesis import CUT, NOTHING_KNOWN, Writer, by_place
+from sari_jax.data.synthesize.synthesis import NOTHING_KNOWN, UNFINISHED, Writer, by_place
 from sari_jax.errors import InputError
 
 pytest.importorskip("openai")
@@ -34,8 +34,8 @@ def server():
 def writing(server, tmp_path):
     """A function that makes a writer who asks the small server."""
 
-    def make(*, limits: Limits = Limits(), settings: dict = {}, **rest) -> Writer:  # noqa: B006
-        chosen = Settings(server.url, "m", **({"retries": 0} | settings))
+    def make(*, limits: Limits = Limits(), settings: dict | None = None, **rest) -> Writer:
+        chosen = Settings(server.url, "m", **({"retries": 0} | (settings or {})))
         cache = Cache(tmp_path / "cache")
         return Writer(Endpoint(chosen, cache, Budget(limits, cache.replies())), **rest)
 
@@ -101,7 +101,8 @@ def test_what_fails_its_checks_is_asked_again_with_the_next_seed(writing, server
     server.write = second_is_good
     ledger = Ledger()
     assert writing(seed=5, chains=()).questions([caption(0)], ledger)
-    assert [body["seed"] for body in server.bodies] == [5, 6]
+    first, second = [body["seed"] for body in server.bodies]
+    assert second == first + 1 and server.bodies[0]["messages"] == server.bodies[1]["messages"]
     again = writing(seed=5, chains=())
     again.questions([caption(0)], Ledger())
     assert again.endpoint.sent == 0, "the bad reply was kept too"
@@ -137,11 +138,20 @@ def test_without_temperature_it_is_asked_once(writing, server):
     assert len(server.bodies) == 1
 
 
-def test_a_reply_that_was_cut_is_no_reply(writing, server):
-    server.finish = "length"
+@pytest.mark.parametrize("finish", UNFINISHED)
+def test_a_reply_that_was_not_finished_is_no_reply(writing, server, finish):
+    server.finish = finish
     ledger = Ledger()
     writing(attempts=2).questions([caption(0)], ledger)
-    assert ledger.report()["dropped"] == {f"question: {CUT}": 1} and len(server.bodies) == 2
+    assert ledger.report()["dropped"] == {f"question: {UNFINISHED[finish]}": 1}
+    assert len(server.bodies) == 2
+
+
+def test_of_the_same_caption_each_clip_gets_its_own_question(writing, server):
+    writing(chains=()).questions([caption(i, "Music.") for i in range(3)], Ledger())
+    assert len({body["seed"] for body in server.bodies}) == 3
+    writing(chains=(), seed=1).questions([caption(0, "Music.")], Ledger())
+    assert len({body["seed"] for body in server.bodies}) == 4
 
 
 def test_every_caption_is_accounted_for_whatever_goes_wrong(writing, server):
