@@ -56,7 +56,7 @@ class Endpoint:
         key: for the endpoint; None for one that wants none. Neither kept in the cache nor printed.
 
     Attributes:
-        sent, cached, failed: requests that were answered by the endpoint, by the cache, and by nobody.
+        sent, cached, failed: requests answered by the endpoint, by the cache, and by nothing that is a reply.
 
     Raises:
         InputError: the client is not installed, or the URL is none.

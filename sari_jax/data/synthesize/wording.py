@@ -19,8 +19,8 @@ _PLACES = "first|second|third|fourth|fifth|sixth|seventh|eighth|last|final|1st|2
 # A letter is a key where it is a capital, or the last word: B minor is music, "an option a listener has" English.
 _KEYS = (
     re.compile(r"\([A-Ha-h]\)"),
-    re.compile(r"^\s*[A-H][.):]\s", re.M),
-    re.compile(r"\b(?:[Oo]ption|[Cc]hoice)s?\s*[:#]?\s*[\"'*]*(?:[A-H]|[1-8])\b"),
+    re.compile(r"^[ \t]*[A-H][.):]\s", re.M),
+    re.compile(r"\b(?:[Oo]ption|[Cc]hoice)s?\s*[:#]?\s*[\"'*]*(?:[A-H]|[1-8](?![/.:%]?\d|%))\b"),
     re.compile(r"\b(?:option|choice|answer)\s*:?\s*[\"'*]*[a-h](?=[\"'*]*\s*(?:[.,;:!?)]|$))", re.I | re.M),
     re.compile(r"\b(?:answer|solution)[ -]keys?\b", re.I),
     re.compile(rf"\b(?:{_PLACES})(?: \w+)? (?:option|choice|answer)\b", re.I),

@@ -81,6 +81,7 @@ def test_a_key_is_named(text):
         "The second bark is the last sound; the other options fall away.",
         "It is an option to wait for 2 seconds.",
         "It modulates from A to B.",
+        "Of the choices 3/4 fits, as would the option 2.5 times faster.",
     ],
 )
 def test_no_key_is_named(text):
