@@ -15,8 +15,8 @@ VENV_CURRENT := .venv-current
 # Written last: a set-up that was interrupted, or whose inputs changed, is done again from an empty folder.
 READY := $(VENV)/ready
 READY_CURRENT := $(VENV_CURRENT)/ready
-EXTRAS := test,bench,starter,tpu
-EXTRAS_CURRENT := test,starter
+EXTRAS := test,bench,serving,synthesize,starter,tpu
+EXTRAS_CURRENT := test,synthesize,starter
 # Downloads that break off are resumed from 25.2 on.
 PIP := pip==26.1.2
 # Real weights, tokenizer and sound that the tests use; none named means all there are.

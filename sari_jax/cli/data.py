@@ -5,7 +5,7 @@
 import argparse
 from pathlib import Path
 
-from sari_jax.cli import curriculum
+from sari_jax.cli import curriculum, synthesize
 from sari_jax.cli.arguments import Commands, at_least, command, group, tell
 from sari_jax.errors import InputError
 
@@ -28,6 +28,7 @@ def add(commands: Commands) -> None:
     made = build.add_argument_group(STARTER)
     for split in SPLITS:
         made.add_argument(f"--{split}", type=at_least(0), help=f"questions of {split}")
+    synthesize.add(data)
     curriculum.add(data)
 
 

@@ -1,0 +1,97 @@
+"""Replies kept by what was asked, so that nothing is paid for twice.
+
+An entry's name is the sha256 of the request: model, messages and sampling settings. The endpoint is left out, so that
+a model may move to another server; the key to the endpoint is never part of it.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sari_jax.errors import InputError
+
+Request = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What came back.
+
+    Attributes:
+        text: of the first and only choice.
+        finish: why it ended: "stop", "length", ...
+        prompt_tokens, completion_tokens: as the endpoint counts them.
+    """
+
+    text: str
+    finish: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Cache:
+    """One file per reply.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def get(self, request: Request) -> Reply | None:
+        """The reply to it; None where there is none, or only a damaged one."""
+        return _read(self._place(request))
+
+    def put(self, request: Request, reply: Reply) -> None:
+        """Writes an entry aside and renames it.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        place = self._place(request)
+        aside = place.with_name(f".{place.name}.{os.getpid()}.{threading.get_ident()}.partial")
+        text = json.dumps({"request": request, "reply": dataclasses.asdict(reply)})
+        try:
+            place.parent.mkdir(exist_ok=True)
+            aside.write_text(text + "\n", encoding="utf-8")
+            aside.replace(place)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise self._unwritable(error) from error
+
+    def replies(self) -> Iterator[Reply]:
+        """All that are kept, in no order."""
+        for path in self.folder.glob("??/*.json"):
+            if (reply := _read(path)) is not None:
+                yield reply
+
+    def _place(self, request: Request) -> Path:
+        text = json.dumps(request, sort_keys=True, ensure_ascii=True)
+        key = hashlib.sha256(text.encode()).hexdigest()
+        return self.folder / key[:2] / f"{key}.json"
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(
+            f"{self.folder}: cannot be written ({error.strerror}); name another --cache"
+        )
+
+
+def _read(path: Path) -> Reply | None:
+    try:
+        reply = Reply(**json.loads(path.read_text(encoding="utf-8"))["reply"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    whole = all(type(getattr(reply, f.name)) is f.type for f in dataclasses.fields(reply))
+    return reply if whole else None

@@ -1,0 +1,96 @@
+"""What a reply may not say, and how it is taken out of its wrapping."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from sari_jax.data.answers import normalise
+from sari_jax.data.ledger import Drop
+from sari_jax.data.styles import Tags
+
+NOT_JSON = "not a JSON object"
+_THOUGHT = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+_FENCE = re.compile(r"```[\w-]*\n?(.*?)```", re.DOTALL)
+_TAG = re.compile(rf"</?(?:{'|'.join(map(re.escape, dataclasses.astuple(Tags())))})>", re.I)
+
+_PLACES = "first|second|third|fourth|fifth|sixth|seventh|eighth|last|final|1st|2nd|3rd|[4-8]th"
+# A letter is a key where it is a capital, or the last word: B minor is music, "an option a listener has" English.
+_KEYS = (
+    re.compile(r"\([A-Ha-h]\)"),
+    re.compile(r"^[ \t]*[A-H][.):]\s", re.M),
+    re.compile(r"\b(?:[Oo]ption|[Cc]hoice)s?\s*[:#]?\s*[\"'*]*(?:[A-H]|[1-8](?![/.:%]?\d|%))\b"),
+    re.compile(r"\b(?:option|choice|answer)\s*:?\s*[\"'*]*[a-h](?=[\"'*]*\s*(?:[.,;:!?)]|$))", re.I | re.M),
+    re.compile(r"\b(?:answer|solution)[ -]keys?\b", re.I),
+    re.compile(rf"\b(?:{_PLACES})(?: \w+)? (?:option|choice|answer)\b", re.I),
+    re.compile(r"\b(?:given|provided|stated|listed|marked|supplied) (?:right |correct )?answer\b", re.I),
+    re.compile(r"\b(?:right|correct) (?:answer|choice) (?:is|was) (?:given|provided|stated|marked)\b", re.I),
+)  # fmt: skip
+_BARE_LETTER = re.compile(
+    r"\b(?:answer|option|choice)\s+(?:is|must be|would be|should be|has to be)\s*:?\s*[\"'*]*[A-H]"
+    r"(?=[\"'*]*\s*(?:[.,;:!?)]|$))",
+    re.MULTILINE,
+)
+_TEXT = r"(?:description|transcript|transcription|text|label|tag|passage)s?"
+_READS = (
+    re.compile(r"\b(?:captions?|captioned|metadata|annotations?)\b", re.I),
+    re.compile(
+        rf"\b(?:according to|based on|as (?:stated|described|mentioned|noted) (?:in|by)|given|provided|written)"
+        rf"\s+(?:(?:in|by|the|this|a|an|audio|sound|clip'?s?|given|provided|written)\s+)*{_TEXT}\b",
+        re.I,
+    ),
+    re.compile(
+        rf"\b(?:the|this)\s+(?:\w+\s+)?{_TEXT}\s+(?:also\s+|explicitly\s+|clearly\s+)?"
+        r"(?:say|state|mention|describe|indicate|note|read|tell|specifie|list|suggest)s?\b",
+        re.I,
+    ),
+    re.compile(r"\bI (?:have |am )?(?:read|reading)\b", re.I),
+)
+
+
+def json_reply(text: str) -> dict[str, Any]:
+    """The object in a reply: in a code fence or not, behind a reasoning model's thoughts or not.
+
+    Raises:
+        Drop: there is none.
+    """
+    bare = unwrapped(text)
+    first, last = bare.find("{"), bare.rfind("}")
+    try:
+        found = json.loads(bare[first : last + 1])
+    except (ValueError, RecursionError) as error:
+        raise Drop(NOT_JSON, str(error)) from error
+    return found  # from brace to brace it is an object
+
+
+def unwrapped(text: str) -> str:
+    """A reply without a code fence and without the thoughts before it."""
+    text = _THOUGHT.sub("", text, count=1) if _THOUGHT.match(text) else text
+    fenced = _FENCE.search(text)
+    return (fenced[1] if fenced else text).strip()
+
+
+def names_key(text: str, choices: Sequence[str] = ()) -> str | None:
+    """The words by which a choice is named by its letter, number or place; None where there are none.
+
+    Args:
+        choices: where one is a letter itself, as a chord is, a bare letter names no place.
+    """
+    lettered = any(re.fullmatch("[a-h]", normalise(choice)) for choice in choices)
+    return _found(_KEYS if lettered else (*_KEYS, _BARE_LETTER), text)
+
+
+def cites_text(text: str) -> str | None:
+    """The words by which it is told from reading and not from listening; None where there are none."""
+    return _found(_READS, text)
+
+
+def holds_tag(text: str) -> str | None:
+    """A tag of the answer styles in it; None where there is none."""
+    return _found((_TAG,), text)
+
+
+def _found(patterns: Sequence[re.Pattern], text: str) -> str | None:
+    matches = (pattern.search(text) for pattern in patterns)
+    return next((match[0].strip() for match in matches if match), None)
