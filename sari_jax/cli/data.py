@@ -5,6 +5,7 @@
 import argparse
 from pathlib import Path
 
+from sari_jax.cli import clean
 from sari_jax.cli.arguments import Commands, at_least, command, group, tell
 from sari_jax.errors import InputError
 
@@ -14,6 +15,7 @@ def add(commands: Commands) -> None:
     build = command(data, "build", _build, "build a corpus of records from a source", "--out")
     build.add_argument("source", metavar="SOURCE")
     build.add_argument("--seed", type=at_least(0), default=0)
+    clean.add(data)
 
 
 def _build(args: argparse.Namespace) -> int:
