@@ -17,6 +17,7 @@ from sari_jax.errors import InputError
 TEXT, SOUND = "question of a benchmark", "sound of a benchmark"
 QUESTION, CHOICES = 95.0, 85.0  # of 100: alike enough
 REWORDED = 60.0  # enough for a question whose choices are the same and are no one else's
+A_WORD = 80.0  # enough where several questions share three choices or more
 COMMON = 3  # questions that may share their choices before those say nothing ("yes", "no")
 ROWS = 2_000  # questions compared at a time
 
@@ -103,8 +104,9 @@ def find_questions(records: Sequence[Record], benchmark: Sequence[Row]) -> dict[
     told: dict[tuple, str] = {}
     for question, choices in set(ours):
         best = (0.0, 0.0, -1)
-        # Of two only, the corpus' own and the benchmark's, one is taken to be the other, reworded.
-        least = REWORDED if len(asked.get(choices, ())) <= COMMON else QUESTION
+        # Choices that few questions share make a question known again that was reworded; "yes" and "no" make none.
+        common = len(asked.get(choices, ())) > COMMON
+        least = REWORDED if not common else A_WORD if len(choices) > 2 else QUESTION
         for place in same.get(choices, ()):
             score = alike(question, theirs[place][0])
             if score >= least:

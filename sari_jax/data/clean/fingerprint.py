@@ -29,9 +29,11 @@ DEAD_ZONE = (
     2e-3  # of a frame's energy: bands that move less hold noise, or a steady tone, and give no bits
 )
 LEAST_MOVES = 3  # bits of a frame, without which it could be any other
-MOST_ERRORS = 0.3  # of the bits set in either
+MOST_ERRORS = 0.25  # of the bits set in either; different sounds begin at about 0.3
 LEAST_FRAMES = 40  # compared frames, half a second
-LEAST_SHARE = 0.6  # of the comparable frames of the shorter sound
+LEAST_SHARE = (
+    0.6  # of the comparable frames of the longer sound, or of the shorter where excerpts count
+)
 SHARED = 2  # numbers in common, from which on two sounds are compared
 CROWD = 24  # sounds that share a number, beyond which only neighbours are paired
 
@@ -88,11 +90,16 @@ def _frames(
     return bits, loud & (np.bitwise_count(bits) >= LEAST_MOVES)
 
 
-def bit_errors(a: Fingerprint, b: Fingerprint) -> float:
-    """The fraction of set bits that differ where the two fit best; 1.0 where too little can be laid side by side."""
+def bit_errors(a: Fingerprint, b: Fingerprint, *, excerpts: bool = False) -> float:
+    """The fraction of set bits that differ where the two fit best; 1.0 where too little can be laid side by side.
+
+    Args:
+        excerpts: whether a sound that is part of the other is the same. Else three barks are not four.
+    """
     here, there = np.flatnonzero(a.valid), np.flatnonzero(b.valid)
-    least = max(LEAST_FRAMES, LEAST_SHARE * min(len(here), len(there)))
-    if min(len(here), len(there)) < least:
+    shorter, longer = sorted((len(here), len(there)))
+    least = max(LEAST_FRAMES, LEAST_SHARE * (shorter if excerpts else longer))
+    if shorter < least:
         return 1.0
     order = there[np.argsort(b.bits[there], kind="stable")]
     values = b.bits[order]
@@ -118,7 +125,7 @@ def bit_errors(a: Fingerprint, b: Fingerprint) -> float:
 def near_pairs(
     sounds: Sequence[Fingerprint], against: Sequence[Fingerprint] | None = None
 ) -> list[tuple[int, int, float]]:
-    """Pairs (i, j, bit errors) of sounds that are nearly the same: i < j, or j of `against`.
+    """Pairs (i, j, bit errors) of sounds that are nearly the same: i < j; or j of `against`, where excerpts count.
 
     Only those are compared that share numbers, found by sorting all of them.
     """
@@ -145,7 +152,7 @@ def near_pairs(
         i, j = divmod(int(pair), len(both))
         if against is not None and not i < len(sounds) <= j:
             continue
-        errors = bit_errors(both[i], both[j])
+        errors = bit_errors(both[i], both[j], excerpts=against is not None)
         if errors <= MOST_ERRORS:
             found.append((i, j if against is None else j - len(sounds), errors))
     return found
