@@ -6,20 +6,24 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
-from sari_jax.audio.files import load_waveform
+from sari_jax.audio.files import LONGEST, load_waveform
 from sari_jax.audio.packed import packed_clip, shard_of
 from sari_jax.errors import InputError
 
 
 def load_clip(
-    path: str, start: float | None = None, end: float | None = None
+    path: str,
+    start: float | None = None,
+    end: float | None = None,
+    *,
+    longest: float = LONGEST,
 ) -> Float[np.ndarray, "S"]:
-    """A clip at 16 kHz, or its span of seconds.
+    """A clip at 16 kHz, or its span of seconds; `longest` of them may be asked for.
 
     Raises:
         InputError: it cannot be read; see `load_waveform` and `packed_clip`.
     """
-    return load_waveform(_source(path), start=start, end=end, name=path)
+    return load_waveform(_source(path), start=start, end=end, longest=longest, name=path)
 
 
 def duration(path: str, start: float | None = None, end: float | None = None) -> float:

@@ -4,7 +4,6 @@ A header is never believed: files are read block by block, each block averaged a
 memory is bounded by the waveform that is returned, whatever the file says of its length, rate and channels.
 """
 
-import contextlib
 import io
 import math
 import os
@@ -17,7 +16,7 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, one_line
 
 LONGEST = 600.0  # seconds; the audio towers take 30 or 300
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # Hz; a file of 1 Hz would grow 16,000-fold
@@ -26,6 +25,10 @@ LOUDEST = (
 )
 BLOCK = 1 << 18  # values held at once, of all channels
 UNKNOWN = 2**63 - 1  # frames, where a stream's header leaves its length open
+
+
+class TooLong(InputError):
+    """A sound of more seconds than were allowed."""
 
 
 def load_waveform(
@@ -49,10 +52,11 @@ def load_waveform(
         name: what messages call it, default the path.
 
     Raises:
-        InputError: the file is missing, empty, not sound, cut short, without samples, not finite, too long, too loud or
-            of an absurd rate; or the span lies outside it.
+        TooLong: longer than `longest`.
+        InputError: the file is missing, empty, not sound, cut short, without samples, not finite, too loud or of an
+            absurd rate; or the span lies outside it.
     """
-    called = _one_line(name or (str(source) if isinstance(source, str | Path) else "sound"))
+    called = one_line(name or (str(source) if isinstance(source, str | Path) else "sound"))
     try:
         with _Sound(_opened(source, called)) as file:
             rate = file.samplerate
@@ -86,7 +90,7 @@ def load_waveform(
         AssertionError,
         OSError,
     ) as error:
-        told = _one_line(str(error))
+        told = one_line(str(error))
         raise InputError(
             f"{called}: corrupt, or of a kind not read here ({told}); convert it to wav or flac"
         ) from error
@@ -210,16 +214,7 @@ def _span(
     )
 
 
-def _too_long(called: str, length: str, longest: float) -> InputError:
-    return InputError(
+def _too_long(called: str, length: str, longest: float) -> TooLong:
+    return TooLong(
         f"{called}: {length} exceeds {longest:g} s; split it, or name a span by start and end"
     )
-
-
-def _one_line(text: str) -> str:
-    """Text as it stands, or spelt out where it would break the line or could not be written."""
-    with contextlib.suppress(UnicodeEncodeError):
-        text.encode()
-        if text.isprintable():
-            return text
-    return repr(text)[1:-1]

@@ -5,7 +5,7 @@
 import argparse
 from pathlib import Path
 
-from sari_jax.cli import curriculum, synthesize
+from sari_jax.cli import clean, curriculum, synthesize
 from sari_jax.cli.arguments import Commands, at_least, command, group, tell
 from sari_jax.errors import InputError
 
@@ -29,6 +29,7 @@ def add(commands: Commands) -> None:
     for split in SPLITS:
         made.add_argument(f"--{split}", type=at_least(0), help=f"questions of {split}")
     synthesize.add(data)
+    clean.add(data)
     curriculum.add(data)
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from sari_jax.cli import data, models, runs
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, one_line
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,5 +24,5 @@ def main(argv: list[str] | None = None) -> int:
         prepare()
         return args.run(args)
     except InputError as error:
-        print(f"sari: {error}", file=sys.stderr)
+        print(f"sari: {one_line(str(error))}", file=sys.stderr)
         return 2

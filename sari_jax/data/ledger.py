@@ -4,6 +4,8 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
+from sari_jax.errors import one_line
+
 
 @dataclasses.dataclass(frozen=True)
 class Dropped:
@@ -31,7 +33,7 @@ class Ledger:
         self.kept += count
 
     def drop(self, where: str, reason: str, detail: str = "") -> None:
-        self.dropped.append(Dropped(where, reason, detail))
+        self.dropped.append(Dropped(one_line(where), reason, one_line(detail)))
 
     @property
     def read(self) -> int:

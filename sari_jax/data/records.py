@@ -1,7 +1,6 @@
 """The record: one JSON line per question. Validated on read, written aside and then renamed."""
 
 import dataclasses
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from sari_jax.data.ledger import Drop, Ledger
 TASKS = ("sound", "music", "speech")
 SECTIONS = ("planning", "caption", "reasoning", "summary")
 MISSING_SOUND = "sound file missing"
+ENDLESS = 1e9  # seconds: no file is longer, and what is cannot be counted in samples
 NOT_CLIPS = "audio must be a list of one or more {path, start?, end?}"
 
 
@@ -150,7 +150,7 @@ def _clip(raw: Any, root: Path, check: bool) -> Clip:
         raise Drop(MISSING_SOUND, f"sound file {path} is missing")
     start, end = raw.get("start"), raw.get("end")
     for name, value in (("start", start), ("end", end)):
-        if value is not None and not (type(value) in (int, float) and 0 <= value < math.inf):
+        if value is not None and not (type(value) in (int, float) and 0 <= value < ENDLESS):
             raise ValueError(f"audio {name} {value!r} must be seconds, 0 or more")
     if end is not None and end <= (start or 0):
         raise ValueError(f"audio end {end!r} must be after its start {start or 0!r}")

@@ -1,0 +1,116 @@
+"""Answers that can be told by where they stand or by how long they are."""
+
+import dataclasses
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sari_jax.data.records import Record
+
+LENGTH = "answer length"
+
+# Choices that speak of others by their place, and chains that speak of them by letter: there, order has a meaning.
+_PLACED = re.compile(
+    r"\b(?:all|none|both|neither|either)\b.*\b(?:above|below|these)\b|\b(?:both|neither|either)?\s*[A-H] (?:and|or|nor)"
+    r" [A-H]\b"
+)
+_LETTERED = re.compile(r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer) \(?[A-H]\b|\([A-H]\)")
+
+
+def balance_positions(
+    records: Sequence[Record], *, seed: int = 0
+) -> tuple[list[Record], dict[str, Any]]:
+    """The right answer as often at each position, among records with as many choices; the others keep their order.
+
+    Records whose choices or chains speak of positions stay as they are, and the rest make up for them.
+
+    Returns:
+        The records, in their order, and {number of choices: {"before", "after": counts by place}, "fixed": how many}.
+    """
+    groups: dict[int, list[int]] = defaultdict(list)
+    for row, record in enumerate(records):
+        groups[len(record.choices)].append(row)
+    balanced, report, fixed = list(records), {}, 0
+    generator = np.random.default_rng(seed)
+    for size, rows in sorted(groups.items()):
+        before = [records[row].answer_index for row in rows]
+        free = [row for row in rows if not _speaks_of_places(records[row])]
+        fixed += len(rows) - len(free)
+        counts = np.bincount(
+            [records[row].answer_index for row in set(rows) - set(free)], minlength=size
+        )
+        for row in generator.permutation(np.array(free, int)):
+            place = int(counts.argmin())
+            counts[place] += 1
+            balanced[row] = _moved(records[row], place)
+        report[str(size)] = {
+            "before": np.bincount(before, minlength=size).tolist(),
+            "after": counts.tolist(),
+        }
+    return balanced, {**report, "fixed": fixed}
+
+
+def _speaks_of_places(record: Record) -> bool:
+    chains = [*(record.chain_structured or {}).values(), record.chain_free or ""]
+    return any(map(_PLACED.search, record.choices)) or any(map(_LETTERED.search, chains))
+
+
+def _moved(record: Record, place: int) -> Record:
+    choices = list(record.choices)
+    choices.insert(place, choices.pop(record.answer_index))
+    return dataclasses.replace(record, choices=tuple(choices), answer_index=place)
+
+
+def length_report(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """How often the right answer alone is the longest, or the shortest, and how often a choice at random would be."""
+    report = {}
+    for name, sign in (("longest", 1), ("shortest", -1)):
+        rows = [_extreme(record, sign) for record in records]
+        chance = [
+            (row is not None) / len(record.choices)
+            for row, record in zip(rows, records, strict=True)
+        ]
+        right = [row == record.answer_index for row, record in zip(rows, records, strict=True)]
+        report[name] = {
+            "rate": round(float(np.mean(right or [0])), 4),
+            "chance": round(float(np.mean(chance or [0])), 4),
+        }
+    return report
+
+
+def excess_lengths(records: Sequence[Record], *, seed: int = 0) -> dict[int, str]:
+    """Rows to leave out so that the right answer is the longest, and the shortest, no more often than chance has it.
+
+    Of M records with n choices and one longest, where k times that is right, x of the k go so that k - x = (M - x) / n.
+    """
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(records))
+    gone: dict[int, str] = {}
+    while True:
+        before = len(gone)
+        for name, sign in (("longest", 1), ("shortest", -1)):
+            told: dict[int, list[int]] = defaultdict(list)
+            right: dict[int, list[int]] = defaultdict(list)
+            for row in order:
+                record = records[row]
+                extreme = None if int(row) in gone else _extreme(record, sign)
+                if extreme is not None:
+                    told[len(record.choices)].append(int(row))
+                    if extreme == record.answer_index:
+                        right[len(record.choices)].append(int(row))
+            for size, rows in right.items():
+                excess = (size * len(rows) - len(told[size])) // (size - 1)
+                for row in rows[: max(0, excess)]:
+                    gone[row] = f"the right answer is the {name}, more often than chance has it"
+        if len(gone) == before:  # leaving out the shortest may bring out the longest
+            return gone
+
+
+def _extreme(record: Record, sign: int) -> int | None:
+    """The choice that is longer (or, with -1, shorter) than all others, in letters."""
+    sizes = [sign * len(choice) for choice in record.choices]
+    top = max(sizes)
+    return sizes.index(top) if sizes.count(top) == 1 else None
