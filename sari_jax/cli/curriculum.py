@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from sari_jax.cli.arguments import Commands, at_least, command, tell
+from sari_jax.errors import InputError
 
 
 def add(data: Commands) -> None:
@@ -26,7 +27,12 @@ def add(data: Commands) -> None:
     box = command(data, "pack", _pack, "questions and their sound in one folder", "--data", "--out")
     box.add_argument("--shard-clips", type=at_least(1), default=1024, help="clips in a shard")
 
-    race = command(data, "bench", _bench, "how fast batches are read", "--data", "--model")
+    race = command(data, "bench", _bench, "how fast batches are read, or how long a run waited")
+    race.add_argument("--data", help="questions to read as a run does")
+    race.add_argument("--model", help="whose tokenizer they are read with")
+    race.add_argument(
+        "--workdir", help="of a run: the share of its step time that it waited for data"
+    )
     race.add_argument("--batches", type=at_least(1), default=50)
     race.add_argument("--batch-size", type=at_least(1), default=16)
     race.add_argument("--workers", type=at_least(0), nargs="+", default=[0, 1, 2])
@@ -59,7 +65,7 @@ def _order(args: argparse.Namespace) -> int:
     numbers = order(records, args.order, args.seed, stages=args.stages)
     write_records(args.out, (records[number] for number in numbers))
     rates = [records[number].pass_rate for number in numbers]
-    told = {"read": len(records), "kept": len(numbers), "order": args.order}
+    told = {"read": len(records), "kept": len(numbers), "dropped": {}, "order": args.order}
     tell(args, told | {"first_pass_rate": rates[0], "last_pass_rate": rates[-1]})
     return 0
 
@@ -81,8 +87,13 @@ def _pack(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from sari_jax.scale.reading import reading_speeds, table
+    from sari_jax.scale.reading import reading_speeds, table, wait_share
 
+    if args.workdir:
+        tell(args, wait_share(args.workdir))
+        return 0
+    if not (args.data and args.model):
+        raise InputError("name --data and --model to read, or the --workdir of a run")
     told = reading_speeds(
         args.data, args.model, args.workers, batches=args.batches, batch_size=args.batch_size
     )

@@ -13,7 +13,9 @@ from sari_jax.data.processor import Processor, Shapes
 from sari_jax.data.records import read_records
 from sari_jax.data.schedule import make_schedule
 from sari_jax.data.styles import STYLES
+from sari_jax.errors import InputError
 from sari_jax.hf.config import read_config
+from sari_jax.train.metrics import read_metrics
 
 WARM = 2  # batches that are not timed, for each worker: processes start, caches fill
 
@@ -38,13 +40,13 @@ def reading_speeds(
         reading = Batches(schedule, reader, workers=count)
         for _ in range(WARM * max(1, count)):
             next(reading)
-        largest = max([_mib(child) for child in _children()] or [_mib(os.getpid())])
+        largest = _largest(count)
         begun, sound, clips = time.perf_counter(), 0.0, 0
         for _ in range(batches):
             samples = next(reading).prompts.samples
             sound, clips = sound + samples.sum() / 16_000, clips + int((samples > 0).sum())
         seconds = time.perf_counter() - begun
-        largest = max([largest, *(_mib(child) for child in _children())])
+        largest = max(largest, _largest(count))
         reading.close()
         rows[str(count)] = {
             "clips_per_second": clips / seconds,
@@ -54,6 +56,19 @@ def reading_speeds(
         }
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"cores": cores, "clip_seconds": sound / clips, "own_peak_mib": peak, "workers": rows}
+
+
+def wait_share(workdir: str) -> dict[str, float]:
+    """Of a run's step time, the share in which it waited for a batch; the first step, which compiles, left out.
+
+    Raises:
+        InputError: no steps are written down there.
+    """
+    rows = read_metrics(workdir)[1:]
+    if not rows:
+        raise InputError(f"{workdir}: no metrics of two steps or more; name the --workdir of a run")
+    waited, whole = (sum(row[name] for row in rows) for name in ("seconds_data", "seconds"))
+    return {"steps": len(rows), "seconds": whole, "seconds_data": waited, "share": waited / whole}
 
 
 def table(told: dict[str, Any]) -> str:
@@ -69,10 +84,15 @@ def table(told: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _largest(workers: int) -> float:
+    """MiB of the largest process that reads."""
+    return max((_mib(pid) for pid in (_children() if workers else [os.getpid()])), default=0.0)
+
+
 def _children() -> list[int]:
-    """This process's children, where the system tells them."""
-    path = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
-    return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+    """The processes that this one's threads started, where the system tells them."""
+    lists = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    return [int(pid) for path in lists for pid in path.read_text().split()]
 
 
 def _mib(pid: int) -> float:

@@ -17,3 +17,19 @@ def test_reads_as_a_run_does_and_tells_how_fast(nano_dir, starter_dir, capsys, w
         assert row["clips_per_second"] > 0 and row["worker_mib"] > 20
         seconds = row["sound_seconds_per_second"] / row["clips_per_second"]
         assert seconds == pytest.approx(told["clip_seconds"], rel=1e-6)
+
+
+def test_the_share_of_a_run_that_waited(tmp_path, capsys):
+    words = ["data", "bench", "--workdir", str(tmp_path), "--json"]
+    assert main(words) == 2 and "no metrics" in capsys.readouterr().err
+    rows = [(9.0, 9.0), (0.1, 1.0), (0.3, 3.0)]
+    lines = [
+        json.dumps({"step": step, "seconds_data": waited, "seconds": seconds}) + "\n"
+        for step, (waited, seconds) in enumerate(rows, 1)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["share"] == pytest.approx(0.1) and told["steps"] == 2
+    assert main(["data", "bench"]) == 2
+    assert "name --data and --model" in capsys.readouterr().err
