@@ -1,0 +1,72 @@
+"""How fast ten-second clips are read from shards: real sounds of a corpus joined to ten seconds, packed, and read.
+
+Prints what `sari data bench` finds, for loose files and for shards, with threads alone and with worker processes.
+
+    python -m experiments.reading --data runs/demo/starter/train.jsonl --model runs/demo/base --out runs/reading
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from sari_jax.audio.clips import load_clip
+from sari_jax.data.records import Clip, read_records, write_records
+
+SARI = [sys.executable, "-m", "sari_jax.cli", "data"]
+RATE, SECONDS = 16_000, 10
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--clips", type=int, default=800)
+    parser.add_argument("--batches", type=int, default=60)
+    parser.add_argument("--out", type=Path, default=Path("runs/reading"))
+    args = parser.parse_args()
+    loose = args.out / "loose.jsonl"
+    join(args, loose)
+    packed = args.out / "packed"
+    if not packed.exists():
+        subprocess.run([*SARI, "pack", "--data", str(loose), "--out", str(packed)], check=True)
+    told = {}
+    for name, data in (("loose", loose), ("packed", packed / "records.jsonl")):
+        words = ["bench", "--data", str(data), "--model", args.model, "--json"]
+        words += ["--batches", str(args.batches), "--workers", "0", "1", "2"]
+        done = subprocess.run([*SARI, *words], check=True, stdout=subprocess.PIPE, text=True)
+        told[name] = json.loads(done.stdout)
+    (args.out / "result.json").write_text(json.dumps(told, indent=2) + "\n")
+    print(json.dumps(told, indent=2))
+    return 0
+
+
+def join(args: argparse.Namespace, out: Path) -> None:
+    """Records of ten-second clips, each of several of the corpus's sounds."""
+    records, rng = read_records(args.data), np.random.default_rng(0)
+    folder = args.out / "clips"
+    folder.mkdir(parents=True, exist_ok=True)
+    joined = []
+    for number in range(args.clips):
+        parts, size = [], 0
+        while size < SECONDS * RATE:
+            record = records[int(rng.integers(len(records)))]
+            parts.append(load_clip(record.audio[0].path))
+            size += len(parts[-1])
+        path = folder / f"{number:05d}.flac"
+        samples = np.concatenate(parts)[: SECONDS * RATE]
+        soundfile.write(path, samples, RATE, subtype="PCM_16")
+        record = dataclasses.replace(
+            record, id=f"joined-{number}", audio=(Clip(str(path.absolute())),)
+        )
+        joined.append(record)
+    write_records(out, joined)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
