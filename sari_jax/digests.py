@@ -15,6 +15,15 @@ def files_digest(paths: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
+def corpus_digest(path: Path) -> str:
+    """Of a file of records, and of which shards of sound lie beside it, by name and size."""
+    shards = [f"{p.name} {p.stat().st_size}" for p in sorted(path.parent.glob("*.arrayrecord"))]
+    digest = files_digest([path])
+    return (
+        hashlib.sha256("\n".join([digest, *shards]).encode()).hexdigest()[:16] if shards else digest
+    )
+
+
 def model_digest(folder: str | Path) -> str:
     """Of a model directory's config and weights."""
     files = sorted(Path(folder).glob("*"))

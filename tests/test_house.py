@@ -51,7 +51,6 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "sari_jax/errors.py": "one empty class; every test of a bad input meets it",
     "sari_jax/cli/__main__.py": "train/test_pods.py starts hosts by it",
     "sari_jax/cli/arguments.py": "cli/test_main.py gives them",
-    "sari_jax/cli/curriculum.py": "cli/test_corpus.py goes through them",
     "sari_jax/cli/models.py": "cli/test_main.py runs them",
     "sari_jax/cli/runs.py": "cli/test_main.py runs them",
     "sari_jax/models/config.py": "plain dataclasses; hf/test_config.py fills them",

@@ -64,3 +64,10 @@ def read_json(path: str) -> Any:
         return json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as JSON ({error})") from error
+
+
+def fraction(text: str) -> float:
+    """An option from 0 to 1."""
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} must be from 0 to 1")
+    return float(text)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sari_jax.cli.arguments import Commands, at_least, command, tell
+from sari_jax.cli.arguments import Commands, at_least, command, fraction, tell
 
 
 def add(data_commands: Commands) -> None:
@@ -16,7 +16,7 @@ def add(data_commands: Commands) -> None:
     )
     sub.add_argument("--against-audio", nargs="+", default=[], metavar="DIR", help="their sounds")
     sub.add_argument(
-        "--max-bad-fraction", type=_fraction, default=1.0, help="of a file's lines, default 1.0"
+        "--max-bad-fraction", type=fraction, default=1.0, help="of a file's lines, default 1.0"
     )
     sub.add_argument("--seconds", type=_seconds, default=30.0, help="longest clip, default 30")
     sub.add_argument(
@@ -44,12 +44,6 @@ def _clean(args: argparse.Namespace) -> int:
     )
     tell(args, clean(args.data, args.out, plan))
     return 0
-
-
-def _fraction(text: str) -> float:
-    if not 0 <= float(text) <= 1:
-        raise argparse.ArgumentTypeError(f"{text} must be from 0 to 1")
-    return float(text)
 
 
 def _seconds(text: str) -> float:

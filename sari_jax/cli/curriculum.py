@@ -15,6 +15,11 @@ def add(data: Commands) -> None:
     )
     part.add_argument("--sft", type=at_least(0), default=2000, help="questions with chains; SARI's")
     part.add_argument("--rl", type=at_least(0), default=30_000, help="others; SARI's")
+    part.add_argument(
+        "--without-chains",
+        action="store_true",
+        help="for SFT, questions whose chains are yet to be written too",
+    )
     part.add_argument("--seed", type=at_least(0), default=0)
 
     line = command(
@@ -47,10 +52,12 @@ def _split(args: argparse.Namespace) -> int:
 
     ledger = Ledger()
     records = read_records(args.data)
-    parts = split(records, ledger, sft=args.sft, rl=args.rl, seed=args.seed)
+    chained = not args.without_chains
+    parts = split(records, ledger, sft=args.sft, rl=args.rl, seed=args.seed, chained=chained)
     with new_directory(Path(args.out)) as aside:
         for name, part in zip(("sft", "rl"), parts, strict=True):
-            write_records(aside / f"{name}.jsonl", part)
+            if part:
+                write_records(aside / f"{name}.jsonl", part)
         sizes = {"sft": len(parts[0]), "rl": len(parts[1]), "seed": args.seed}
         told = write_report(aside, ledger, **sizes)
     tell(args, told)

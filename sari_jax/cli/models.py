@@ -47,14 +47,14 @@ def model_assemble(args: argparse.Namespace) -> int:
 
 
 def ask(args: argparse.Namespace) -> int:
-    from sari_jax.audio.files import load_waveform
+    from sari_jax.audio.clips import load_clip
     from sari_jax.data.processor import Shapes
     from sari_jax.data.styles import question_text, style
     from sari_jax.generate.engine import Engine
 
     begun = time.perf_counter()
     answer_style = style(args.style)
-    waveforms = [load_waveform(path) for path in args.audio]
+    waveforms = [load_clip(path) for path in args.audio]
     engine = Engine(args.model, dtype=args.dtype)
     text = question_text(args.question, tuple(args.choices or ()), answer_style)
     example = engine.processor.encode(

@@ -11,6 +11,7 @@ from sari_jax.cli.arguments import (
     Commands,
     at_least,
     command,
+    fraction,
     generation,
     read_json,
     rows,
@@ -41,7 +42,7 @@ def add(commands: Commands) -> None:
     )
     rate.add_argument("--attempts", type=at_least(1), default=16)
     rate.add_argument("--drop-solved", action="store_true", help="leave out pass rate 1 too")
-    rate.add_argument("--max-bad-fraction", type=float, default=0.0, help="of unreadable lines")
+    rate.add_argument("--max-bad-fraction", type=fraction, default=0.0, help="of unreadable lines")
     generation(rate, temperature=1.0)
     rows(rate)
 
@@ -101,11 +102,11 @@ def score(args: argparse.Namespace) -> int:
     from sari_jax.data.ledger import Ledger
     from sari_jax.data.records import read_records, write_records
     from sari_jax.data.styles import style
-    from sari_jax.digests import files_digest, model_digest
+    from sari_jax.digests import corpus_digest, model_digest
     from sari_jax.evaluate.difficulty import Attempts, rated, sorted_out
     from sari_jax.generate.engine import Engine
     from sari_jax.parallel import hosts
-    from sari_jax.report.difficulty import plot_pass_rates
+    from sari_jax.report.difficulty import report_difficulty
 
     out = Path(args.out)
     attempts = Attempts(
@@ -122,30 +123,25 @@ def score(args: argparse.Namespace) -> int:
             engine = Engine(args.model, dtype=args.dtype)
             settings = {
                 "model": model_digest(args.model),
-                "data": files_digest([Path(args.data)]),
+                "data": corpus_digest(Path(args.data)),
                 "dtype": args.dtype,
                 **attempts.settings(),
             }
         hosts.agree(settings | hosts.versions())
         scored = rated(engine, records, attempts, out.with_suffix(".attempts"), settings)
+        kept = sorted_out(scored, ledger, drop_solved=args.drop_solved)
         with hosts.together():
-            kept = sorted_out(scored, ledger, drop_solved=args.drop_solved)
+            if hosts.first():
+                told = report_difficulty(
+                    out, [r.record.pass_rate for r in scored], args.attempts, ledger
+                )
             if not kept:
                 raise InputError(
-                    f"{args.data}: all {len(scored)} questions have pass rate 0; train the model further,"
-                    " or raise --attempts"
+                    f"{args.data}: none of {len(scored)} questions is left ({ledger.report()['dropped']}); train the"
+                    f" model further, or raise --attempts. {out.with_suffix('.png')} shows their pass rates"
                 )
             if hosts.first():
                 write_records(out, kept)
-                rates = [record.pass_rate for record in scored]
-                told = plot_pass_rates(rates, args.attempts, out.with_suffix(".png"))
-                told = {
-                    "scored": len(scored),
-                    **told,
-                    **ledger.report(),
-                    "attempts": str(out.with_suffix(".attempts")),
-                }
-                out.with_suffix(".report.json").write_text(json.dumps(told, indent=2) + "\n")
                 tell(args, told)
     return 0
 

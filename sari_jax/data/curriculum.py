@@ -19,7 +19,8 @@ class Curriculum:
         order: one of ORDERS; or adaptive, by what the model in training answers.
         stages: of the order `staged`.
         window: batches within which questions may change places, so that clips of like length share a batch.
-        mix: "SOURCE=WEIGHT", a pattern of the records' source and its share of every batch; none: as they come.
+        mix: "SOURCE=WEIGHT", a pattern of the records' source and its share; none: as they come. It holds over the
+            stream; within a window, sources whose clips are of one length come together.
         refresh: batches between two looks of `adaptive` at the pass rates.
     """
 

@@ -30,9 +30,12 @@ def pack(folder: Path, records: list[Record], ledger: Ledger, *, clips: int = CL
 
     Clips become 16 kHz mono flac of 16 bits, cut to their spans: what is 16 kHz mono of 16 bits already comes back
     bit for bit. A record whose sound cannot be read is dropped.
+
+    Raises:
+        InputError: of none can it be read.
     """
-    names: dict[Clip, str | InputError] = {}
-    kept = []
+    names: dict[Clip, Clip | InputError] = {}
+    kept, errors = [], []
     with writing(folder, clips) as shards:
         heard = _read(clip for record in records for clip in record.audio)
         bar = tqdm(records, desc="pack", file=sys.stderr, disable=None)
@@ -45,15 +48,21 @@ def pack(folder: Path, records: list[Record], ledger: Ledger, *, clips: int = CL
             if errors:
                 ledger.drop(record.id, UNREADABLE, str(errors[0]))
             else:
-                kept.append(replace(record, audio=tuple(Clip(name) for name in found)))
+                kept.append(replace(record, audio=tuple(found)))
                 ledger.keep()
+    if not kept:
+        raise InputError(
+            f"none of {len(records)} questions has sound that can be read: {errors[0]}"
+        )
     write_records(folder / "records.jsonl", kept)
     return shards.count
 
 
-def _add(shards: Shards, heard: "Future[np.ndarray]") -> str | InputError:
+def _add(shards: Shards, heard: "Future[np.ndarray]") -> Clip | InputError:
+    """The packed clip with its end, by which its length is known before it is read."""
     try:
-        return shards.add(heard.result(), SAMPLE_RATE)
+        waveform = heard.result()
+        return Clip(shards.add(waveform, SAMPLE_RATE), end=len(waveform) / SAMPLE_RATE)
     except InputError as error:
         return error
 

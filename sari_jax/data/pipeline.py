@@ -1,6 +1,10 @@
 """Records -> batches through Grain: ordered by the curriculum, read ahead, resumable to the example."""
 
 import dataclasses
+import functools
+import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -41,6 +45,15 @@ class Reader:
         # Plain arrays, which another process hands over in shared memory, and not the records.
         arrays = {name: value for name, value in vars(batch).items() if name != "records"}
         return arrays | {"prompts": vars(batch.prompts)}
+
+    def slim(self) -> "Reader":
+        """For another process, which gets a copy: without the chains that it does not read."""
+        if self.answers:
+            return self
+        bare = [
+            dataclasses.replace(r, chain_structured=None, chain_free=None) for r in self.records
+        ]
+        return dataclasses.replace(self, records=bare)
 
     def mine(self, numbers: Numbers) -> Numbers:
         return numbers if self.rows is None else [numbers[row] for row in self.rows]
@@ -101,13 +114,29 @@ class Batches(Iterator[Batch]):
         self._plan = self._schedule.plan(self.position)
         # What is left from here, so that any number of workers can go on from any batch.
         rest = slice(self.position - self._plan.start, None)
-        arrays = grain.MapDataset.source(self._plan.batches).slice(rest).map(self._reader)
+        reader = self._reader.slim() if self._workers else self._reader
+        arrays = grain.MapDataset.source(self._plan.batches).slice(rest).map(reader)
         if self._workers:
             if not flags.FLAGS.is_parsed():  # Grain reads its own there, and this program has none
                 flags.FLAGS.mark_as_parsed()
             ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
             options = grain.MultiprocessingOptions(self._workers, self._ahead)
-            self._arrays = iter(arrays.to_iter_dataset(ahead).mp_prefetch(options))
+            self._arrays = iter(
+                arrays.to_iter_dataset(ahead).mp_prefetch(
+                    options, functools.partial(_end_with, os.getpid())
+                )
+            )
         else:
             ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=self._ahead)
             self._arrays = iter(arrays.to_iter_dataset(ahead))
+
+
+def _end_with(parent: int, *_: int) -> None:
+    """A worker process ends with the one that started it, which may be killed and then cannot say so."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

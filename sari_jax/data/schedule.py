@@ -43,6 +43,7 @@ class Fixed:
         lengths: np.ndarray | None = None,
     ):
         self._size, self._window, self._lengths = batch_size, curriculum.window, lengths
+        self._last: tuple[int, list[Numbers]] = (-1, [])
         groups = mixed(records, curriculum.mix)
         streams = [
             _stream(records, numbers, curriculum, seed + place)
@@ -58,7 +59,11 @@ class Fixed:
 
     def __getitem__(self, batch: int) -> Numbers:
         window, place = divmod(batch, self._window)
-        return alike(self._windows[window], self._size, self._lengths)[place]
+        number, batches = self._last
+        if number != window:
+            batches = alike(self._windows[window], self._size, self._lengths)
+            self._last = window, batches
+        return batches[place]
 
     def plan(self, batch: int) -> Plan:
         return Plan(self, 0, len(self))

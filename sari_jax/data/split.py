@@ -4,41 +4,46 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from sari_jax.data.ledger import Ledger
-from sari_jax.data.records import Clip, Record
+from sari_jax.data.records import Record
 from sari_jax.errors import InputError
 
 
 def split(
-    records: Sequence[Record], ledger: Ledger, *, sft: int, rl: int, seed: int = 0
+    records: Sequence[Record],
+    ledger: Ledger,
+    *,
+    sft: int,
+    rl: int,
+    seed: int = 0,
+    chained: bool = True,
 ) -> tuple[list[Record], list[Record]]:
     """`sft` questions that have both chains, at random, and up to `rl` others, each in the order of the file.
 
-    Questions about one clip stay together, so that no sound is learnt by heart before GRPO meets it. What is in
-    neither goes to the ledger.
+    Questions about one file, or spans of it, stay together, so that no sound is learnt by heart before GRPO meets it.
+    What is in neither goes to the ledger.
+
+    Args:
+        chained: False takes questions without chains for SFT too, for `sari data synthesize --records` to write them.
 
     Raises:
         InputError: not so many questions with chains.
     """
-    about: dict[Clip, list[int]] = defaultdict(list)
-    for number, record in enumerate(records):
-        about[record.audio[0]].append(number)
-    groups = list(about.values())
-    chained = lambda number: None not in (  # noqa: E731
-        records[number].chain_structured, records[number].chain_free
-    )  # fmt: skip
+    groups = _by_sound(records)
     first: set[int] = set()
     apart: set[int] = set()
     for place in np.random.default_rng(seed).permutation(len(groups)).tolist():
-        found = [number for number in groups[place] if chained(number)]
+        found = [n for n in groups[place] if not chained or _chained(records[n])]
         if found and len(first) < sft:
             first |= set(found[: sft - len(first)])
             apart |= set(groups[place])
     if len(first) < sft:
         raise InputError(
             f"{sft} questions are asked for SFT, and {len(first)} have both chains; write more with"
-            " `sari data synthesize`, or lower --sft"
+            " `sari data synthesize`, lower --sft, or choose with --without-chains and write them then"
         )
     others = [number for number in range(len(records)) if number not in apart]
     second = set(np.random.default_rng([seed, 1]).permutation(others)[:rl].tolist())
@@ -49,3 +54,21 @@ def split(
             reason = "sound is in the SFT part" if number in apart else "not needed"
             ledger.drop(record.id, reason)
     return [records[n] for n in sorted(first)], [records[n] for n in sorted(second)]
+
+
+def _chained(record: Record) -> bool:
+    return record.chain_structured is not None and record.chain_free is not None
+
+
+def _by_sound(records: Sequence[Record]) -> list[list[int]]:
+    """Numbers of records that share a file, directly or through others."""
+    files = {path: n for n, path in enumerate(sorted({c.path for r in records for c in r.audio}))}
+    heard = [[files[clip.path] for clip in record.audio] for record in records]
+    rows = [file[0] for file in heard for _ in file]
+    columns = [other for file in heard for other in file]
+    links = coo_array((np.ones(len(rows), bool), (rows, columns)), (len(files), len(files)))
+    _, group_of = connected_components(links, directed=False)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for number, file in enumerate(heard):
+        groups[int(group_of[file[0]])].append(number)
+    return list(groups.values())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sari_jax.audio.files import load_waveform
+from sari_jax.audio.clips import load_clip
 from sari_jax.data.captions import Caption, write_captions
 from sari_jax.data.ledger import Ledger
 from sari_jax.data.processor import Example, Shapes
@@ -99,7 +99,7 @@ def whole_sentences(answered: Answered) -> str | None:
 
 def _example(engine: Engine, caption: Caption, prompt: str, number: int) -> Example:
     clips = caption.audio
-    waveforms = [load_waveform(clip.path, start=clip.start, end=clip.end) for clip in clips]
+    waveforms = [load_clip(clip.path, clip.start, clip.end) for clip in clips]
     text = engine.processor.prompt_text(prompt, len(clips))
     example = engine.processor.encode(text, waveforms, [clip.path for clip in clips])
     return dataclasses.replace(example, number=number)

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from tqdm import tqdm
@@ -25,7 +25,7 @@ from sari_jax.generate.engine import Answered, Engine
 from sari_jax.parallel import hosts
 from sari_jax.rl.rewards import REWARDS
 
-SETTINGS = "settings.json"
+SETTINGS, UNREADABLE = "settings.json", "sound cannot be taken"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +50,20 @@ class Attempts:
         return json.loads(json.dumps(dataclasses.asdict(self) | {"style": self.style.name}))
 
 
+class Rated(NamedTuple):
+    """A record with its pass rate, or without one and what is wrong with its sound or its length."""
+
+    record: Record
+    error: str = ""
+
+
 def rated(
     engine: Engine,
     records: Sequence[Record],
     attempts: Attempts,
     folder: Path,
     settings: dict[str, Any],
-) -> list[Record]:
+) -> list[Rated]:
     """Each record with `pass_rate`, the fraction of its attempts whose answer is right.
 
     Of several hosts each takes batches in turn, on its own devices alone; all of them call this.
@@ -72,6 +79,11 @@ def rated(
     with hosts.together():
         if hosts.first():
             _claim(folder, settings)
+    with hosts.together():
+        if not (folder / SETTINGS).exists():
+            raise InputError(
+                f"{folder}: what the first host writes there is not seen here; name an --out that all hosts share"
+            )
     mine = [
         batch
         for batch in range(jax.process_index(), count, jax.process_count())
@@ -100,11 +112,12 @@ def rated(
                 _file(folder, batch),
                 [_row(*pair, attempts.style) for pair in zip(some, results, strict=True)],
             )
-    return _read(folder, records, attempts.rows)
+    with hosts.together():
+        return _read(folder, records, attempts.rows)
 
 
 def sorted_out(
-    scored: Sequence[Record], ledger: Ledger, *, drop_solved: bool = False
+    scored: Sequence[Rated], ledger: Ledger, *, drop_solved: bool = False
 ) -> list[Record]:
     """Those of which some attempts may be right and others wrong; the others go to the ledger.
 
@@ -112,8 +125,10 @@ def sorted_out(
         drop_solved: leave out also what was always right.
     """
     kept = []
-    for record in scored:
-        if record.pass_rate == 0:
+    for record, error in scored:
+        if error:
+            ledger.drop(record.id, UNREADABLE, error)
+        elif record.pass_rate == 0:
             ledger.drop(record.id, "pass rate 0")
         elif drop_solved and record.pass_rate == 1:
             ledger.drop(record.id, "pass rate 1")
@@ -123,7 +138,9 @@ def sorted_out(
     return kept
 
 
-def _row(record: Record, answered: Answered, style: Style) -> dict[str, Any]:
+def _row(record: Record, answered: Answered | InputError, style: Style) -> dict[str, Any]:
+    if isinstance(answered, InputError):
+        return {"id": record.id, "error": str(answered)}
     rights = [REWARDS["accuracy"](text, record, style) for text in answered.texts]
     tries = [
         {"text": text, "right": bool(right)}
@@ -139,22 +156,30 @@ def _file(folder: Path, batch: int) -> Path:
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-        aside.write_text("".join(lines), encoding="utf-8")
+        lines = [json.dumps(row) + "\n" for row in rows]
+        aside.write_text("".join(lines), encoding="ascii")
         aside.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def _read(folder: Path, records: Sequence[Record], rows: int) -> list[Record]:
+def _read(folder: Path, records: Sequence[Record], rows: int) -> list[Rated]:
     rated = []
     for start in range(0, len(records), rows):
         path = _file(folder, start // rows)
+        if not path.exists():
+            raise InputError(
+                f"{path}: not seen here; name an --out in a folder that all hosts share"
+            )
         try:
-            found = [json_object(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            rates = {row["id"]: row["pass_rate"] for row in found}
-            some = records[start : start + rows]
-            rated += [dataclasses.replace(r, pass_rate=rates[r.id]) for r in some]
+            lines = path.read_text(encoding="ascii").splitlines()  # as `_write` escapes the rest
+            found = {row["id"]: row for row in map(json.loads, lines)}
+            for record in records[start : start + rows]:
+                row = found[record.id]
+                rate = None if "error" in row else row["pass_rate"]
+                rated.append(
+                    Rated(dataclasses.replace(record, pass_rate=rate), row.get("error", ""))
+                )
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{path}: not the attempts of this batch; delete it and score again"

@@ -11,6 +11,7 @@ import numpy as np
 from sari_jax.data.processor import Example, Processor, Shapes
 from sari_jax.data.records import Record
 from sari_jax.data.styles import Style
+from sari_jax.errors import InputError
 from sari_jax.generate.rollout import rollout
 from sari_jax.generate.sampling import Sampler
 from sari_jax.hf.config import read_config
@@ -89,10 +90,13 @@ class Engine:
     ) -> Iterator[Answered]:
         """As `answer`, reading the next batch's sound while the device works on this one."""
         batches = range(-(-len(records) // rows))
-        for answered in self.answer_batches(
+        for batch in self.answer_batches(
             records, style, sampler, shapes, rows=rows, seed=seed, batches=batches
         ):
-            yield from answered
+            for answered in batch:
+                if isinstance(answered, InputError):
+                    raise answered
+                yield answered
 
     def answer_batches(
         self,
@@ -104,13 +108,16 @@ class Engine:
         rows: int,
         seed: int = 0,
         batches: Sequence[int],
-    ) -> Iterator[list[Answered]]:
-        """Of batches of `rows` records, those with these numbers, each the same whichever others are asked for."""
+    ) -> Iterator[list[Answered | InputError]]:
+        """Of batches of `rows` records, those with these numbers, each the same whichever others are asked for.
 
-        def read(batch: int) -> list[Example]:
+        A record that cannot be asked about stands there as what is wrong with it.
+        """
+
+        def read(batch: int) -> list[Example | InputError]:
             start = batch * rows
             return [
-                self.processor.question(record, style, number=start + i)
+                self._try(record, style, start + i, shapes)
                 for i, record in enumerate(records[start : start + rows])
             ]
 
@@ -119,7 +126,19 @@ class Engine:
             for place in range(len(batches)):
                 examples = ahead.pop().result()
                 ahead += [reader.submit(read, b) for b in batches[place + 1 : place + 2]]
-                yield list(self._batch(examples, sampler, shapes, rows, seed))
+                whole = [example for example in examples if isinstance(example, Example)]
+                answers = iter(self._batch(whole, sampler, shapes, rows, seed) if whole else ())
+                yield [next(answers) if isinstance(e, Example) else e for e in examples]
+
+    def _try(
+        self, record: Record, style: Style, number: int, shapes: Shapes
+    ) -> Example | InputError:
+        try:
+            example = self.processor.question(record, style, number=number)
+            self.processor.collate([example], shapes)  # whether it fits any shape
+            return example
+        except InputError as error:
+            return error
 
     def _batch(
         self, examples: Sequence[Example], sampler: Sampler, shapes: Shapes, rows: int, seed: int

@@ -1,12 +1,32 @@
 """A picture of how hard a corpus is for a model."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sari_jax.data.ledger import Ledger
 from sari_jax.report.curves import BLUE, GREY, new_figure, save_figure
+
+
+def report_difficulty(
+    out: Path, rates: Sequence[float | None], attempts: int, ledger: Ledger
+) -> dict[str, Any]:
+    """Draws OUT.png and writes OUT.report.json beside the scored questions, and returns what it says.
+
+    Args:
+        rates: None of what could not be asked.
+    """
+    known = [rate for rate in rates if rate is not None]
+    drawn = plot_pass_rates(known, attempts, out.with_suffix(".png")) if known else {}
+    told = {"scored": len(known), **drawn, **ledger.report()}
+    report = out.with_suffix(".report.json")
+    aside = report.with_name(f".{report.name}.partial")
+    aside.write_text(json.dumps(told, indent=2) + "\n")
+    aside.replace(report)
+    return told
 
 
 def plot_pass_rates(rates: Sequence[float], attempts: int, out: Path) -> dict[str, Any]:

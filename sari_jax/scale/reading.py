@@ -40,13 +40,12 @@ def reading_speeds(
         reading = Batches(schedule, reader, workers=count)
         for _ in range(WARM * max(1, count)):
             next(reading)
-        largest = _largest(count)
         begun, sound, clips = time.perf_counter(), 0.0, 0
         for _ in range(batches):
             samples = next(reading).prompts.samples
             sound, clips = sound + samples.sum() / 16_000, clips + int((samples > 0).sum())
         seconds = time.perf_counter() - begun
-        largest = max(largest, _largest(count))
+        largest = _largest(count)
         reading.close()
         rows[str(count)] = {
             "clips_per_second": clips / seconds,
@@ -96,9 +95,10 @@ def _children() -> list[int]:
 
 
 def _mib(pid: int) -> float:
-    """Memory that a process alone holds, in MiB; what it shares with others counts nowhere."""
-    path = Path(f"/proc/{pid}/status")
-    if not path.exists():
+    """The most memory that a process has held so far, in MiB; 0 of one that is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
         return 0.0
-    sizes = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
-    return int(sizes.get("RssAnon", "0 kB").split()[0]) / 1024
+    sizes = dict(line.split(":", 1) for line in lines if ":" in line)
+    return int(sizes.get("VmHWM", "0 kB").split()[0]) / 1024

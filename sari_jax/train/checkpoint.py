@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from sari_jax.digests import files_digest, model_digest
+from sari_jax.digests import corpus_digest, model_digest
 from sari_jax.errors import InputError
 from sari_jax.train.config import Run, defaults, freeze
 from sari_jax.train.state import TrainState
@@ -129,7 +129,7 @@ class Checkpoints:
 
 def fingerprints(run: Run) -> dict[str, str]:
     """Of what a run reads: its model's config and weights, and its questions. Of whole files, wherever they differ."""
-    return {"model": model_digest(run.model.path), "data": files_digest([Path(run.data.train)])}
+    return {"model": model_digest(run.model.path), "data": corpus_digest(Path(run.data.train))}
 
 
 def claim(workdir: Path | str, config: dict[str, Any]) -> None:

@@ -43,9 +43,7 @@ class Data:
     order: str = "random"  # or easy_to_hard, hard_to_easy, staged, as_written, adaptive (GRPO)
     stages: int = 3  # of order staged; ours
     refresh: int = 32  # batches that order adaptive draws at once; ours
-    mix: tuple[
-        str, ...
-    ] = ()  # "SOURCE=WEIGHT": shares of every batch, by patterns of the records' source
+    mix: tuple[str, ...] = ()  # "SOURCE=WEIGHT": shares by patterns of the records' source
     window: int = 1  # batches within which clips of like length are brought together
     workers: int = 0  # processes that read sound; 0: two threads
     limit: int = 0  # use the first N records of the file only; 0: all

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sari_jax.data.lengths import sound_lengths
 from sari_jax.data.pipeline import Batches, Reader
 from sari_jax.data.processor import Batch, Processor
 from sari_jax.data.records import Record, read_records
-from sari_jax.data.schedule import make_schedule as plan_batches
+from sari_jax.data.schedule import make_schedule
 from sari_jax.data.styles import style
 from sari_jax.errors import InputError
 from sari_jax.hf.config import read_config
@@ -30,7 +31,7 @@ from sari_jax.programs import counted
 from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints, flat
 from sari_jax.train.config import Run
 from sari_jax.train.metrics import Metrics, read_metrics
-from sari_jax.train.optimizer import make_optimizer, make_schedule, merge, partition
+from sari_jax.train.optimizer import learning_rates, make_optimizer, merge, partition
 from sari_jax.train.preemption import Stop
 from sari_jax.train.reference import make_reference
 from sari_jax.train.stages import make_stage
@@ -70,7 +71,18 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
         processor = Processor(model.path, config)
         records, counts = _records(run)
         settings = {**dataclasses.asdict(run), "fingerprints": fingerprints(run)}
-    hosts.agree({**flat(settings), **hosts.versions()})
+        lengths = None
+        if run.data.window > 1:
+            lengths = sound_lengths(records, run.data.shapes.audio_seconds, processor.seconds)
+        schedule = make_schedule(
+            records,
+            run.data.curriculum,
+            batch_size=run.batch_size,
+            seed=run.seed,
+            lengths=lengths,
+        )
+    sizes = {} if lengths is None else {"sound lengths": zlib.crc32(lengths)}
+    hosts.agree({**flat(settings), **sizes, **hosts.versions()})
     mesh = make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor)
     require(config, ways=mesh.shape["tensor"], decoding=run.mesh.decode_tensor)
     rows = own_rows(mesh, run.batch_size)
@@ -80,15 +92,6 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     reference = make_reference(model, trainable) if run.stage == "grpo" else {}
     state = onto_mesh(mesh, create_state(trainable, optimizer))
     del params, trainable  # donated step by step with the state: nobody else may hold them
-    schedule = plan_batches(
-        records,
-        run.data.curriculum,
-        batch_size=run.batch_size,
-        seed=run.seed,
-        lengths=sound_lengths(records, run.data.shapes.audio_seconds)
-        if run.data.window > 1
-        else None,
-    )
     answer_style, shapes = style(run.data.style), run.data.shapes
     reader = Reader(records, processor, answer_style, shapes, run.stage == "sft", tuple(rows))
     data = Batches(schedule, reader, workers=run.data.workers)
@@ -110,7 +113,7 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     _announce(run, records, counts, state.params, frozen, start)
 
     metrics = Metrics(workdir, start + 1) if hosts.first() else None
-    rates = make_schedule(run.optimizer, run.steps)
+    rates = learning_rates(run.optimizer, run.steps)
     row = (read_metrics(workdir) or [{}])[-1]  # what a finished run tells again
     bar = tqdm(
         total=run.steps,

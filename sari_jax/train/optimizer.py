@@ -42,7 +42,7 @@ def merge(trainable: dict[str, Any], frozen: dict[str, Any]) -> Params:
     return traverse_util.unflatten_dict({**frozen, **trainable}, sep="/")
 
 
-def make_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
+def learning_rates(settings: Optimizer, steps: int) -> optax.Schedule:
     """Linear warm-up, then constant or a cosine down to a tenth."""
     peak, warmup = settings.learning_rate, settings.warmup_steps
     rest = (
@@ -60,7 +60,7 @@ def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformat
     (Liu et al. 2025, "Muon is Scalable for LLM Training"), so that one learning rate serves both; embeddings, norms
     and biases go by Adam with Nesterov momentum. Each layer of a stack is a matrix of its own.
     """
-    schedule = make_schedule(settings, steps)
+    schedule = learning_rates(settings, steps)
     if settings.name == "adamw":
         descend = optax.adamw(
             schedule,

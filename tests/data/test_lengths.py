@@ -4,7 +4,9 @@ import soundfile
 
 from sari_jax.audio.packed import writing
 from sari_jax.data.lengths import sound_lengths
+from sari_jax.data.processor import Shapes
 from sari_jax.data.records import Clip
+from sari_jax.data.styles import STYLES
 from sari_jax.errors import InputError
 
 
@@ -19,6 +21,20 @@ def test_the_longest_clip_decides(tmp_path, make_record):
         make_record(audio=audio)
         for audio in ((a,), (b, a), (c,), (Clip(c.path, 0.5, 1.0),), (Clip(b.path, 0.75),))
     ]
-    assert sound_lengths(records, (0.5, 1.0, 2.0)).tolist() == [0, 2, 3, 0, 1]
+    sizes = sound_lengths(records, (0.8, 1.6, 2.4, 3.2), 30)
+    assert (sizes / 16_000).tolist() == pytest.approx([0.8, 1.6, 3.2, 0.8, 0.8], abs=0.04)
     with pytest.raises(InputError, match="absent.wav"):
-        sound_lengths([make_record(audio=(Clip("absent.wav"),))], (1.0,))
+        sound_lengths([make_record(audio=(Clip("absent.wav"),))], (1.0,), 30)
+    with pytest.raises(InputError, match="b.wav: a clip of 1.5 s does not fit"):
+        sound_lengths(records, (0.8,), 30)
+
+
+def test_the_bucket_is_that_of_a_batch(tmp_path, make_record, nano_processor):
+    """Where a clip just fits a bucket but for the silence behind it, it takes the next."""
+    for i, samples in enumerate((63_000, 63_360, 63_361, 64_000, 64_001)):
+        soundfile.write(tmp_path / f"{i}.wav", np.zeros(samples), 16_000)
+        record = make_record(audio=(Clip(str(tmp_path / f"{i}.wav")),))
+        example = nano_processor.question(record, STYLES["direct"])
+        batch = nano_processor.collate([example], Shapes())
+        (size,) = sound_lengths([record], Shapes().audio_seconds, nano_processor.seconds)
+        assert size == batch.prompts.waveforms.shape[-1]

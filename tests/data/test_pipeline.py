@@ -1,6 +1,10 @@
 import dataclasses
 import itertools
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +13,7 @@ import soundfile
 from sari_jax.data.curriculum import ADAPTIVE, ORDERS, Curriculum, order
 from sari_jax.data.pipeline import Batches, Reader
 from sari_jax.data.processor import Shapes
-from sari_jax.data.records import Clip
+from sari_jax.data.records import Clip, write_records
 from sari_jax.data.schedule import make_schedule
 from sari_jax.data.styles import STYLES
 from sari_jax.errors import InputError
@@ -132,22 +136,47 @@ def test_processes_divide_each_global_batch(make):
     assert numbers(resumed, 2) == numbers(whole, 2)[3::4]
 
 
-@pytest.mark.parametrize("name", ["easy_to_hard", ADAPTIVE])
-def test_worker_processes_give_the_same_batches(make, name):
-    """However many read, and when their number changes within an epoch."""
-    alone = make(name, seed=4)
-    expected = list(itertools.islice(alone, 6))
-    two = make(name, seed=4, workers=2)
+def test_worker_processes_give_the_same_batches(make):
+    """However many read, when their number changes within an epoch, and from one draw to the next."""
+    settings = dict(seed=4, refresh=4)
+    expected = list(itertools.islice(make(ADAPTIVE, **settings), 6))
+    two = make(ADAPTIVE, workers=2, **settings)
     found = list(itertools.islice(two, 2))
     state = json.loads(json.dumps(two.state()))
     two.close()
-    three = make(name, seed=4, workers=3, read_ahead=1)
-    three.set_state(state)
-    found += itertools.islice(three, 4)
-    three.close()
+    one = make(ADAPTIVE, workers=1, read_ahead=1, **settings)
+    one.set_state(state)
+    found += itertools.islice(one, 4)
+    one.close()
     for batch, other in zip(expected, found, strict=True):
         assert batch.records == other.records
         assert_same(batch.prompts, other.prompts)
+
+
+def test_workers_end_with_a_run_that_is_killed(records, nano_dir, tmp_path):
+    """The run cannot tell them, nor clear up."""
+    write_records(tmp_path / "records.jsonl", records)
+    words = ["data", "bench", "--data", str(tmp_path / "records.jsonl"), "--model", str(nano_dir)]
+    words += ["--workers", "1", "--batches", "1000000", "--batch-size", "3"]
+    run = subprocess.Popen([sys.executable, "-m", "sari_jax.cli", *words])
+    spawned = lambda: [  # noqa: E731
+        pid
+        for file in Path(f"/proc/{run.pid}/task").glob("*/children")
+        for pid in file.read_text().split()
+        if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+    until(lambda: spawned() and Path(f"/proc/{spawned()[0]}/stat").read_text().split()[13] > "99")
+    workers = spawned()
+    run.kill()
+    run.wait()
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def until(true, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_what_a_worker_process_cannot_read(make, records):

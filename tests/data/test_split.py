@@ -32,6 +32,26 @@ def test_no_question_twice_and_no_clip_in_both(records):
     assert numbers == sorted(numbers)
 
 
+def test_spans_and_second_clips_of_a_file_stay_together(make_record):
+    audio = [
+        (Clip("a.wav"),), (Clip("a.wav", 0, 1),), (Clip("b.wav"), Clip("a.wav")), (Clip("b.wav", 1),),
+        (Clip("c.wav"),),
+    ]  # fmt: skip
+    some = [make_record(id=str(i), audio=clips) for i, clips in enumerate(audio)]
+    for seed in range(6):
+        sft, rl = split(some, Ledger(), sft=1, rl=9, seed=seed)
+        assert (sft[0].id == "4") == (len(rl) == 4)
+        assert [r.id for r in rl] == (["4"] if sft[0].id != "4" else ["0", "1", "2", "3"])
+
+
+def test_questions_whose_chains_are_yet_to_be_written(records):
+    bare = [r for r in records if r.chain_free is None]
+    with pytest.raises(InputError, match="0 have both chains.*--without-chains"):
+        split(bare, Ledger(), sft=3, rl=0)
+    sft, _ = split(bare, Ledger(), sft=3, rl=0, chained=False)
+    assert len(sft) == 3
+
+
 def test_only_the_seed_decides(records):
     parts = [split(records, Ledger(), sft=10, rl=30, seed=seed) for seed in (1, 1, 2)]
     assert parts[0] == parts[1] != parts[2]

@@ -1,12 +1,13 @@
+import dataclasses
 import json
 
 import pytest
 
 from sari_jax.data.ledger import Ledger
-from sari_jax.data.records import read_records
+from sari_jax.data.records import Clip, read_records
 from sari_jax.data.styles import STYLES
 from sari_jax.errors import InputError
-from sari_jax.evaluate.difficulty import Attempts, rated, sorted_out
+from sari_jax.evaluate.difficulty import UNREADABLE, Attempts, Rated, rated, sorted_out
 from sari_jax.generate.engine import Engine
 
 ATTEMPTS = Attempts(STYLES["direct"], count=2, max_tokens=4, rows=2, seed=1)
@@ -38,7 +39,7 @@ def test_attempts_are_kept_and_their_mean_is_the_pass_rate(whole, records):
     rows = [json.loads(line) for name in sorted(content(folder)) if name.startswith("batch")
             for line in content(folder)[name].splitlines()]  # fmt: skip
     assert [row["id"] for row in rows] == [record.id for record in records]
-    for row, record in zip(rows, scored, strict=True):
+    for row, (record, _) in zip(rows, scored, strict=True):
         assert len(row["attempts"]) == 2
         assert record.pass_rate == sum(t["right"] for t in row["attempts"]) / 2 == row["pass_rate"]
 
@@ -84,10 +85,39 @@ def test_attempts_that_were_cut_are_named(whole, engine, records, tmp_path):
 
 
 def test_what_is_never_right_is_dropped_and_counted(make_record):
-    scored = [make_record(id=str(rate), pass_rate=rate) for rate in (0.0, 0.5, 1.0)]
+    scored = [Rated(make_record(id=str(rate), pass_rate=rate)) for rate in (0.0, 0.5, 1.0)]
     ledger = Ledger()
     assert [r.id for r in sorted_out(scored, ledger)] == ["0.5", "1.0"]
     assert ledger.report() == {"read": 3, "kept": 2, "dropped": {"pass rate 0": 1}}
     ledger = Ledger()
     assert [r.id for r in sorted_out(scored, ledger, drop_solved=True)] == ["0.5"]
     assert ledger.report()["dropped"] == {"pass rate 0": 1, "pass rate 1": 1}
+
+
+def test_what_cannot_be_asked_is_dropped_with_its_reason_and_the_rest_answered_as_ever(
+    engine, records, whole, tmp_path
+):
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    bad = dataclasses.replace(records[2], audio=(Clip(str(tmp_path / "bad.wav")),))
+    both = [bad, dataclasses.replace(bad, id="b")]
+    some = [*records[:2], bad, records[3], *both[1:], dataclasses.replace(bad, id="c")]
+    settings = ATTEMPTS.settings()
+    scored = rated(engine, some, ATTEMPTS, tmp_path / "attempts", settings)
+    assert [bool(error) for _, error in scored] == [False, False, True, False, True, True]
+    assert [scored[i] for i in (0, 1)] == whole[1][:2]
+    assert scored == rated(engine, some, ATTEMPTS, tmp_path / "attempts", settings)
+    ledger = Ledger()
+    sorted_out(scored, ledger)
+    assert ledger.report()["read"] == 6 and ledger.report()["dropped"][UNREADABLE] == 3
+    assert "bad.wav" in next(d.detail for d in ledger.dropped if d.reason == UNREADABLE)
+
+
+def test_any_character_may_be_answered(engine, records, tmp_path, monkeypatch):
+    answer = Engine._batch
+
+    def odd(self, examples, *rest):
+        for answered in answer(self, examples, *rest):
+            yield dataclasses.replace(answered, texts=["a\u2028b\u0085c\n\ud800"] * 2)
+
+    monkeypatch.setattr(Engine, "_batch", odd)
+    assert len(rated(engine, records, ATTEMPTS, tmp_path / "a", ATTEMPTS.settings())) == 5

@@ -6,7 +6,7 @@ import pytest
 
 from sari_jax.errors import InputError
 from sari_jax.train.config import Optimizer
-from sari_jax.train.optimizer import make_optimizer, make_schedule, merge, partition
+from sari_jax.train.optimizer import learning_rates, make_optimizer, merge, partition
 
 PARAMS = {
     "tower": {"kernel": jnp.ones((2, 2))},
@@ -27,9 +27,9 @@ def test_a_pattern_that_matches_nothing_is_an_error():
 
 
 def test_schedules():
-    constant = make_schedule(Optimizer(learning_rate=1.0, warmup_steps=4), 10)
+    constant = learning_rates(Optimizer(learning_rate=1.0, warmup_steps=4), 10)
     assert [float(constant(i)) for i in (0, 2, 4, 9)] == [0.0, 0.5, 1.0, 1.0]
-    cosine = make_schedule(Optimizer(learning_rate=1.0, schedule="cosine"), 10)
+    cosine = learning_rates(Optimizer(learning_rate=1.0, schedule="cosine"), 10)
     np.testing.assert_allclose(cosine(10), 0.1, rtol=1e-5)
 
 
