@@ -12,6 +12,7 @@ same parameters, bit for bit.
 import argparse
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,13 +20,23 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments.samples import write_samples
-
 from experiments.chaos import TRAIN, last_step, same_end
+from experiments.samples import write_samples
+from sari_jax.scale.reading import wait_share
 
 SARI = [sys.executable, "-m", "sari_jax.cli"]
 QUESTIONS = 32_000
 ANSWERING = ["--attempts", "16", "--max-tokens", "48", "--rows", "64", "--style", "structured"]
+
+
+# A file's order, in windows of clips of like length; and an adaptive one over few questions, which come again.
+RUNS = {
+    "as_written": {"data.order": "as_written", "data.window": 4},
+    "adaptive": {
+        "data.order": "adaptive", "data.refresh": 4, "data.limit": 240, "data.drop_solved": False,
+        "data.mix": "('*timgm6mb*=2', '*=1')", "grpo.overlap": True,
+    },
+}  # fmt: skip
 
 
 def main() -> int:
@@ -42,19 +53,21 @@ def main() -> int:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     made = make_corpus(args)
-    train = args.out / "packed/records.jsonl"
-    resumed = kill_and_resume(args, train)
-    told = {"corpus": made, "run": resumed}
+    told = {"corpus": made, "runs": {name: kill_and_resume(args, name) for name in RUNS}}
     (args.out / "result.json").write_text(json.dumps(told, indent=2) + "\n")
     print(json.dumps(told, indent=2))
-    return 0 if resumed["identical"] and resumed["kills"] == args.kills else 1
+    same = [run["identical"] and run["kills"] == args.kills for run in told["runs"].values()]
+    return 0 if all(same) else 1
 
 
 def make_corpus(args: argparse.Namespace) -> dict[str, Any]:
     """What each command reported."""
     out, seed = args.out, ["--seed", args.seed]
     told: dict[str, Any] = {}
-    step = lambda name, makes, *words: told.update({name: run(out, makes, *words)})  # noqa: E731
+
+    def step(name: str, makes: str, *words: object) -> None:
+        told[name] = run(out, makes, *words)
+
     sizes = ["--train", args.questions, "--validation", 0, "--test", 600]
     step("build starter", "starter", "data", "build", "starter", *sizes, *seed)
     samples = out / "samples"
@@ -91,18 +104,20 @@ def run(out: Path, makes: str, *words: object) -> dict[str, Any]:
     return told
 
 
-def kill_and_resume(args: argparse.Namespace, data: Path) -> dict[str, Any]:
+def kill_and_resume(args: argparse.Namespace, name: str) -> dict[str, Any]:
     """A run that nothing disturbs, the same run killed and resumed, and whether they are the same."""
 
     def words(workdir: Path, workers: int) -> list[str]:
         changes = {
-            "model.path": args.model, "data.train": data, "steps": args.steps, "checkpoint.every": 3,
-            "seed": args.seed, "data.order": "as_written", "data.window": 4, "data.workers": workers,
-        }  # fmt: skip
+            "model.path": args.model, "data.train": args.out / "packed/records.jsonl",
+            "steps": args.steps, "checkpoint.every": 3, "seed": args.seed, "data.workers": workers,
+        } | RUNS[name]  # fmt: skip
         overrides = [f"--config.{key}={value}" for key, value in changes.items()]
         return [*TRAIN, "--config", "configs/grpo_nano.py", "--workdir", str(workdir), *overrides]
 
-    whole, killed = args.out / "run-undisturbed", args.out / "run-killed"
+    whole, killed = (args.out / f"run-{name}-{end}" for end in ("undisturbed", "killed"))
+    for workdir in (whole, killed):
+        shutil.rmtree(workdir, ignore_errors=True)
     chance, deaths = random.Random(args.seed), []
     subprocess.run(words(whole, 0), check=True, stdout=subprocess.DEVNULL)
     reached = sorted(chance.sample(range(1, args.steps - 1), args.kills))
@@ -122,6 +137,7 @@ def kill_and_resume(args: argparse.Namespace, data: Path) -> dict[str, Any]:
         "deaths": deaths,
         "batches_alike": sum(one == other for one, other in zip(*lines, strict=True)),
         "identical": same_end(whole, killed),
+        "wait_share": wait_share(str(whole))["share"],
     }
 
 

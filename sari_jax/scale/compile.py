@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+
 from sari_jax.errors import InputError
 from sari_jax.scale.hlo import moved
 from sari_jax.scale.programs import Program, Programs, Question
@@ -13,7 +15,10 @@ from sari_jax.scale.topology import GIB, Topology, topology
 from sari_jax.train.config import Run
 
 KERNEL = "tpu_custom_call"  # what a Pallas kernel is in a compiled module
-_OVER = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
+# The two ways in which the compiler says what a program needs: when all is laid out, or sooner, of temporaries alone.
+_OVER = re.compile(
+    r"(?:Used |memory required for HLO temporaries \()([\d.]+)([KMG])(?: of |\) exceeds)"
+)
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -50,6 +55,8 @@ def compile_run(
         InputError: a topology or settings that cannot be; an attention kernel that is not in the module it was asked
             for; a name in `only` that is no program of the run.
     """
+    # A chip's program, kept, could not be opened here again.
+    jax.config.update("jax_enable_compilation_cache", False)
     place = topology(name, slices)
     planned = Programs(run, place, question)
     programs = planned.all()
@@ -89,10 +96,10 @@ def compile_one(program: Program, place: Topology) -> Compiled:
     try:
         compiled = lowered.compile()
     except Exception as error:  # XlaRuntimeError, which JAX does not export
-        over = _OVER.search(str(error))
-        if not over:
+        need = needed(str(error))
+        if need is None:
             raise
-        need = float(over[1]) * _UNITS[over[2]] + program.beside
+        need += program.beside
         return Compiled(need, 0.0, 0.0, time.perf_counter() - begun, False, {}, {}, 0)
     seconds, memory, text = (
         time.perf_counter() - begun,
@@ -113,6 +120,12 @@ def compile_one(program: Program, place: Topology) -> Compiled:
         dict(per_token),
         text.count(f'custom_call_target="{KERNEL}"'),
     )
+
+
+def needed(refusal: str) -> float | None:
+    """The bytes that the compiler says a program needs, when it refuses it for want of memory; None otherwise."""
+    over = _OVER.search(refusal)
+    return float(over[1]) * _UNITS[over[2]] if over else None
 
 
 def report(program: Program, found: Compiled, place: Topology) -> dict[str, Any]:

@@ -104,3 +104,24 @@ def test_an_unknown_program_is_told():
     assert done.returncode == 2 and "Traceback" not in done.stderr
     error = done.stderr.splitlines()[-1]
     assert error.startswith("sari: program 'updates' is unknown; this run has encode, policy")
+
+
+@pytest.mark.parametrize(
+    "refusal, gib",
+    [
+        (
+            "RESOURCE_EXHAUSTED: ... Ran out of memory in memory space hbm. Used 17.25G of 15.75G hbm.",
+            17.25,
+        ),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (50.5G)"
+            " exceeds available HBM (15.75G).",
+            50.5,
+        ),
+        ("INTERNAL: Mosaic failed to compile", None),
+    ],
+)
+def test_what_a_refused_program_needs(refusal, gib):
+    from sari_jax.scale.compile import needed
+
+    assert needed(refusal) == (gib and gib * 2**30)
