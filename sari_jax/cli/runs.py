@@ -120,6 +120,8 @@ def score(args: argparse.Namespace) -> int:
                     f"{out}: cannot be written: no such folder; make it, or name another --out"
                 )
             records = read_records(args.data, max_bad_fraction=args.max_bad_fraction, ledger=ledger)
+            if not records:
+                raise InputError(f"{args.data}: none of {ledger.read} lines is a question")
             engine = Engine(args.model, dtype=args.dtype)
             settings = {
                 "model": model_digest(args.model),

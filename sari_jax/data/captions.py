@@ -35,7 +35,7 @@ def read_captions(
     """Reads a JSONL; clip paths come back absolute, taken from the file's own folder. Any number of lines may be bad.
 
     Raises:
-        InputError: no such file, or no usable line.
+        InputError: no such file, or, without a ledger, no usable line.
     """
     root = Path(path).parent.absolute()
     return read_items(

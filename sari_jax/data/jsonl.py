@@ -25,13 +25,14 @@ def read_items(
 ) -> list[Item]:
     """Every line through `parse`; empty lines count nowhere, and no two items may have the same `id`.
 
-    Bad lines are skipped: listed in the ledger, or reported on standard error.
+    Bad lines are skipped: listed in the ledger, which may then be all there is, or reported on standard error.
 
     Args:
         parse: a line -> an item with an `id`, or ValueError.
 
     Raises:
-        InputError: no such file, no usable line, or more bad ones than that fraction; the first is named.
+        InputError: no such file, more bad lines than that fraction, or, without a ledger, no usable one; the first bad
+            one is named.
     """
     path, items, bad, seen = Path(path), [], Ledger(), set()
     if not path.is_file():
@@ -68,7 +69,7 @@ def read_items(
         for line in dropped:
             print(f"skipped {line.where}: {line.detail}", file=sys.stderr)
         print(f"{path}: {len(dropped)} of {total} lines skipped", file=sys.stderr)
-    if not items:
+    if not items and ledger is None:
         raise InputError(f"{path}: holds no record")
     return items
 

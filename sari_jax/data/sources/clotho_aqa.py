@@ -109,15 +109,18 @@ def convert(row: Asked, context: Context) -> list[dict[str, Any]]:
 
 def _wrong(row: Asked) -> dict[str, int]:
     """Answers to other questions, neither given here nor another form of one, as dog and dogs are."""
-    alike = lambda a, b: a.startswith(b[:4]) or b.startswith(a[:4])  # noqa: E731
     number, known = _is_number(row.answer), row.others.union(YES_NO)
     return {
         word: count
         for word, count in row.pool.items()
         if word not in known
         and _is_number(word) == number
-        and (number or not any(alike(word, other) for other in row.others))
+        and (number or not any(_alike(word, other) for other in row.others))
     }
+
+
+def _alike(one: str, other: str) -> bool:
+    return one.startswith(other[:4]) or other.startswith(one[:4])
 
 
 def _is_number(word: str) -> bool:

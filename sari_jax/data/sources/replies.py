@@ -3,7 +3,6 @@
 Tags are our own and those of Audio-Reasoner: <THINK>, <PLANNING> ... <SUMMARY>, <RESPONSE>.
 """
 
-import ast
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -13,19 +12,24 @@ from sari_jax.data.answers import choice_index
 from sari_jax.data.ledger import Drop
 from sari_jax.data.records import SECTIONS
 from sari_jax.data.sources.choices import named
+from sari_jax.data.sources.rows import BAD_FIELD
 from sari_jax.data.styles import Tags, make_style
 
 NO_CHOICES = "no choices in the question"
+LONGEST, MOST_MARKS = (
+    20_000,
+    200,
+)  # characters of a question or reply; letters that may mark choices
 
 _TAGS = (Tags(), Tags("THINK", *(name.upper() for name in SECTIONS), "RESPONSE"))
 _TAG_NAMES = sorted({name.lower() for tags in _TAGS for name in dataclasses.astuple(tags)})
 _STYLES = [(make_style("structured", tags), make_style("free", tags)) for tags in _TAGS]
-_QUOTED = re.compile(r"^(.*?)(\[\s*['\"].*?['\"]\s*\])", re.DOTALL)
+# Possessive, so that nothing is tried twice.
+_TEXT = r"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+\""""
+_QUOTED = re.compile(rf"\[\s*+(?:{_TEXT})(?:\s*+,\s*+(?:{_TEXT}))*+\s*+\]", re.DOTALL)
 _LETTER = re.compile(r"(?:^|(?<=\s))(?:\(([A-Za-z])\)|([A-Za-z])[.):])\s+")
-_ASKED = re.compile(
-    r"(?:please\s+)?(?:choose|select|pick)[^.?!\n]*\b(?:options?|choices|answers?|one)\b[^.?!\n]*[:.]?\s*$",
-    re.IGNORECASE,
-)
+_ASKED = re.compile(r"(?:please\s+)?\b(?:choose|select|pick)\b", re.IGNORECASE)
+_OF_WHICH = re.compile(r"\b(?:options?|choices|answers?|one)\b", re.IGNORECASE)
 _VERDICT = re.compile(
     r"(?is).*\b(?:answer|option|choice)\s*(?:is\s*:?|:)\s*(?:option\s+)?\*{0,2}(.+?)\*{0,2}[.\s]*$"
 )
@@ -37,13 +41,26 @@ def question_and_choices(prompt: str) -> tuple[str, list[str]]:
     Raises:
         Drop: it holds no choices.
     """
+    if len(prompt) > LONGEST:
+        raise Drop(NO_CHOICES, f"{len(prompt)} characters exceed {LONGEST}")
     for find in (_listed, _quoted, _lettered):
         found = find(prompt)
         if found and len(found[1]) > 1 and all(found[1]):
-            question = _ASKED.sub("", found[0]).strip()
+            question = _unasked(found[0])
             if question:
                 return question, found[1]
     raise Drop(NO_CHOICES, f"no choices in {prompt.strip()[:80]!r}")
+
+
+def _unasked(question: str) -> str:
+    """Without a last sentence that asks to choose one of the options."""
+    whole = question.strip()
+    body = whole.rstrip(":. \n")
+    start = max(body.rfind(mark) for mark in ".?!\n") + 1
+    asked = _ASKED.search(body, start)
+    if asked and _OF_WHICH.search(body, asked.end()):
+        return body[: asked.start()].strip()
+    return whole
 
 
 def _listed(prompt: str) -> tuple[str, list[str]] | None:
@@ -57,14 +74,12 @@ def _listed(prompt: str) -> tuple[str, list[str]] | None:
 
 
 def _quoted(prompt: str) -> tuple[str, list[str]] | None:
-    match = _QUOTED.match(prompt)
-    try:
-        choices = ast.literal_eval(match[2]) if match else None  # a list of literals; runs nothing
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    match = _QUOTED.search(prompt)
+    if not match:
         return None
-    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
-        return None
-    return match[1], [choice.strip() for choice in choices]
+    quoted = [found[0][1:-1] for found in re.finditer(_TEXT, match[0], re.DOTALL)]
+    choices = [re.sub(r"\\(.)", r"\1", choice).strip() for choice in quoted]
+    return prompt[: match.start()], choices
 
 
 def _lettered(prompt: str) -> tuple[str, list[str]] | None:
@@ -72,6 +87,8 @@ def _lettered(prompt: str) -> tuple[str, list[str]] | None:
     marks = [
         (m, m[1] or m[2], re.sub("[A-Za-z]", "", m[0].strip())) for m in _LETTER.finditer(prompt)
     ]
+    if len(marks) > MOST_MARKS:
+        return None
     runs = []
     for start, (_, first, style) in enumerate(marks):
         if first in "Aa":
@@ -95,12 +112,19 @@ def answered(reply: str, choices: Sequence[str]) -> dict[str, Any]:
     Raises:
         Drop: it names none of the choices.
     """
+    if len(reply) > LONGEST:
+        raise Drop(BAD_FIELD, f"a reply of {len(reply)} characters exceeds {LONGEST}")
     tagged = [style.answer(reply) for pair in _STYLES for style in pair]
-    answer = next(filter(None, tagged), None) or re.sub(r"(?is)<think>.*</think>", "", reply)
-    verdict = _VERDICT.fullmatch(answer.strip())
+    answer = next(filter(None, tagged), None) or reply[_thought_ends(reply) :]
+    verdict = _VERDICT.fullmatch(answer.strip()[-1000:])
     if verdict and choice_index(answer, choices) is None:
         answer = verdict[1]
     return named(answer.strip(), choices, lettered=True) | chain(reply)
+
+
+def _thought_ends(reply: str) -> int:
+    last = reply.lower().rfind("</think>")
+    return last + len("</think>") if last >= 0 else 0
 
 
 def chain(reply: str) -> dict[str, Any]:

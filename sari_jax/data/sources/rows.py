@@ -61,7 +61,7 @@ def _listed(path: Path, raw: bytes) -> Iterator[tuple[str, dict[str, Any] | Drop
 def csv_rows(
     path: Path, needed: Iterable[str], columns: Iterable[str] = ()
 ) -> Iterator[tuple[str, dict[str, str] | Drop]]:
-    """Rows of a CSV as column -> text, stripped.
+    """Rows of a CSV as column -> text, stripped. A row is a line: a quote that is not closed spoils no other row.
 
     Args:
         needed: columns that must be there.
@@ -72,21 +72,19 @@ def csv_rows(
     """
     header = list(columns)
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, skipinitialspace=True, strict=True)
-            while True:
-                where = f"{path}:{reader.line_num + 1}"
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                where = f"{path}:{number}"
                 try:
-                    row = [value.strip() for value in next(reader)]
-                    "".join(row).encode()
-                except StopIteration:
-                    break
-                except UnicodeEncodeError:
+                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                    cells = next(csv.reader([line], skipinitialspace=True, strict=True), [])
+                except UnicodeDecodeError:
                     yield where, Drop(BAD_LINE, "not UTF-8 text")
                     continue
                 except csv.Error as error:
                     yield where, Drop(BAD_LINE, f"not CSV ({error})")
                     continue
+                row = [value.strip() for value in cells]
                 if not any(row) or columns and row[0].startswith("#"):
                     continue
                 if not header:

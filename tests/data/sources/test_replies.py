@@ -101,3 +101,27 @@ def test_chains():
     assert chain("It barks.") == {} == chain("<think><answer></answer></think>")
     nested = "".join(f"<{name}>{body}<answer>B</ANSWER></{name}>" for name, body in parts.items())
     assert chain(nested)["chain_structured"] == {n: f"{body}B" for n, body in parts.items()}
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "choose " * 1000 + "option " * 1000 + "?x",
+        "['" + "a " * 9000,
+        "['a" + "\\" * 9000,
+        "(a) x " * 3000,
+        "- " * 9000,
+        "x" * 1_000_000,
+    ],
+)
+def test_what_is_made_to_take_long_ends_at_once(prompt):
+    with pytest.raises(Drop):
+        question_and_choices(prompt)
+    for reply in (prompt, "<think>" + prompt, "</think>" * 2000, "answer is " * 1900):
+        with pytest.raises(Drop):
+            answered(reply, ["dog", "cat"])
+
+
+def test_choices_in_quotes_may_hold_quotes_and_brackets():
+    prompt = """What? Choose one of these options: ['a "b" [c]', "it's", 'd\\'s']"""
+    assert question_and_choices(prompt) == ("What?", ['a "b" [c]', "it's", "d's"])
