@@ -25,9 +25,10 @@ def command(stage: str, model: Path, data: Path, workdir: Path, *more: str) -> l
         "samples_every": 2,
     }
     if stage == "grpo":
-        # The small model's runs decode a batch while they score the last one.
-        ahead = model.name == "small"
-        changes |= {"grpo.completions": 2, "grpo.max_tokens": 12, "grpo.overlap": ahead}
+        changes |= {"grpo.completions": 2, "grpo.max_tokens": 12}
+        if model.name == "small":
+            # Its runs decode a batch while they score the last one, and draw the next by what they learnt.
+            changes |= {"grpo.overlap": True, "data.order": "adaptive", "data.refresh": 2}
     overrides = [f"--config.{key}={value}" for key, value in changes.items()]
     config = ROOT / f"configs/{stage}_nano.py"
     return sari("train", "--config", config, "--workdir", workdir, *overrides, *more)

@@ -43,7 +43,8 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(
     steps = [sample["step"] for sample in samples]
     assert steps == sorted(steps) and set(steps) == {1, 2, 4, 6}
     assert all(sample["question"] and "completion" in sample for sample in samples)
-    assert (killed / "samples.jsonl").read_text() == (undisturbed / "samples.jsonl").read_text()
+    for name in ("samples.jsonl", "questions.jsonl"):
+        assert (killed / name).read_text() == (undisturbed / name).read_text()
     assert list((killed / "tensorboard").iterdir())
 
 
