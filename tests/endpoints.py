@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-# What becomes of a request: "ok", a status, or one of "cut", "malformed", "empty", "slow".
+# What becomes of a request: "ok", a status, or one of "cut", "malformed", "empty", "two", "slow".
 Fault = str | int
 
 
@@ -93,6 +93,8 @@ class _Answering(BaseHTTPRequestHandler):
             told = {"error": {"message": f"status {status} for {self.headers['Authorization']}"}}
         if fault == "empty":
             told = {}
+        if fault == "two":
+            told = told | {"choices": 2 * told["choices"], "key": self.headers["Authorization"]}
         data = json.dumps(told).encode()
         if fault == "malformed":
             data = data[: len(data) // 2]
