@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-# What becomes of a request: "ok", a status, or one of "cut", "malformed", "empty", "slow".
+# What becomes of a request: "ok", a status, or one of "cut", "malformed", "empty", "two", "slow".
 Fault = str | int
 
 
@@ -90,9 +90,13 @@ class _Answering(BaseHTTPRequestHandler):
         time.sleep(1.5 if fault == "slow" else self.endpoint.pause)
         status = fault if isinstance(fault, int) else 200
         if status != 200:
-            told = {"error": {"message": f"status {status} for {self.headers['Authorization']}"}}
+            said = told["choices"][0]["message"]["content"]
+            message = f"status {status} for {self.headers['Authorization']}, not {said}"
+            told = {"error": {"message": message}}
         if fault == "empty":
             told = {}
+        if fault == "two":
+            told = told | {"choices": 2 * told["choices"], "id": self.headers["Authorization"]}
         data = json.dumps(told).encode()
         if fault == "malformed":
             data = data[: len(data) // 2]

@@ -85,7 +85,7 @@ def synthesize(args: argparse.Namespace) -> int:
     from sari_jax.data.synthesize.budget import Budget, Limits
     from sari_jax.data.synthesize.cache import Cache
     from sari_jax.data.synthesize.endpoint import FAILED, FAILING, SPENT, Endpoint, Settings
-    from sari_jax.data.synthesize.synthesis import Writer, by_place
+    from sari_jax.data.synthesize.synthesis import Writer, by_place, captions_of
     from sari_jax.data.synthesize.templates import Prompts
 
     if not args.captions and not args.records:
@@ -101,7 +101,7 @@ def synthesize(args: argparse.Namespace) -> int:
         captions = read_captions(args.captions, ledger=None if args.records else ledger)
     cache = Cache(args.cache or out.with_name(f"{out.name}.requests"))
     limits = Limits(args.max_tokens_spent, args.max_cost, args.price_in, args.price_out)
-    budget = Budget(limits, cache.replies())
+    budget = Budget(limits, cache.replies(args.model))
     settings = Settings(
         args.endpoint,
         args.model,
@@ -116,12 +116,20 @@ def synthesize(args: argparse.Namespace) -> int:
     writer = Writer(
         endpoint, prompts, CHAINS[args.chains], args.seed, args.attempts, args.concurrency
     )
+    more: dict[str, Any] = {}
     if args.records:
         records = read_records(args.records, max_bad_fraction=1.0, ledger=ledger)
-        records = writer.chained(records, {caption.id: caption for caption in captions}, ledger)
+        known = captions_of(records, captions)
+        if captions and not known:
+            raise InputError(
+                f"{args.captions}: no caption is of a clip, or has the id, of a record in {args.records};"
+                " name the captions of the same sounds, or leave --captions out"
+            )
+        more["with_caption"] = len(known)
+        records = writer.chained(records, known, ledger)
     else:
         records = writer.questions(captions, ledger)
-    more: dict[str, Any] = {
+    more |= {
         "right_by_place": by_place(records),
         "model": args.model,
         "temperature": args.temperature,
@@ -149,17 +157,18 @@ def caption_clips(args: argparse.Namespace) -> int:
     from sari_jax.data.captions import read_captions
     from sari_jax.data.ledger import Ledger
     from sari_jax.data.synthesize.templates import Prompts
-    from sari_jax.evaluate.captions import captioned
+    from sari_jax.evaluate.captions import captioned, unwritten
     from sari_jax.generate.engine import Engine
 
-    ledger = Ledger()
+    out, ledger = Path(args.out), Ledger()
+    unwritten(out)  # before the model is loaded
     captions = read_captions(args.captions, ledger=ledger)
     engine = Engine(args.model, dtype=args.dtype)
     captioned(
         engine,
         captions,
         Prompts(args.prompts),
-        Path(args.out),
+        out,
         ledger,
         model=str(Path(args.model).absolute()),
         temperature=args.temperature,

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from sari_jax.audio.clips import load_clip
 from sari_jax.data.captions import Caption, write_captions
+from sari_jax.data.jsonl import plain, write_items
 from sari_jax.data.ledger import Ledger
 from sari_jax.data.processor import Example, Shapes
 from sari_jax.data.synthesize.templates import Prompts
@@ -39,15 +40,17 @@ def captioned(
 ) -> list[Caption]:
     """Fills in what is missing and writes all to `out`, aside and then renamed.
 
-    A clip for which there comes no caption stays without one, and stands in the ledger as dropped. After each batch
-    its captions are kept in a file beside `out`, so that the same call after a kill goes on from there.
+    A clip for which there comes no caption stays without one, and stands in the ledger as dropped. Beside `out` the
+    ledger is written: OUT.dropped.jsonl and OUT.report.json. After each batch its captions are kept in a file beside
+    `out`, so that the same call after a kill goes on from there.
 
     Args:
         model: which one it is, so that captions of another one are not taken up.
 
     Raises:
-        InputError: `out` cannot be written, or a prompt is no prompt.
+        InputError: `out` is there already or cannot be written, or a prompt is no prompt.
     """
+    unwritten(out)
     texts = {task: prompts.render("caption", task=task) for task in {c.task for c in captions}}
     settings = {"model": model, "prompts": texts, "sampling": [temperature, max_tokens, seed]}
     progress = Progress(out.with_name(f".{out.name}.progress"), settings)
@@ -55,7 +58,7 @@ def captioned(
     written = [dataclasses.replace(c, caption=(c.caption or "").strip() or None) for c in captions]
     left = []
     for i, caption in enumerate(written):
-        done = caption.caption or progress.known.get(caption.id)
+        done = caption.caption or progress.known.get(_name(caption))
         if done:
             written[i] = dataclasses.replace(caption, caption=done)
             ledger.keep()
@@ -79,13 +82,25 @@ def captioned(
                     ledger.drop(written[i].id, NO_SENTENCE, answered.texts[0])
                 else:
                     written[i] = dataclasses.replace(written[i], caption=text)
-                    progress.add(written[i].id, text)
+                    progress.add(_name(written[i]), text)
                     ledger.keep()
             progress.flush()
             bar.update(len(batch))
-    write_captions(out, written)
+    write_items(out.with_suffix(".dropped.jsonl"), ledger.dropped)
+    write_items(out.with_suffix(".report.json"), [ledger.report() | {"model": model}])
+    write_captions(out, written)  # last: where it is, all is
     progress.remove()
     return written
+
+
+def unwritten(out: Path) -> None:
+    """For those who have to load a model first, too.
+
+    Raises:
+        InputError: the file is there already.
+    """
+    if out.exists():
+        raise InputError(f"{out}: exists; name another --out")
 
 
 def whole_sentences(answered: Answered) -> str | None:
@@ -98,11 +113,17 @@ def whole_sentences(answered: Answered) -> str | None:
 
 
 def _example(engine: Engine, caption: Caption, prompt: str, number: int) -> Example:
-    clips = caption.audio
-    waveforms = [load_clip(clip.path, clip.start, clip.end) for clip in clips]
-    text = engine.processor.prompt_text(prompt, len(clips))
-    example = engine.processor.encode(text, waveforms, [clip.path for clip in clips])
+    clips, processor = caption.audio, engine.processor
+    # No more is decoded than the model can hear.
+    waveforms = [load_clip(c.path, c.start, c.end, longest=processor.seconds) for c in clips]
+    text = processor.prompt_text(prompt, len(clips))
+    example = processor.encode(text, waveforms, [clip.path for clip in clips])
     return dataclasses.replace(example, number=number)
+
+
+def _name(caption: Caption) -> str:
+    """What tells a clip from others in `Progress`: another file may use the same id for another sound."""
+    return json.dumps([caption.id, caption.task, plain(caption.audio)])
 
 
 class Progress:
@@ -117,7 +138,7 @@ class Progress:
 
     def __init__(self, path: Path, settings: dict):
         self.path, self.known = path, _known(path, settings)
-        lines = [settings, *({"id": name, "caption": text} for name, text in self.known.items())]
+        lines = [settings, *({"clip": name, "caption": text} for name, text in self.known.items())]
         aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
             # Written anew, as its last line may be half a line.
@@ -130,7 +151,7 @@ class Progress:
             ) from error
 
     def add(self, name: str, caption: str) -> None:
-        self._file.write(json.dumps({"id": name, "caption": caption}) + "\n")
+        self._file.write(json.dumps({"clip": name, "caption": caption}) + "\n")
 
     def flush(self) -> None:
         self._file.flush()
@@ -157,5 +178,5 @@ def _known(path: Path, settings: dict) -> dict[str, str]:
     for line in lines:
         with contextlib.suppress(ValueError, TypeError, KeyError):
             entry = json.loads(line)
-            known[entry["id"]] = entry["caption"]
+            known[entry["clip"]] = entry["caption"]
     return known

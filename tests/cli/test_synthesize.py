@@ -82,6 +82,10 @@ def test_a_corpus_with_its_report(capsys, server, captions, tmp_path, monkeypatc
     told = json.loads(capsys.readouterr().out)
     assert told["requests"] == {"sent": 0, "cached": 33, "failed": 0} and len(server.bodies) == 33
     assert told["spent"]["cost"] == pytest.approx((3300 * 2 + 660 * 10) / 1e6)
+    other = [*words(server, captions, tmp_path / "other", *more), "--chains", "none"]
+    other[other.index("m")] = "n"
+    assert main(other) == 0
+    assert json.loads(capsys.readouterr().out)["spent"]["prompt_tokens"] == 1100
     assert (again / "records.jsonl").read_bytes() == (out / "records.jsonl").read_bytes()
 
 
@@ -103,6 +107,30 @@ def test_questions_first_and_chains_later(capsys, server, captions, tmp_path):
     for before, after in zip(plain, chained, strict=True):
         assert before == {k: v for k, v in after.items() if not k.startswith("chain")}
         assert len(after["chain_structured"]) == 4 and after["chain_free"]
+
+
+def test_captions_are_found_by_their_sound(capsys, server, captions, tmp_path):
+    pytest.importorskip("openai")
+    first = tmp_path / "first"
+    assert main(words(server, captions, first, "--chains", "none")) == 0
+    rows = [json.loads(line) for line in (first / "records.jsonl").read_text().splitlines()]
+    records = tmp_path / "records.jsonl"
+    records.write_text("".join(json.dumps(row | {"id": f"{row['id']}-key"}) + "\n" for row in rows))
+    few = captions.with_name("few.jsonl")
+    few.write_text("\n".join(captions.read_text().splitlines()[:4]))
+    capsys.readouterr()
+    more = ("--records", records, "--chains", "free", "--json")
+    assert main(words(server, few, tmp_path / "second", *more)) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["kept"], told["with_caption"]) == (11, 4)
+    prompts = [body["messages"][0]["content"] for body in server.bodies[11:]]
+    assert sum("the clip holds: a bell with note" in prompt for prompt in prompts) == 4
+
+    soundfile.write(few.with_name("else.wav"), np.zeros(4000), 16_000)
+    row = json.loads(few.read_text().splitlines()[0])
+    few.write_text(json.dumps(row | {"id": "else", "audio": [{"path": "else.wav"}]}))
+    line = refused(capsys, words(server, few, tmp_path / "third", *more))
+    assert "no caption is of a clip" in line and len(server.bodies) == 22
 
 
 def test_at_the_limit_it_says_how_to_go_on(capsys, server, captions, tmp_path):
@@ -187,3 +215,6 @@ def test_captions_by_a_model_of_ours(capsys, nano_dir, captions, tmp_path):
     assert [line["id"] for line in lines] == [row["id"] for row in rows]
     assert lines[1]["caption"] == rows[1]["caption"]
     assert list(tmp_path.glob(".captioned*")) == []
+    report = json.loads((tmp_path / "captioned.report.json").read_text())
+    assert report["dropped"] == told["dropped"] and (tmp_path / "captioned.dropped.jsonl").is_file()
+    assert "exists" in refused(capsys, [str(word) for word in given])

@@ -1,5 +1,6 @@
 """With an engine that says what it is told to; cli/test_synthesize.py captions with a real model."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from sari_jax.audio.clips import load_clip
 from sari_jax.data.captions import Caption, read_captions
 from sari_jax.data.ledger import Ledger
 from sari_jax.data.processor import Example
@@ -95,6 +97,54 @@ def test_of_another_model_nothing_is_taken_up(nano_processor, clips, tmp_path, c
     engine = Scripted(nano_processor)
     run(engine, clips, out, **changed)
     assert len(engine.asked) == 5
+
+
+def test_of_another_sound_with_the_same_id_nothing_is_taken_up(nano_processor, clips, tmp_path):
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        run(Scripted(nano_processor, batches=2), clips, out)  # takes 0, 1, 3
+    other = tmp_path / "other.wav"
+    soundfile.write(other, 0.9 * np.sin(np.arange(4000) / 3), 16_000)
+    changed = [
+        dataclasses.replace(clips[0], audio=(Clip(str(other)),)),
+        dataclasses.replace(clips[1], audio=(Clip(clips[1].audio[0].path, 0.1),)),
+        clips[3],
+    ]
+    engine = Scripted(nano_processor)
+    written, _ = run(engine, changed, out)
+    assert written[0].caption == "A tone of 0.9." and len(engine.asked) == 2
+
+
+def test_what_is_dropped_stands_beside(nano_processor, clips, tmp_path):
+    _, ledger = run(Scripted(nano_processor), clips, tmp_path / "out.jsonl")
+    (line,) = (tmp_path / "out.dropped.jsonl").read_text().splitlines()
+    assert json.loads(line)["where"] == "clip4" and json.loads(line)["reason"] == UNREADABLE
+    report = json.loads((tmp_path / "out.report.json").read_text())
+    assert report == ledger.report() | {"model": "/models/a"}
+
+
+def test_what_is_there_is_not_written_over(nano_processor, clips, tmp_path):
+    out, engine = tmp_path / "out.jsonl", Scripted(nano_processor)
+    out.write_text("mine")
+    with pytest.raises(InputError, match="exists; name another --out"):
+        run(engine, clips, out)
+    assert out.read_text() == "mine" and not engine.asked
+
+
+def test_no_more_is_decoded_than_the_model_takes(nano_processor, clips, tmp_path, monkeypatch):
+    asked = []
+
+    def listening(*args, longest, **rest):
+        asked.append(longest)
+        return load_clip(*args, longest=longest, **rest)
+
+    monkeypatch.setattr("sari_jax.evaluate.captions.load_clip", listening)
+    monkeypatch.setattr(nano_processor, "seconds", 1)
+    soundfile.write(clips[0].audio[0].path, np.ones(20_000) / 2, 16_000)
+    _, ledger = run(Scripted(nano_processor), clips[:2], tmp_path / "out.jsonl")
+    assert asked == [1, 1]
+    (dropped,) = ledger.dropped
+    assert dropped.reason == UNREADABLE and "exceeds 1 s" in dropped.detail
 
 
 def test_a_completion_that_says_nothing_is_counted(nano_processor, clips, tmp_path):

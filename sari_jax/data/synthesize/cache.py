@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ class Cache:
 
     def get(self, request: Request) -> Reply | None:
         """The reply to it; None where there is none, or only a damaged one."""
-        return _read(self._place(request))
+        entry = _read(self._place(request))
+        return None if entry is None else entry[1]
 
     def put(self, request: Request, reply: Reply) -> None:
         """Writes an entry aside and renames it.
@@ -59,7 +61,24 @@ class Cache:
         Raises:
             InputError: it cannot be written.
         """
+        self._write(self._place(request), request, reply)
+
+    def put_unusable(self, request: Request, spent: Reply) -> None:
+        """Keeps what an answer has cost that is none: it counts among the replies, and `get` does not find it.
+
+        Raises:
+            InputError: it cannot be written.
+        """
         place = self._place(request)
+        self._write(place.with_name(f"{place.stem}.{time.time_ns()}.json"), request, spent)
+
+    def replies(self, model: str) -> Iterator[Reply]:
+        """All that this model gave and that are kept, in no order."""
+        for path in self.folder.glob("??/*.json"):
+            if (entry := _read(path)) is not None and entry[0].get("model") == model:
+                yield entry[1]
+
+    def _write(self, place: Path, request: Request, reply: Reply) -> None:
         aside = place.with_name(f".{place.name}.{os.getpid()}.{threading.get_ident()}.partial")
         text = json.dumps({"request": request, "reply": dataclasses.asdict(reply)})
         try:
@@ -70,12 +89,6 @@ class Cache:
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
             raise self._unwritable(error) from error
-
-    def replies(self) -> Iterator[Reply]:
-        """All that are kept, in no order."""
-        for path in self.folder.glob("??/*.json"):
-            if (reply := _read(path)) is not None:
-                yield reply
 
     def _place(self, request: Request) -> Path:
         text = json.dumps(request, sort_keys=True, ensure_ascii=True)
@@ -88,10 +101,11 @@ class Cache:
         )
 
 
-def _read(path: Path) -> Reply | None:
+def _read(path: Path) -> tuple[Request, Reply] | None:
     try:
-        reply = Reply(**json.loads(path.read_text(encoding="utf-8"))["reply"])
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        request, reply = dict(entry["request"]), Reply(**entry["reply"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     whole = all(type(getattr(reply, f.name)) is f.type for f in dataclasses.fields(reply))
-    return reply if whole else None
+    return (request, reply) if whole else None

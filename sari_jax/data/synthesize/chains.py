@@ -6,19 +6,10 @@ from collections.abc import Sequence
 from sari_jax.data.answers import normalise
 from sari_jax.data.ledger import Drop
 from sari_jax.data.records import SECTIONS
-from sari_jax.data.synthesize.wording import (
-    cites_text,
-    holds_tag,
-    json_reply,
-    names_key,
-    unwrapped,
-)
+from sari_jax.data.synthesize.wording import check_words, json_reply, unwrapped
 
 INCOMPLETE = "sections are incomplete"
 EMPTY = "empty"
-HOLDS_TAG = "holds a tag of the answer styles"
-NAMES_KEY = "names the answer key"
-CITES_TEXT = "tells of reading, not of listening"
 NO_ANSWER = "does not end in the right answer"
 ALSO_ANOTHER = "ends in another choice too"
 GIVEN_EARLY = "planning gives the answer away"
@@ -38,7 +29,7 @@ def parse_structured(text: str, choices: Sequence[str], answer_index: int) -> di
             raise Drop(INCOMPLETE, f"{section} is empty or no text")
     sections = {section: raw[section].strip() for section in SECTIONS}
     for body in sections.values():
-        _check_words(body, choices)
+        check_words(body, choices)
     answer = choices[answer_index]
     if _concludes(sections["planning"], answer):
         raise Drop(GIVEN_EARLY, sections["planning"])
@@ -55,19 +46,9 @@ def parse_free(text: str, choices: Sequence[str], answer_index: int) -> str:
     body = unwrapped(text)
     if not body:
         raise Drop(EMPTY)
-    _check_words(body, choices)
+    check_words(body, choices)
     _check_end(body, choices, answer_index)
     return body
-
-
-def _check_words(text: str, choices: Sequence[str]) -> None:
-    for reason, found in (
-        (HOLDS_TAG, holds_tag(text)),
-        (NAMES_KEY, names_key(text, choices)),
-        (CITES_TEXT, cites_text(text)),
-    ):
-        if found:
-            raise Drop(reason, found)
 
 
 def _concludes(text: str, answer: str) -> bool:

@@ -7,6 +7,7 @@ is ours: which answers are final, what is kept, what is counted, and when to sto
 """
 
 import dataclasses
+import json
 import math
 import threading
 from typing import Any
@@ -19,6 +20,7 @@ from sari_jax.errors import InputError
 LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
 PATIENCE = 10  # requests that fail one after the other, each with all its attempts, before no more are sent
 CHARACTERS = 4  # per token, where an endpoint does not count: an estimate of ours
+LONGEST = 500  # characters of a message
 MALFORMED = "reply is not a chat completion"
 FAILED, FAILING = "request failed", "not reached: the endpoint fails"
 SPENT = "not reached: spending limit"
@@ -53,13 +55,14 @@ class Endpoint:
     """Asks; may be shared by threads.
 
     Args:
-        key: for the endpoint; None for one that wants none. Neither kept in the cache nor printed.
+        key: for the endpoint; None for one that wants none. Neither kept in the cache nor printed; space around it, as
+            a file's last newline is, is taken off.
 
     Attributes:
         sent, cached, failed: requests answered by the endpoint, by the cache, and by nothing that is a reply.
 
     Raises:
-        InputError: the client is not installed, or the URL is none.
+        InputError: the client is not installed, the URL is none or holds a password, or the key can be none.
     """
 
     def __init__(self, settings: Settings, cache: Cache, budget: Budget, key: str | None = None):
@@ -69,11 +72,25 @@ class Endpoint:
             raise InputError(
                 f"asking an endpoint needs {error.name}: pip install 'sari_jax[synthesize]'"
             ) from error
+        if "@" in settings.url:  # the address stands in messages
+            raise InputError(
+                "the endpoint's address must hold no user name, password or @; name it alone, and export a key in the"
+                " variable that --api-key-env names"
+            )
+        key = (key or "").strip()
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise InputError(
+                "the endpoint's key holds a space, a control character or one beyond ASCII, and cannot be sent;"
+                " export the right one in the variable that --api-key-env names"
+            )
         if not settings.url.startswith(("http://", "https://")):
             raise InputError(f"endpoint {settings.url!r}: must start with http:// or https://")
         self.settings, self.cache, self.budget = settings, cache, budget
         self.sent = self.cached = self.failed = 0
-        self._openai, self._key, self._lock = openai, key, threading.Lock()
+        self._openai, self._lock = openai, threading.Lock()
+        # As Python and JSON spell it too. The longest first, so that none leaves half of another.
+        spellings = {key, repr(key)[1:-1], json.dumps(key)[1:-1]} - {""}
+        self._spellings = sorted(spellings, key=len, reverse=True)
         self._failures, self._failure, self._refusal = 0, "", ""
         self._client = openai.OpenAI(
             base_url=settings.url,
@@ -149,10 +166,15 @@ class Endpoint:
             raise self._fail(self._told(error.__cause__ or error)) from None
         except ValueError as error:  # not JSON
             raise self._fail(self._told(error), Drop, MALFORMED) from None
+        usage = _usage(answer)
         try:
-            reply = _read(answer, prompt)
+            reply = _read(answer, usage, prompt)
         except (AttributeError, TypeError, ValueError):
-            raise self._fail(f"{answer}"[:500], Drop, MALFORMED) from None
+            if usage != (None, None):  # it is paid for all the same
+                spent = Reply("", MALFORMED, *(count or 0 for count in usage))
+                self.budget.spend(spent)
+                self.cache.put_unusable(request, spent)
+            raise self._fail(self._told(answer), Drop, MALFORMED) from None
         with self._lock:
             self.sent, self._failures = self.sent + 1, 0
         return reply
@@ -163,14 +185,30 @@ class Endpoint:
             self._failure = f"{reason}: {why}"
         return kind(reason, why)
 
-    def _told(self, error: BaseException) -> str:
-        """An error's message on one line and without the key."""
-        text = " ".join(str(error).split()) or type(error).__name__
-        return text.replace(self._key, "***") if self._key else text
+    def _told(self, what: object) -> str:
+        """An error's message, or an answer's text, on one line, without the key and not too long."""
+        text = " ".join(str(what).split()) or type(what).__name__
+        for spelling in self._spellings:
+            text = text.replace(spelling, "***")
+        return text[:LONGEST]
 
 
-def _read(answer: Any, prompt: str) -> Reply:
+def _usage(answer: Any) -> tuple[int | None, int | None]:
+    """Tokens of prompt and reply, where the endpoint counts them."""
+    told = getattr(answer, "usage", None)
+    prompt, reply = (getattr(told, n, None) for n in ("prompt_tokens", "completion_tokens"))
+    return _count(prompt), _count(reply)
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and value >= 0 else None
+
+
+def _read(answer: Any, usage: tuple[int | None, int | None], prompt: str) -> Reply:
     """The client's object -> a reply. It is built without being checked, so that all of it may be missing.
+
+    Args:
+        usage: where it is None, tokens are estimated.
 
     Raises:
         AttributeError, TypeError, ValueError: it is no chat completion.
@@ -178,10 +216,8 @@ def _read(answer: Any, prompt: str) -> Reply:
     (choice,) = answer.choices
     text, finish = choice.message.content or "", choice.finish_reason or "stop"
     text = text.encode("utf-8", "replace").decode()  # half of a character cannot be written again
-    usage = answer.usage
-    counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
     counted = [
-        count if type(count) is int else math.ceil(len(said) / CHARACTERS)
-        for count, said in zip(counts, (prompt, text), strict=True)
+        math.ceil(len(said) / CHARACTERS) if count is None else count
+        for count, said in zip(usage, (prompt, text), strict=True)
     ]
     return Reply(text, str(finish), *counted)

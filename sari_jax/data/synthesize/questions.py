@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from sari_jax.data.answers import choice_index, normalise
 from sari_jax.data.ledger import Drop
-from sari_jax.data.synthesize.wording import cites_text, holds_tag, json_reply, names_key
+from sari_jax.data.synthesize.wording import check_words, json_reply
 
 CHOICES = 4
 INCOMPLETE = "lacks question, choices or answer"
@@ -16,9 +16,6 @@ NOT_FOUR = "not four distinct choices"
 NO_ONE_ANSWER = "answer is not exactly one choice"
 OF_OTHERS = "a choice speaks of the others"
 GIVEN_AWAY = "question gives its answer away"
-NAMES_KEY = "names the answer key"
-CITES_TEXT = "tells of reading, not of listening"
-HOLDS_TAG = "holds a tag of the answer styles"
 _ABOUT_OTHERS = {
     f"{which}{of}{what}"
     for which in ("all", "none", "both", "any", "neither")
@@ -115,13 +112,7 @@ def _check_words(question: str, choices: Sequence[str], index: int) -> None:
         if words in _ABOUT_OTHERS or _BY_LETTER.fullmatch(words):
             raise Drop(OF_OTHERS, choice)
     for text in (question, *choices):
-        for reason, found in (
-            (HOLDS_TAG, holds_tag(text)),
-            (NAMES_KEY, names_key(text, choices)),
-            (CITES_TEXT, cites_text(text)),
-        ):
-            if found:
-                raise Drop(reason, found)
+        check_words(text, choices)
     named = [f" {normalise(choice)} " in f" {normalise(question)} " for choice in choices]
     if named[index] and sum(named) == 1:  # where it names several, it asks between them
         raise Drop(GIVEN_AWAY, choices[index])

@@ -1,6 +1,7 @@
 """Captions -> questions -> chains: what a model writes, asked for side by side, checked, and accounted for."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +11,7 @@ from tqdm import tqdm
 
 from sari_jax.data.captions import Caption
 from sari_jax.data.ledger import Drop, Ledger
-from sari_jax.data.records import Record
+from sari_jax.data.records import Clip, Record
 from sari_jax.data.synthesize.cache import Reply
 from sari_jax.data.synthesize.chains import parse_free, parse_structured
 from sari_jax.data.synthesize.endpoint import Endpoint, NoReply
@@ -82,8 +83,8 @@ class Writer:
         """The records with the chains that they lack; question and choices stay.
 
         Args:
-            captions: by a record's id, what is known of its sound; without one the chain rests on the question and its
-                answer alone.
+            captions: by a record's id, what is known of its sound (`captions_of`); without one the chain rests on the
+                question and its answer alone.
 
         Raises:
             InputError: as `questions`.
@@ -211,6 +212,31 @@ def _account(
         ledger.keep()
     except Drop as drop:
         ledger.drop(item.id, drop.reason, "" if str(drop) == drop.reason else str(drop))
+
+
+def captions_of(records: Iterable[Record], captions: Sequence[Caption]) -> dict[str, Caption]:
+    """By a record's id, the caption of its sound; records of which there is none are left out.
+
+    A source gives several questions about a clip, each with an id of its own, and one caption: clips tell which belong
+    together. The id tells it where clips do not: of several captions of one sound, and after clips were packed.
+    """
+    by_id = {caption.id: caption for caption in captions}
+    by_sound: dict[tuple[Clip, ...], Caption] = {}
+    for caption in captions:
+        by_sound.setdefault(_sound(caption.audio), caption)
+    known = {}
+    for record in records:
+        sound, named = _sound(record.audio), by_id.get(record.id)
+        if named is None or _sound(named.audio) != sound:
+            named = by_sound.get(sound, named)
+        if named is not None:
+            known[record.id] = named
+    return known
+
+
+def _sound(audio: tuple[Clip, ...]) -> tuple[Clip, ...]:
+    """The clips by the files they are, whichever folder their names are taken from."""
+    return tuple(dataclasses.replace(clip, path=os.path.realpath(clip.path)) for clip in audio)
 
 
 def by_place(records: Iterable[Record]) -> list[int]:

@@ -1,17 +1,20 @@
 """What a reply may not say, and how it is taken out of its wrapping."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from sari_jax.data.answers import normalise
+from sari_jax.data.jsonl import json_object
 from sari_jax.data.ledger import Drop
 from sari_jax.data.styles import Tags
 
 NOT_JSON = "not a JSON object"
-_THOUGHT = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+NAMES_KEY = "names the answer key"
+CITES_TEXT = "tells of reading, not of listening"
+HOLDS_TAG = "holds a tag of the answer styles"
+_THOUGHT_OUT = "</think>"  # of some servers' replies the opening tag is part of the prompt
 _FENCE = re.compile(r"```[\w-]*\n?(.*?)```", re.DOTALL)
 _TAG = re.compile(rf"</?(?:{'|'.join(map(re.escape, dataclasses.astuple(Tags())))})>", re.I)
 
@@ -53,22 +56,36 @@ def json_reply(text: str) -> dict[str, Any]:
     """The object in a reply: in a code fence or not, behind a reasoning model's thoughts or not.
 
     Raises:
-        Drop: there is none.
+        Drop: there is none, or its text holds half a character, which cannot be written again.
     """
     bare = unwrapped(text)
     first, last = bare.find("{"), bare.rfind("}")
     try:
-        found = json.loads(bare[first : last + 1])
-    except (ValueError, RecursionError) as error:
+        return json_object(bare[first : last + 1])
+    except ValueError as error:
         raise Drop(NOT_JSON, str(error)) from error
-    return found  # from brace to brace it is an object
 
 
 def unwrapped(text: str) -> str:
     """A reply without a code fence and without the thoughts before it."""
-    text = _THOUGHT.sub("", text, count=1) if _THOUGHT.match(text) else text
+    text = text.rpartition(_THOUGHT_OUT)[2]
     fenced = _FENCE.search(text)
     return (fenced[1] if fenced else text).strip()
+
+
+def check_words(text: str, choices: Sequence[str]) -> None:
+    """What neither a question nor a chain may say.
+
+    Raises:
+        Drop: which rule it breaks, and the words.
+    """
+    for reason, found in (
+        (HOLDS_TAG, holds_tag(text)),
+        (NAMES_KEY, names_key(text, choices)),
+        (CITES_TEXT, cites_text(text)),
+    ):
+        if found:
+            raise Drop(reason, found)
 
 
 def names_key(text: str, choices: Sequence[str] = ()) -> str | None:

@@ -19,8 +19,23 @@ def test_what_is_put_is_got(cache):
     assert cache.get(REQUEST) is None
     cache.put(REQUEST, REPLY)
     assert cache.get(dict(reversed(REQUEST.items()))) == REPLY
-    assert list(Cache(cache.folder).replies()) == [REPLY]
+    assert list(Cache(cache.folder).replies("m")) == [REPLY]
     assert not list(cache.folder.rglob("*.partial"))
+
+
+def test_replies_are_one_models(cache):
+    other = dataclasses.replace(REPLY, text="a cat")
+    cache.put(REQUEST, REPLY)
+    cache.put(REQUEST | {"model": "n"}, other)
+    assert list(cache.replies("m")) == [REPLY] and list(cache.replies("n")) == [other]
+
+
+def test_what_is_unusable_counts_each_time_and_answers_nothing(cache):
+    cache.put_unusable(REQUEST, REPLY)
+    cache.put_unusable(REQUEST, REPLY)
+    assert cache.get(REQUEST) is None and list(cache.replies("m")) == [REPLY] * 2
+    cache.put(REQUEST, REPLY)
+    assert list(cache.replies("m")) == [REPLY] * 3
 
 
 @pytest.mark.parametrize(
@@ -38,17 +53,21 @@ def test_everything_that_is_asked_counts(cache, change):
         "{",
         "[]",
         '{"reply": 1}',
-        json.dumps({"reply": {"text": "a dog"}}),
-        json.dumps({"reply": dataclasses.asdict(REPLY) | {"prompt_tokens": "7"}}),
-        json.dumps({"reply": dataclasses.asdict(REPLY) | {"text": None}}),
-        json.dumps({"reply": dataclasses.asdict(REPLY) | {"more": 1}}),
+        json.dumps({"request": REQUEST, "reply": {"text": "a dog"}}),
+        json.dumps({"reply": dataclasses.asdict(REPLY)}),
+        json.dumps({"request": 1, "reply": dataclasses.asdict(REPLY)}),
+        json.dumps(
+            {"request": REQUEST, "reply": dataclasses.asdict(REPLY) | {"prompt_tokens": "7"}}
+        ),
+        json.dumps({"request": REQUEST, "reply": dataclasses.asdict(REPLY) | {"text": None}}),
+        json.dumps({"request": REQUEST, "reply": dataclasses.asdict(REPLY) | {"more": 1}}),
     ],
 )
 def test_a_damaged_entry_is_none_and_is_written_again(cache, text):
     cache.put(REQUEST, REPLY)
     (entry,) = cache.folder.rglob("*.json")
     entry.write_text(text)
-    assert cache.get(REQUEST) is None and not list(cache.replies())
+    assert cache.get(REQUEST) is None and not list(cache.replies("m"))
     cache.put(REQUEST, REPLY)
     assert cache.get(REQUEST) == REPLY
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from sari_jax.data.ledger import Drop
-from sari_jax.data.synthesize import chains
+from sari_jax.data.synthesize import chains, wording
 from sari_jax.data.synthesize.chains import parse_free, parse_structured
 
 CHOICES = ("a cat", "a dog", "a dog and a cow", "Mr. Hen")
@@ -48,12 +48,12 @@ def test_ends_that_are_right(summary, index):
         (chains.INCOMPLETE, {"summary": " "}),
         (chains.INCOMPLETE, {"caption": ["It barks."]}),
         (chains.INCOMPLETE, {"answer": "a dog"}),
-        (chains.HOLDS_TAG, {"caption": "It barks.</caption>"}),
-        (chains.NAMES_KEY, {"reasoning": "Option B fits."}),
-        (chains.NAMES_KEY, {"summary": "It is (B), a dog."}),
-        (chains.NAMES_KEY, {"planning": "The second option may be right."}),
-        (chains.CITES_TEXT, {"caption": "The caption tells of a bark."}),
-        (chains.CITES_TEXT, {"reasoning": "According to the description it barks."}),
+        (wording.HOLDS_TAG, {"caption": "It barks.</caption>"}),
+        (wording.NAMES_KEY, {"reasoning": "Option B fits."}),
+        (wording.NAMES_KEY, {"summary": "It is (B), a dog."}),
+        (wording.NAMES_KEY, {"planning": "The second option may be right."}),
+        (wording.CITES_TEXT, {"caption": "The caption tells of a bark."}),
+        (wording.CITES_TEXT, {"reasoning": "According to the description it barks."}),
         (chains.NO_ANSWER, {"summary": "It barks."}),
         (chains.NO_ANSWER, {"summary": "It is a dog. I am sure."}),
         (chains.NO_ANSWER, {"summary": "It is a cat."}),
@@ -79,9 +79,9 @@ def test_a_good_free_chain():
     [
         (chains.EMPTY, " \n"),
         (chains.EMPTY, "<think>A dog.</think>"),
-        (chains.HOLDS_TAG, f"<reasoning>{FREE}</reasoning>"),
-        (chains.NAMES_KEY, f"Option B fits. {FREE}"),
-        (chains.CITES_TEXT, f"The caption says so. {FREE}"),
+        (wording.HOLDS_TAG, f"<reasoning>{FREE}</reasoning>"),
+        (wording.NAMES_KEY, f"Option B fits. {FREE}"),
+        (wording.CITES_TEXT, f"The caption says so. {FREE}"),
         (chains.NO_ANSWER, "It barks."),
         (chains.NO_ANSWER, f"{FREE}\n\nThat was easy"),
         (chains.ALSO_ANOTHER, "It is a dog and not a cat."),

@@ -10,6 +10,7 @@ from sari_jax.data.synthesize.cache import Cache
 from sari_jax.data.synthesize.endpoint import (
     FAILED,
     FAILING,
+    LONGEST,
     MALFORMED,
     PATIENCE,
     SPENT,
@@ -34,9 +35,9 @@ def server():
 def asking(server, tmp_path):
     """A function that makes an endpoint of ours, which asks the small server."""
 
-    def make(*, limits: Limits = Limits(), **settings) -> Endpoint:
+    def make(*, limits: Limits = Limits(), key: str = KEY, **settings) -> Endpoint:
         chosen = Settings(server.url, "m", **({"retries": 2} | settings))
-        return Endpoint(chosen, Cache(tmp_path / "cache"), Budget(limits), KEY)
+        return Endpoint(chosen, Cache(tmp_path / "cache"), Budget(limits), key)
 
     return make
 
@@ -164,6 +165,41 @@ def test_a_refused_request_is_not_repeated(asking, server):
     assert len(server.bodies) == 1
 
 
+@pytest.mark.parametrize("key", ["sk-it's\\secret", 'sk-"secret"', KEY + " \n"])
+@pytest.mark.parametrize("fault", [400, "two"])
+def test_whoever_repeats_the_key_it_is_not_told(asking, server, tmp_path, key, fault):
+    server.faults, server.write = [fault], lambda _: "a dog"
+    ours = asking(key=key)
+    with pytest.raises(Drop) as caught:
+        ours.ask(PROMPT, 0)
+    told = f"{caught.value}{ours._failure}"
+    assert server.keys == [f"Bearer {key.strip()}"] and "secret" not in told
+    assert "Bearer ***" in told
+    assert all("secret" not in path.read_text() for path in tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("fault", [400, "two"])
+def test_a_long_message_is_cut(asking, server, fault):
+    server.faults, server.write = [fault], lambda _: "a dog, " * 500
+    with pytest.raises(Drop) as caught:
+        asking().ask(PROMPT, 0)
+    assert LONGEST <= len(str(caught.value)) <= LONGEST + len("400: ")
+
+
+@pytest.mark.parametrize("key", ["sk-sécret", "sk-\nsecret", "sk-\x00secret", "sk secret"])
+def test_what_can_be_no_key_is_refused_unseen(asking, key):
+    with pytest.raises(InputError, match="--api-key-env names") as caught:
+        asking(key=key)
+    assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["https://me:secret@host/v1", "me:secret@host/v1"])
+def test_an_address_with_a_password_is_refused_unseen(tmp_path, url):
+    with pytest.raises(InputError, match="no user name, password") as caught:
+        Endpoint(Settings(url, "m"), Cache(tmp_path), Budget())
+    assert "secret" not in str(caught.value)
+
+
 def test_the_key_is_not_in_the_cache(asking, tmp_path):
     asking().ask(PROMPT, 0)
     (entry,) = (tmp_path / "cache").rglob("*.json")
@@ -178,6 +214,24 @@ def test_at_the_limit_only_the_cache_answers(asking, server):
         ours.ask(PROMPT, 2)
     assert caught.value.reason == SPENT and len(server.bodies) == 2
     assert ours.ask(PROMPT, 1).text
+
+
+def test_what_is_no_completion_is_paid_for_all_the_same(asking, server):
+    server.faults = ["two", "two", "empty"]
+    ours = asking(limits=Limits(tokens=240))
+    for seed in (0, 0):
+        with pytest.raises(Drop) as caught:
+            ours.ask(PROMPT, seed)
+        assert caught.value.reason == MALFORMED
+    assert (ours.budget.prompt_tokens, ours.budget.completion_tokens) == (200, 40)
+    with pytest.raises(NoReply) as caught:
+        ours.ask(PROMPT, 0)
+    assert caught.value.reason == SPENT and len(server.bodies) == 2
+    assert Budget(Limits(), ours.cache.replies("m")).tokens == 240, "another run knows it too"
+    free = asking()
+    with pytest.raises(Drop):
+        free.ask(PROMPT, 0)
+    assert free.budget.tokens == 0
 
 
 def test_where_nobody_counts_tokens_they_are_estimated(asking, server):

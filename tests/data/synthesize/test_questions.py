@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from sari_jax.data.ledger import Drop
-from sari_jax.data.synthesize import questions
+from sari_jax.data.synthesize import questions, wording
 from sari_jax.data.synthesize.questions import Question, balanced, parse_question, shuffled
 
 GOOD = {
@@ -68,10 +68,10 @@ def test_a_question_may_name_what_it_asks_between():
         (questions.OF_OTHERS, {"choices": ["a cat", "a dog", "a hen", "All of the above"]}),
         (questions.OF_OTHERS, {"choices": ["a cat", "a dog", "a hen", "None of these."]}),
         (questions.OF_OTHERS, {"choices": ["a cat", "a dog", "a hen", "Both A and B"]}),
-        (questions.HOLDS_TAG, {"question": "Which <think> is heard?"}),
-        (questions.NAMES_KEY, {"question": "Why is option B right?"}),
-        (questions.CITES_TEXT, {"question": "According to the caption, what barks?"}),
-        (questions.CITES_TEXT, {"choices": ["the caption", "a dog", "a hen", "a cow"]}),
+        (wording.HOLDS_TAG, {"question": "Which <think> is heard?"}),
+        (wording.NAMES_KEY, {"question": "Why is option B right?"}),
+        (wording.CITES_TEXT, {"question": "According to the caption, what barks?"}),
+        (wording.CITES_TEXT, {"choices": ["the caption", "a dog", "a hen", "a cow"]}),
         (questions.GIVEN_AWAY, {"question": "What does a dog do here?"}),
     ],
 )

@@ -5,13 +5,20 @@ import endpoints
 import pytest
 
 from sari_jax.data.captions import Caption
+from sari_jax.data.corpus import write_corpus
 from sari_jax.data.ledger import Ledger
 from sari_jax.data.records import Clip
 from sari_jax.data.styles import STYLES
 from sari_jax.data.synthesize.budget import Budget, Limits
 from sari_jax.data.synthesize.cache import Cache
 from sari_jax.data.synthesize.endpoint import FAILED, FAILING, SPENT, Endpoint, Settings
-from sari_jax.data.synthesize.synthesis import NOTHING_KNOWN, UNFINISHED, Writer, by_place
+from sari_jax.data.synthesize.synthesis import (
+    NOTHING_KNOWN,
+    UNFINISHED,
+    Writer,
+    by_place,
+    captions_of,
+)
 from sari_jax.errors import InputError
 
 pytest.importorskip("openai")
@@ -37,7 +44,7 @@ def writing(server, tmp_path):
     def make(*, limits: Limits = Limits(), settings: dict | None = None, **rest) -> Writer:
         chosen = Settings(server.url, "m", **({"retries": 0} | (settings or {})))
         cache = Cache(tmp_path / "cache")
-        return Writer(Endpoint(chosen, cache, Budget(limits, cache.replies())), **rest)
+        return Writer(Endpoint(chosen, cache, Budget(limits, cache.replies(chosen.model))), **rest)
 
     return make
 
@@ -226,6 +233,45 @@ def test_records_get_the_chains_they_lack(writing, server, make_record):
     assert half.chain_free and ledger.kept == 3 and len(server.bodies) == 3
     prompts = [body["messages"][0]["content"] for body in server.bodies]
     assert sum("four bells, take 3" in prompt for prompt in prompts) == 2
+
+
+def test_captions_are_of_the_same_sound_or_else_of_the_same_id(make_record):
+    a, b = Clip("/sounds/a.wav"), Clip("/sounds/b.wav")
+    beats = [Clip("/sounds/a.wav", 0.0, 1.0), Clip("/sounds/a.wav", 1.0, 2.0)]
+    captions = [
+        caption(0, audio=(a,), id="a"),
+        caption(1, audio=(b,), id="b"),
+        caption(2, audio=(b,), id="b-again"),
+        caption(3, audio=(a, b), id="both"),
+        caption(4, audio=(beats[0],), id="a-first"),
+        caption(5, id="packed"),
+    ]
+    wanted = {
+        "a-key": ((a,), "a"),
+        "b-emotion": ((Clip("/sounds/../sounds/b.wav"),), "b"),
+        "b-again": ((b,), "b-again"),
+        "a": ((a, b), "both"),  # an id that another sound has
+        "a-0": ((beats[0],), "a-first"),
+        "packed": ((Clip("/packed/clips.arrayrecord#3"),), "packed"),
+        "a-1": ((beats[1],), None),
+        "b-a": ((b, a), None),
+    }
+    records = [make_record(id=name, audio=audio) for name, (audio, _) in wanted.items()]
+    found = {name: known.id for name, known in captions_of(records, captions).items()}
+    assert found == {name: known for name, (_, known) in wanted.items() if known}
+
+
+def test_half_a_character_costs_its_question_and_nothing_else(writing, server, tmp_path):
+    def write(prompt: str) -> str:
+        return endpoints.good(prompt).replace(
+            "hooting", r"\ud800" if "take 1" in prompt else "wise"
+        )
+
+    server.write = write
+    ledger = Ledger()
+    records = writing(chains=()).questions([caption(i) for i in range(3)], ledger)
+    report = write_corpus(tmp_path / "out", ledger, records)
+    assert report["dropped"] == {"question: not a JSON object": 1} and report["kept"] == 2
 
 
 def test_records_whose_chains_fail_are_dropped(writing, server, make_record):

@@ -21,6 +21,8 @@ WANTED = {"a": "b {c}"}
         'Here it is:\n\n```json\n{"a": "b {c}"}\n```\nAnything else?',
         'Sure: {"a": "b {c}"}',
         '<think>Maybe {"a": 1}?</think>\n{"a": "b {c}"}',
+        'Maybe {"a": 1}?</think>\n{"a": "b {c}"}',
+        '<think>Maybe {"a": 1}?</think> Or <think>{"a": 2}?</think>\n{"a": "b {c}"}',
     ],
 )
 def test_an_object_is_found_in_its_wrapping(text):
@@ -29,7 +31,20 @@ def test_an_object_is_found_in_its_wrapping(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "no", "[1]", '"a"', '{"a": "b', "{'a': 'b'}", '{"a": 1} or {"a": 2}', "}{", "[" * 99_999],
+    [
+        *(
+            "",
+            "no",
+            "[1]",
+            '"a"',
+            '{"a": "b',
+            "{'a': 'b'}",
+            '{"a": 1} or {"a": 2}',
+            "}{",
+            "[" * 99_999,
+        ),
+        *(r'{"a": "half \ud800"}', r'{"\uDC00": "a"}'),
+    ],
 )
 def test_what_is_no_object(text):
     with pytest.raises(Drop) as caught:
@@ -39,6 +54,7 @@ def test_what_is_no_object(text):
 
 def test_plain_text_is_unwrapped_too():
     assert unwrapped("<think>hm</think>\nIt barks.\n") == "It barks."
+    assert unwrapped("hm\n</think>\n\nIt barks.") == "It barks."
     assert unwrapped("```text\nIt barks.\n```") == "It barks."
 
 
