@@ -37,6 +37,7 @@ LEAST_SHARE = (
 SHARED = 2  # numbers in common, from which on two sounds are compared
 CROWD = 24  # sounds that share a number, beyond which each is paired with few of them
 FIRSTS = 4  # of a crowd, with which, beside the one before it, each other is paired
+CLOSEST = 12  # of the others, those that share most numbers, with which a sound is compared
 AT_ONCE = 1 << 22  # numbers sorted at a time
 
 
@@ -129,8 +130,8 @@ def near_pairs(
 ) -> list[tuple[int, int, float]]:
     """Pairs (i, j, bit errors) of sounds that are nearly the same: i < j; or j of `against`, where excerpts count.
 
-    Only those are compared that share numbers. Of a crowd that shares them not all pairs are: each of it is compared
-    with the first of the crowd. Against others, each sound is compared with the CROWD of them that share most.
+    Only those are compared that share numbers. Of a crowd that shares them not all pairs are: each is compared with
+    the FIRSTS of the crowd and the one before it. Against others, each is compared with the CLOSEST that share most.
     """
     rivals = _earlier(sounds) if against is None else _most_shared(sounds, against)
     found = []
@@ -144,7 +145,7 @@ def near_pairs(
 
 
 def _earlier(sounds: Sequence[Fingerprint]) -> Iterator[np.ndarray]:
-    """Of each sound those before it that share SHARED numbers with it."""
+    """Of each sound those before it that share SHARED numbers with it; of a crowd FIRSTS and the neighbour."""
     owners, starts = _shared_numbers(sounds)
     places = np.argsort(owners, kind="stable")
     bounds = np.searchsorted(owners[places], np.arange(len(sounds) + 1))
@@ -195,7 +196,7 @@ def _numbers(sound: Fingerprint, part: int = 0, parts: int = 1) -> UInt64[np.nda
 def _most_shared(
     sounds: Sequence[Fingerprint], against: Sequence[Fingerprint]
 ) -> Iterator[np.ndarray]:
-    """Of each sound those of `against` that share SHARED numbers with it, CROWD of them at most."""
+    """Of each sound those of `against` that share SHARED numbers with it, CLOSEST of them at most."""
     numbers = [_numbers(other) for other in against]
     values = np.concatenate([*numbers, np.zeros(0, np.uint64)])
     owners = np.repeat(np.arange(len(against), dtype=np.uint32), [len(own) for own in numbers])
@@ -206,7 +207,7 @@ def _most_shared(
         first = np.searchsorted(values, own, "left")
         partners = owners[_ranges(first, np.searchsorted(values, own, "right") - first)]
         others, shared = np.unique(partners, return_counts=True)
-        most = np.argsort(-shared, kind="stable")[:CROWD]
+        most = np.argsort(-shared, kind="stable")[:CLOSEST]
         yield others[most[shared[most] >= SHARED]]
 
 

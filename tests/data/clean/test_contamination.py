@@ -96,7 +96,7 @@ def test_of_a_template_only_choices_that_share_words_are_compared(make_record, m
     ]
     ours = [
         make_record(
-            question="what is it heard", choices=tuple(generator.sample(words, 4)), answer_index=0
+            question="is heard: WHAT", choices=tuple(generator.sample(words, 4)), answer_index=0
         )
         for _ in range(100)
     ]
