@@ -13,6 +13,7 @@ import argparse
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -101,14 +102,16 @@ def run(out: Path, name: str, data: bytes, given: int, damages: Counter) -> dict
     words = [sys.executable, "-m", "sari_jax.cli", "data", "clean", "--json"]
     words += ["--data", str(out / f"{name}.jsonl"), "--out", str(corpus), "--seconds", "30"]
     started = time.monotonic()
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
     watch = Watch(process.pid)
     watch.start()
     faults = []
     try:
         stdout, stderr = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # its decoders with it
         stdout, stderr = process.communicate()
         faults.append(f"not done after {PATIENCE} s")
     watch.done.set()

@@ -25,7 +25,10 @@ def add(data_commands: Commands) -> None:
         help="leave out records until the answer is the longest as often as by chance",
     )
     sub.add_argument(
-        "--workers", type=at_least(0), default=0, help="that decode, default one per core"
+        "--workers",
+        type=at_least(0),
+        default=0,
+        help="that decode, default one per core, 32 at most",
     )
     sub.add_argument("--seed", type=at_least(0), default=0)
 

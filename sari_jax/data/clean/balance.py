@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 
 from sari_jax.data.records import Record
+from sari_jax.data.synthesize.wording import names_key
 
 LENGTH = "answer length"
 
-# Choices that speak of others by their place, and chains that speak of them by letter: there, order has a meaning.
-_PLACED = re.compile(
-    r"\b(?:all|none|both|neither|either)\b.*\b(?:above|below|these)\b|\b(?:both|neither|either)?\s*[A-H] (?:and|or|nor)"
-    r" [A-H]\b"
+# Choices that speak of others by their place; questions and chains that speak of choices by place or letter, beside
+# what `names_key` finds: there, order has a meaning. Words are in any case; a letter is capital, or before a bracket.
+_SEVERAL = r"\b(?i:all|any|none|both|neither|either|two)\b"
+_LETTERS = r"\b[A-H](?:,? (?i:and|or|nor) |, )[A-H]\b"
+_PLACED = re.compile(rf"{_SEVERAL}.*\b(?i:above|below|these)\b|{_LETTERS}")
+_LETTERED = re.compile(
+    rf"{_SEVERAL} (?i:of )?(?i:the )?(?i:above|below|options|choices|answers)\b|{_LETTERS}"
+    r"|\b(?i:option|choice|answer)s?\s*:?\s*[\"'*(]*[A-H]\b|\b[A-Ha-h]\)"
 )
-_LETTERED = re.compile(r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer) \(?[A-H]\b|\([A-H]\)")
 
 
 def balance_positions(
@@ -25,15 +29,16 @@ def balance_positions(
 ) -> tuple[list[Record], dict[str, Any]]:
     """The right answer as often at each position, among records with as many choices; the others keep their order.
 
-    Records whose choices or chains speak of positions stay as they are, and the rest make up for them.
+    Records whose question, choices or chains speak of positions stay as they are, and the rest make up for them.
 
     Returns:
-        The records, in their order, and {number of choices: {"before", "after": counts by place}, "fixed": how many}.
+        The records, in their order, and {"choices": {their number: {"before", "after": counts by place}}, "fixed": how
+        many stay as they are}.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for row, record in enumerate(records):
         groups[len(record.choices)].append(row)
-    balanced, report, fixed = list(records), {}, 0
+    balanced, counted, fixed = list(records), {}, 0
     generator = np.random.default_rng(seed)
     for size, rows in sorted(groups.items()):
         before = [records[row].answer_index for row in rows]
@@ -46,16 +51,18 @@ def balance_positions(
             place = int(counts.argmin())
             counts[place] += 1
             balanced[row] = _moved(records[row], place)
-        report[str(size)] = {
+        counted[str(size)] = {
             "before": np.bincount(before, minlength=size).tolist(),
             "after": counts.tolist(),
         }
-    return balanced, {**report, "fixed": fixed}
+    return balanced, {"choices": counted, "fixed": fixed}
 
 
 def _speaks_of_places(record: Record) -> bool:
-    chains = [*(record.chain_structured or {}).values(), record.chain_free or ""]
-    return any(map(_PLACED.search, record.choices)) or any(map(_LETTERED.search, chains))
+    texts = [record.question, *(record.chain_structured or {}).values(), record.chain_free or ""]
+    return any(map(_PLACED.search, record.choices)) or any(
+        _LETTERED.search(text) or names_key(text, record.choices) for text in texts
+    )
 
 
 def _moved(record: Record, place: int) -> Record:

@@ -8,8 +8,15 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sari_jax.atomic import vacant
 from sari_jax.data.clean.balance import LENGTH, balance_positions, excess_lengths, length_report
-from sari_jax.data.clean.contamination import SOUND, TEXT, find_questions, read_benchmark
+from sari_jax.data.clean.contamination import (
+    SOUND,
+    TEXT,
+    find_questions,
+    read_benchmark,
+    template_rows,
+)
 from sari_jax.data.clean.duplicates import find_duplicates
 from sari_jax.data.clean.fingerprint import Fingerprint, near_pairs
 from sari_jax.data.clean.probe import probe
@@ -32,7 +39,7 @@ class Cleaning:
         max_bad_fraction: of a file's lines.
         seconds: of the longest clip.
         balance_lengths: leave out records until the answer's length says nothing.
-        workers: processes that decode, 0 for as many as there are cores.
+        workers: processes that decode, 0 for as many as there are cores for this one.
     """
 
     against: tuple[str, ...] = ()
@@ -50,8 +57,7 @@ def clean(files: Sequence[str | Path], out: str | Path, plan: Cleaning) -> dict[
     Raises:
         InputError: a file cannot be used; or no record is left, the folder saying why.
     """
-    if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
-        raise InputError(f"{out}: is not empty; name another place")  # before the work, not after
+    out = vacant(out)  # before the work, not after
     benchmark, told = [], {}
     for name in plan.against:
         rows, unused = read_benchmark(name)
@@ -64,7 +70,9 @@ def clean(files: Sequence[str | Path], out: str | Path, plan: Cleaning) -> dict[
 
     records, numbers, sounds = _with_sound(records, plan, ledger)
     took["listen"] = time.monotonic() - clock - sum(took.values())
-    found = {row: (TEXT, text) for row, text in find_questions(records, benchmark).items()}
+    asked = find_questions(records, benchmark)
+    templates = {row: asked.pop(row) for row in template_rows(records, numbers, asked)}
+    found = {row: (TEXT, match.detail) for row, match in asked.items()}
     if references:
         heard = listen(
             [Clip(str(path)) for path in references],
@@ -75,6 +83,11 @@ def clean(files: Sequence[str | Path], out: str | Path, plan: Cleaning) -> dict[
         known = [(p, h) for p, h in zip(references, heard, strict=True) if _is_sound(h)]
         told["audio"] = {"files": len(references), "unusable": len(references) - len(known)}
         found |= _with_known_sound(numbers, sounds, known, found)
+    stay = [row for row in templates if row not in found]
+    kept_templates = {
+        "records": len(stay),
+        "first": [f"{records[row].id} {templates[row].detail}" for row in sorted(stay)[:10]],
+    }
     records, numbers = _without(records, numbers, found, ledger)
     found = find_duplicates(records, numbers, near_pairs(sounds))
     records, numbers = _without(records, numbers, found, ledger)
@@ -100,6 +113,7 @@ def clean(files: Sequence[str | Path], out: str | Path, plan: Cleaning) -> dict[
             "hours": round(sum(sound.samples for sound in sounds) / 16_000 / 3600, 4),
         },
         against=told,
+        templates=kept_templates,
         positions=positions,
         lengths=lengths,
         probe=leak,
@@ -107,7 +121,7 @@ def clean(files: Sequence[str | Path], out: str | Path, plan: Cleaning) -> dict[
     )
     if not records:
         raise InputError(
-            f"no record is left of {ledger.read}; {Path(out) / 'dropped.jsonl'} says why of each"
+            f"no record is left of {ledger.read}; {out / 'dropped.jsonl'} says why of each"
         )
     return report
 

@@ -12,11 +12,11 @@ train have not got, and others are not maintained.
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import soxr
-from jaxtyping import Bool, Float, UInt64
+from jaxtyping import Bool, Float, Int64, UInt32, UInt64
 
 RATE = 5_000  # Hz, enough for the bands
 FRAME, HOP = (
@@ -35,7 +35,10 @@ LEAST_SHARE = (
     0.6  # of the comparable frames of the longer sound, or of the shorter where excerpts count
 )
 SHARED = 2  # numbers in common, from which on two sounds are compared
-CROWD = 24  # sounds that share a number, beyond which only neighbours are paired
+CROWD = 24  # sounds that share a number, beyond which each is paired with few of them
+FIRSTS = 4  # of a crowd, with which, beside the one before it, each other is paired
+CLOSEST = 12  # of the others, those that share most numbers, with which a sound is compared
+AT_ONCE = 1 << 22  # numbers sorted at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,32 +130,87 @@ def near_pairs(
 ) -> list[tuple[int, int, float]]:
     """Pairs (i, j, bit errors) of sounds that are nearly the same: i < j; or j of `against`, where excerpts count.
 
-    Only those are compared that share numbers, found by sorting all of them.
+    Only those are compared that share numbers. Of a crowd that shares them not all pairs are: each is compared with
+    the FIRSTS of the crowd and the one before it. Against others, each is compared with the CLOSEST that share most.
     """
-    both = [*sounds, *(against or ())]
-    numbers = [np.unique(sound.bits[sound.valid]) for sound in both]
-    owners = np.repeat(np.arange(len(both)), [len(own) for own in numbers])
-    values = np.concatenate([*numbers, np.zeros(0, np.uint64)])
-    order = np.argsort(values, kind="stable")
-    owners, values = owners[order], values[order]
-    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(values) else values
-    sizes = np.diff(np.r_[starts, len(values)]).astype(int)
-    codes = []
-    for step in range(1, min(CROWD, sizes.max(initial=1))):
-        # Of the sounds that share a number, each with the one `step` after it: all pairs, save in a crowd.
-        last = starts[(sizes > step) & ((sizes <= CROWD) | (step == 1))]
-        counts = sizes[(sizes > step) & ((sizes <= CROWD) | (step == 1))] - step
-        if len(last):
-            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-            left = np.repeat(last, counts).astype(int) + within
-            codes.append(owners[left] * len(both) + owners[left + step])
-    pairs, shared = np.unique(np.concatenate([*codes, np.zeros(0, int)]), return_counts=True)
+    rivals = _earlier(sounds) if against is None else _most_shared(sounds, against)
     found = []
-    for pair in pairs[shared >= SHARED]:
-        i, j = divmod(int(pair), len(both))
-        if against is not None and not i < len(sounds) <= j:
-            continue
-        errors = bit_errors(both[i], both[j], excerpts=against is not None)
-        if errors <= MOST_ERRORS:
-            found.append((i, j if against is None else j - len(sounds), errors))
-    return found
+    for i, others in enumerate(rivals):
+        for j in sorted(others.tolist()):
+            a, b = (j, i) if against is None else (i, j)
+            errors = bit_errors(sounds[a], (against or sounds)[b], excerpts=against is not None)
+            if errors <= MOST_ERRORS:
+                found.append((a, b, errors))
+    return sorted(found)
+
+
+def _earlier(sounds: Sequence[Fingerprint]) -> Iterator[np.ndarray]:
+    """Of each sound those before it that share SHARED numbers with it; of a crowd FIRSTS and the neighbour."""
+    owners, starts = _shared_numbers(sounds)
+    places = np.argsort(owners, kind="stable")
+    bounds = np.searchsorted(owners[places], np.arange(len(sounds) + 1))
+    for i in range(len(sounds)):
+        place = places[bounds[i] : bounds[i + 1]]
+        group = np.searchsorted(starts, place, "right") - 1
+        first, before = starts[group], place - starts[group]
+        crowded = starts[group + 1] - first > CROWD
+        partners = owners[_ranges(first, np.where(crowded, np.minimum(before, FIRSTS), before))]
+        neighbours = owners[place[crowded & (before > FIRSTS)] - 1]
+        others, shared = np.unique(np.concatenate([partners, neighbours]), return_counts=True)
+        yield others[shared >= SHARED]
+
+
+def _shared_numbers(
+    sounds: Sequence[Fingerprint],
+) -> tuple[UInt32[np.ndarray, "N"], Int64[np.ndarray, "G"]]:
+    """Whose the numbers are that two sounds or more have, number by number, and where each number's owners begin.
+
+    In parts, by a hash of the number, so that no more than AT_ONCE or so are sorted at a time: hours of sound have
+    hundreds of millions, most of them of one sound alone.
+    """
+    total = sum(int(np.count_nonzero(sound.valid)) for sound in sounds)
+    parts = 1 << max(0, (total // AT_ONCE).bit_length())
+    owners, sizes = [np.zeros(0, np.uint32)], [np.zeros(0, int)]
+    for part in range(parts):
+        own = [_numbers(sound, part, parts) for sound in sounds]
+        values = np.concatenate([*own, np.zeros(0, np.uint64)])
+        order = np.argsort(values, kind="stable")
+        whose = np.repeat(np.arange(len(own), dtype=np.uint32), [len(x) for x in own])[order]
+        values = values[order]
+        starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]][: len(values)])
+        size = np.diff(np.r_[starts, len(values)])
+        owners.append(whose[np.repeat(size > 1, size)])
+        sizes.append(size[size > 1])
+    return np.concatenate(owners), np.cumsum(np.concatenate([[0], *sizes]))
+
+
+def _numbers(sound: Fingerprint, part: int = 0, parts: int = 1) -> UInt64[np.ndarray, "N"]:
+    """A sound's different numbers; of them, one part of so many (a power of two), by Fibonacci hashing."""
+    own = sound.bits[sound.valid]
+    if parts > 1:
+        hashed = (own * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(65 - parts.bit_length())
+        own = own[hashed == part]
+    return np.unique(own)
+
+
+def _most_shared(
+    sounds: Sequence[Fingerprint], against: Sequence[Fingerprint]
+) -> Iterator[np.ndarray]:
+    """Of each sound those of `against` that share SHARED numbers with it, CLOSEST of them at most."""
+    numbers = [_numbers(other) for other in against]
+    values = np.concatenate([*numbers, np.zeros(0, np.uint64)])
+    owners = np.repeat(np.arange(len(against), dtype=np.uint32), [len(own) for own in numbers])
+    order = np.argsort(values, kind="stable")
+    values, owners = values[order], owners[order]
+    for sound in sounds:
+        own = _numbers(sound)
+        first = np.searchsorted(values, own, "left")
+        partners = owners[_ranges(first, np.searchsorted(values, own, "right") - first)]
+        others, shared = np.unique(partners, return_counts=True)
+        most = np.argsort(-shared, kind="stable")[:CLOSEST]
+        yield others[most[shared[most] >= SHARED]]
+
+
+def _ranges(first: Int64[np.ndarray, "R"], sizes: Int64[np.ndarray, "R"]) -> np.ndarray:
+    """[5, 9] and [2, 3] to [5, 6, 9, 10, 11]."""
+    return np.repeat(first - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())

@@ -8,9 +8,12 @@ import dataclasses
 import math
 import multiprocessing
 import os
+import resource
 import time
+import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -28,11 +31,17 @@ SHORTEST = 0.021  # seconds; shorter clips give a model nothing (see data/proces
 STILL = 2 / 32_768  # of full scale: the last bit of 16
 PATIENCE = 60.0  # seconds for one sound
 STARTING = 300.0  # seconds in which a worker has to be there
+MOST_WORKERS = 32  # unless more are asked for: each holds some 100 MiB
+MEMORY = 2 * 2**30  # bytes that a worker may take beside what it has when it starts,
+PER_SAMPLE = (
+    64  # and for each sample of the longest clip: several copies, some of them in double precision
+)
+FAULT = "fault"
 
 
 @dataclasses.dataclass
 class Worker:
-    """A process, what it works on and until when it may."""
+    """A process, what it works on and until when it may; `ready` once it has taken work."""
 
     process: multiprocessing.process.BaseProcess
     line: Connection
@@ -53,12 +62,15 @@ def listen(
 
     Args:
         longest: seconds.
-        workers: processes, 0 for as many as there are cores.
+        workers: processes, 0 for as many as there are cores for this one, MOST_WORKERS at most.
         patience: seconds for one clip.
+
+    Raises:
+        RuntimeError: a worker met an error of this program's, not of a file's; or none starts.
     """
     found: list[Fingerprint | Drop | None] = [None] * len(clips)
     todo, running = list(range(len(clips)))[::-1], []
-    most = min(workers or os.cpu_count() or 1, len(clips))
+    most = min(workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS), len(clips))
     context, failures = multiprocessing.get_context("spawn"), 0
     try:
         with tqdm(total=len(clips), desc=what, disable=None) as bar:
@@ -110,30 +122,42 @@ def _attend(
             result = worker.line.recv()
         except (EOFError, OSError):
             worker.process.join(5)
-            lost = CRASHED
+            lost = _lost(worker, CRASHED)
     else:
-        lost = HUNG
-    if lost:
-        worker.process.kill()
-        worker.process.join()
-        worker.line.close()
+        lost = _lost(worker, HUNG)
     if worker.task is not None:
+        path = clips[worker.task].path
         if lost:
-            code, path = worker.process.exitcode, clips[worker.task].path
+            code = worker.process.exitcode
             result = lost, f"{path}: the process that read it ended with {code}; leave it out"
+        if isinstance(result, tuple) and result[0] == FAULT:
+            raise RuntimeError(f"{path}: an error that is not the file's:\n{result[1]}")
         found[worker.task] = Drop(*result) if isinstance(result, tuple) else result
         bar.update()
-    worker.ready = worker.ready or not lost
+        worker.ready = True
     worker.task, worker.deadline = None, math.inf
     if todo and not lost:
-        worker.task, worker.deadline = todo.pop(), time.monotonic() + patience
-        worker.line.send(clips[worker.task])
+        task = todo.pop()
+        try:
+            worker.line.send(clips[task])
+            worker.task, worker.deadline = task, time.monotonic() + patience
+        except OSError:  # it died with nothing to do: the clip is another's
+            todo.append(task)
+            lost = _lost(worker, CRASHED)
     return lost
+
+
+def _lost(worker: Worker, why: str) -> str:
+    worker.process.kill()
+    worker.process.join()
+    worker.line.close()
+    return why
 
 
 def _work(line: Connection, longest: float) -> None:
     """A worker: says that it is there, then answers each clip."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 writes a line for each damaged frame
+    _limit_memory(longest)
     line.send("ready")
     while True:
         try:
@@ -144,6 +168,17 @@ def _work(line: Connection, longest: float) -> None:
             line.send(hear(clip, longest))
         except Drop as drop:
             line.send((drop.reason, str(drop)))
+        except Exception:  # told by who started this process, whose own stderr is kept
+            line.send((FAULT, traceback.format_exc()))
+
+
+def _limit_memory(longest: float) -> None:
+    """More than a worker needs is not given to it: it gets a MemoryError, and the machine lives on."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + MEMORY + int(longest * 16_000) * PER_SAMPLE
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
 
 def hear(clip: Clip, longest: float) -> Fingerprint:
@@ -154,15 +189,16 @@ def hear(clip: Clip, longest: float) -> Fingerprint:
     """
     try:
         waveform = load_clip(clip.path, clip.start, clip.end, longest=longest)
+        if len(waveform) <= SHORTEST * 16_000:
+            seconds = len(waveform) / 16_000
+            raise Drop(SHORT, f"{clip.path}: {seconds:.4f} s is under {SHORTEST} s")
+        heard = fingerprint(waveform)
     except TooLong as error:
         raise Drop(LONG, str(error)) from error
     except InputError as error:
         raise Drop(UNREADABLE, str(error)) from error
     except MemoryError as error:
         raise Drop(UNREADABLE, f"{clip.path}: takes more memory than there is") from error
-    if len(waveform) <= SHORTEST * 16_000:
-        raise Drop(SHORT, f"{clip.path}: {len(waveform) / 16_000:.4f} s is under {SHORTEST} s")
-    heard = fingerprint(waveform)
     if heard.peak < STILL:
         raise Drop(SILENT, f"{clip.path}: no sample is louder than {heard.peak:.1e} of full scale")
     return heard

@@ -15,8 +15,8 @@ def skewed(make_record):
 
 def test_positions_are_even_for_each_number_of_choices(skewed):
     balanced, report = balance_positions(skewed, seed=1)
-    assert report["3"] == {"before": [90, 0, 0], "after": [30, 30, 30]}
-    assert report["2"] == {"before": [60, 0], "after": [30, 30]}
+    assert report["choices"]["3"] == {"before": [90, 0, 0], "after": [30, 30, 30]}
+    assert report["choices"]["2"] == {"before": [60, 0], "after": [30, 30]}
     assert report["fixed"] == 0
     for old, new in zip(skewed, balanced, strict=True):
         assert old.id == new.id and sorted(new.choices) == sorted(old.choices)
@@ -30,14 +30,35 @@ def test_positions_are_even_for_each_number_of_choices(skewed):
     [
         {"choices": ("a dog", "a cat", "both of the above")},
         {"choices": ("a dog", "a cat", "A and B")},
+        {"choices": ("a dog", "a cat", "All of the above")},
+        {"choices": ("a dog", "a cat", "Neither A nor B")},
         {"chain_free": "So it is option B."},
+        {"chain_free": "The correct answer is B."},
+        {"chain_free": "It barks, so B) dog fits."},
+        {"chain_free": "Option: B"},
+        {"chain_free": "It barks; answer: B"},
+        {"chain_free": "It barks. So I take option b"},
+        {"chain_free": "It barks, as the first option says."},
+        {"chain_free": "Answer B fits best."},
+        {"chain_structured": {"reasoning": "None of the above barks but one."}},
+        {"question": "Which is heard, option A or option B?"},
+        {"question": "Is it the second choice?"},
     ],
 )
 def test_what_speaks_of_positions_stays(skewed, make_record, changes):
     placed = [make_record(id=f"p{i}", answer_index=0, **changes) for i in range(10)]
     balanced, report = balance_positions(skewed + placed)
     assert balanced[150:] == placed and report["fixed"] == 10
-    assert sorted(report["3"]["after"]) == [33, 33, 34]
+    assert sorted(report["choices"]["3"]["after"]) == [33, 33, 34]
+
+
+def test_what_speaks_of_sounds_moves(make_record):
+    chain = (
+        "Both of these barks come first. A man sings all this above a B minor chord (a loud one)."
+    )
+    records = [make_record(id=str(i), answer_index=0, chain_free=chain) for i in range(9)]
+    _, report = balance_positions(records)
+    assert report["choices"]["3"]["after"] == [3, 3, 3] and report["fixed"] == 0
 
 
 def test_the_rate_of_longest_answers(make_record):

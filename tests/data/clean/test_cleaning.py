@@ -56,8 +56,25 @@ def test_every_input_is_accounted_for_once(folder, make_record):
     assert {r.choices[r.answer_index] for r in kept} == {"dog"}
     lines = (folder / "out/dropped.jsonl").read_text().splitlines()
     assert len(lines) == 6 and all(json.loads(line)["detail"] for line in lines)
-    with pytest.raises(InputError, match="is not empty"):
+    with pytest.raises(InputError, match="is not empty; name a new directory"):
         clean([folder / "one.jsonl"], folder / "out", plan)
+
+
+def test_a_template_goes_with_the_sound_alone(folder, make_record):
+    """Six sounds are asked what a row of a benchmark asks; one of them is the benchmark's."""
+    records = [make_record(id=str(i), audio=(Clip(str(folder / f"{i}.wav")),)) for i in range(6)]
+    write_records(folder / "some.jsonl", records)
+    row = {"question": records[0].question, "choices": records[0].choices, "id": "m1"}
+    (folder / "bench.json").write_text(json.dumps([row]))
+    (folder / "heard").mkdir()
+    (folder / "heard/x.wav").write_bytes((folder / "3.wav").read_bytes())
+    plan = Cleaning(
+        against=(str(folder / "bench.json"),), against_audio=(str(folder / "heard"),), workers=1
+    )
+    report = clean([folder / "some.jsonl"], folder / "out", plan)
+    assert report["kept"] == 5 and report["dropped"] == {"sound of a benchmark": 1}
+    assert report["templates"]["records"] == 5
+    assert report["templates"]["first"][0].startswith("0 of bench.json row 1 m1: question 100")
 
 
 def test_nothing_left_is_told_and_reported(folder, make_record):

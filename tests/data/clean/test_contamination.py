@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from sari_jax.data.clean.contamination import Row, find_questions, read_benchmark
+from sari_jax.data.clean import contamination
+from sari_jax.data.clean.contamination import (
+    Row,
+    find_questions,
+    read_benchmark,
+    template_rows,
+)
 from sari_jax.errors import InputError
 
 MMAU = Path(__file__).parents[3].parent / "shared/data/mmau/mmau-test-mini-v05.15.25.json"
@@ -43,7 +49,7 @@ def test_planted_questions_of_a_real_benchmark_are_found_and_no_other(make_recor
     found = find_questions(records, rows)
     assert sorted(found) == list(range(100))
     for number in range(50):
-        assert "question 100 and choices 100 of 100 alike" in found[number]
+        assert "question 100 and choices 100 of 100 alike" in found[number].detail
 
 
 def test_generic_choices_need_the_question(make_record):
@@ -66,6 +72,47 @@ def test_numbers_make_other_choices(make_record):
     ]
     assert list(find_questions(ours, rows)) == [1, 2]
     assert find_questions([], rows) == find_questions(ours, []) == {}
+
+
+def test_a_text_asked_of_many_sounds_is_a_template(make_record):
+    """Unless the benchmark asks it of as many, or the many are one sound."""
+    asked, choices = "Which feeling is in the voice?", ("joy", "anger", "fear")
+    ours = [make_record(question=asked, choices=choices, answer_index=0)] * 30
+    rows = [Row(f"row {i}", asked, choices) for i in range(10)]
+    sounds = [(i,) for i in range(30)]
+    found = find_questions(ours, rows[:1])
+    assert list(found) == list(range(30)) and found[0].rows == 1
+    assert template_rows(ours, sounds, found) == list(range(30))
+    assert template_rows(ours, [(0,)] * 30, found) == []
+    assert template_rows(ours[:5], sounds[:5], find_questions(ours[:5], rows[:1])) == []
+    assert template_rows(ours, sounds, find_questions(ours, rows)) == []
+
+
+def test_of_a_template_only_choices_that_share_words_are_compared(make_record, monkeypatch):
+    generator, compared = random.Random(0), []
+    words = [f"{a}{b}" for a in WORDS for b in WORDS]
+    rows = [
+        Row(f"row {i}", "What is heard?", tuple(generator.sample(words, 4))) for i in range(500)
+    ]
+    ours = [
+        make_record(
+            question="is heard: WHAT", choices=tuple(generator.sample(words, 4)), answer_index=0
+        )
+        for _ in range(100)
+    ]
+    first, *others = rows[7].choices
+    ours.append(
+        make_record(question="What is heard", choices=(f"{first}s", *others), answer_index=0)
+    )
+    ours += [
+        make_record(question="What is heard", choices=r.choices, answer_index=0) for r in rows[:9]
+    ]
+    real = contamination.choices_alike
+    monkeypatch.setattr(
+        contamination, "choices_alike", lambda a, b: compared.append(a) or real(a, b)
+    )
+    assert sorted(find_questions(ours, rows)) == list(range(100, 110))
+    assert len(compared) < 110 * 50
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from sari_jax.data.clean import duplicates
 from sari_jax.data.clean.duplicates import find_duplicates
 
 QUESTION = "Which of these instruments plays the melody in the second half?"
@@ -64,3 +65,22 @@ def test_the_first_stays_and_is_named(make):
     found = find_duplicates(records, [(0,), (1,), (2,), (0,)], [(0, 1, 0.1), (1, 2, 0.1)])
     # c is near b, which is gone: it stays.
     assert {row: detail[:5] for row, (_, detail) in found.items()} == {1: "of a:", 3: "of a:"}
+
+
+def test_one_of_a_crowd_stays(make):
+    """Each of thirty copies is near the first and the one before it; ten questions are asked of three copies each."""
+    near = [(0, i, 0.1) for i in range(1, 30)] + [(i - 1, i, 0.1) for i in range(2, 30)]
+    records = [make(id=str(i), question=f"Question {i % 10}: {QUESTION}") for i in range(30)]
+    found = find_duplicates(records, [(i,) for i in range(30)], near)
+    assert list(found) == list(range(10, 30))
+    assert {row: detail.split(":")[0] for row, (_, detail) in found.items()} == {
+        row: f"of {row % 10}" for row in range(10, 30)
+    }
+
+
+def test_only_questions_of_the_same_answer_are_compared(make, monkeypatch):
+    compared = []
+    monkeypatch.setattr(duplicates, "alike", lambda a, b: compared.append((a, b)) or 0.0)
+    records = [make(id=str(i), choices=(f"animal {i}", "dog"), answer_index=0) for i in range(50)]
+    records += [make(id="more", choices=("animal 7", "dog", "hen"), answer_index=0)]
+    assert find_duplicates(records, [(0,)] * 51) == {} and compared == []

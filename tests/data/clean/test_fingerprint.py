@@ -1,5 +1,6 @@
 import io
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -7,7 +8,14 @@ import soundfile
 import soxr
 
 from sari_jax.audio.files import load_waveform
-from sari_jax.data.clean.fingerprint import MOST_ERRORS, bit_errors, fingerprint, near_pairs
+from sari_jax.data.clean import fingerprint as prints
+from sari_jax.data.clean.fingerprint import (
+    MOST_ERRORS,
+    Fingerprint,
+    bit_errors,
+    fingerprint,
+    near_pairs,
+)
 
 
 def melody(seed: int) -> np.ndarray:
@@ -64,10 +72,10 @@ def test_a_changed_sound_is_known_again_and_no_other(change):
 
 
 def test_different_sounds_are_told_apart():
-    prints = [fingerprint(clip) for clip in CLIPS]
-    errors = [bit_errors(a, b) for i, a in enumerate(prints) for b in prints[:i]]
+    ours = [fingerprint(clip) for clip in CLIPS]
+    errors = [bit_errors(a, b) for i, a in enumerate(ours) for b in ours[:i]]
     assert min(errors) > MOST_ERRORS
-    assert near_pairs(prints) == []
+    assert near_pairs(ours) == []
 
 
 def test_the_same_samples_have_the_same_digest(tmp_path):
@@ -82,8 +90,8 @@ def test_silence_steady_tones_and_clicks_are_like_nothing():
     seconds = np.arange(48_000) / 16_000
     tones = [0.5 * np.sin(2 * np.pi * hertz * seconds) for hertz in (220, 233, 440, 441, 3000)]
     others = [np.zeros(size) for size in (1, 100, 16_000, 32_000)] + [np.ones(1), np.ones(321)]
-    prints = [fingerprint(x.astype(np.float32)) for x in tones + others]
-    assert near_pairs(prints) == []
+    ours = [fingerprint(x.astype(np.float32)) for x in tones + others]
+    assert near_pairs(ours) == []
     assert near_pairs([]) == []
 
 
@@ -96,17 +104,54 @@ def test_an_excerpt_counts_only_where_asked():
     assert [pair[:2] for pair in near_pairs([part], [whole])] == [(0, 0)]
 
 
-def test_a_crowd_that_shares_its_numbers_is_chained():
+@pytest.fixture
+def crowd():
     generator = np.random.default_rng(0)
-    crowd = [
-        fingerprint((CLIPS[0] + 1e-4 * generator.normal(size=len(CLIPS[0]))).astype(np.float32))
+    size = len(CLIPS[0])
+    return [
+        fingerprint((CLIPS[0] + 1e-4 * generator.normal(size=size)).astype(np.float32))
         for _ in range(40)
     ]
-    linked = {0}
-    for i, j, _ in sorted(near_pairs(crowd)):
-        if i in linked:
-            linked.add(j)
-    assert linked == set(range(40))
+
+
+def test_each_of_a_crowd_is_paired_with_its_first(crowd):
+    pairs = [pair[:2] for pair in near_pairs(crowd)]
+    assert {(0, j) for j in range(1, 40)} <= set(pairs)
+    assert len(pairs) == len(set(pairs)) < 6 * 40
+
+
+def test_a_crowd_hides_no_sound_of_others(crowd):
+    others = [fingerprint(CLIPS[1]), fingerprint(CLIPS[0])]
+    assert [pair[:2] for pair in near_pairs(crowd, others)] == [(i, 1) for i in range(40)]
+    assert {i for i, _, _ in near_pairs(crowd[:2], crowd)} == {0, 1}
+
+
+def noise_of(frames: int, seed: int) -> Fingerprint:
+    """A fingerprint of numbers at random."""
+    bits = np.random.default_rng(seed).integers(0, 2**63, frames, np.uint64)
+    return Fingerprint(str(seed), frames * 64, 1.0, bits, np.ones(frames, bool))
+
+
+def test_pairs_are_the_same_in_parts(monkeypatch):
+    ours = [noise_of(100, seed % 7) for seed in range(20)]
+    whole = near_pairs(ours)
+    assert {pair[:2] for pair in whole} == {
+        (i, j) for j in range(20) for i in range(j) if (j - i) % 7 == 0
+    }
+    monkeypatch.setattr(prints, "AT_ONCE", 64)
+    assert near_pairs(ours) == whole
+
+
+def test_memory_is_bounded_by_what_is_shared(monkeypatch):
+    monkeypatch.setattr(prints, "AT_ONCE", 1 << 16)
+    ours = [noise_of(4_000, seed) for seed in range(250)]
+    tracemalloc.start()
+    try:
+        assert near_pairs([*ours, ours[3]]) == [(3, 250, 0.0)]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 1_000_000  # of a million numbers less than they take themselves
 
 
 def test_ten_minutes_take_little_time():

@@ -2,6 +2,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -82,6 +83,69 @@ def test_workers_that_never_start_are_no_endless_loop(tone, monkeypatch):
     monkeypatch.setattr(sounds.multiprocessing, "get_context", forked)
     with pytest.raises(RuntimeError, match="do not start"):
         listen([tone("a.wav")], longest=30, workers=1)
+
+
+def brief(line, longest):
+    """A worker that ends after each answer."""
+    line.send("ready")
+    clip = line.recv()
+    line.send(hear(clip, longest))
+    line.close()
+    os._exit(0)
+
+
+class Slow(sounds.tqdm):
+    """Gives a worker the time to end after its answer."""
+
+    def update(self, n=1):
+        time.sleep(0.3)
+        return super().update(n)
+
+
+def test_a_worker_that_dies_idle_takes_no_clip(tone, monkeypatch):
+    monkeypatch.setattr(sounds, "_work", brief)
+    monkeypatch.setattr(sounds, "tqdm", Slow)
+    monkeypatch.setattr(sounds.multiprocessing, "get_context", forked)
+    clips = [tone(f"{i}.wav", 0.1 + i / 10) for i in range(6)]
+    found = listen(clips, longest=30, workers=1)
+    assert [f.samples for f in found] == [1600 * (i + 1) for i in range(6)]
+
+
+def test_an_error_of_our_own_is_no_fault_of_the_file(tone, monkeypatch):
+    monkeypatch.setattr(sounds, "fingerprint", lambda waveform: waveform.nothing_of_the_kind)
+    monkeypatch.setattr(sounds.multiprocessing, "get_context", forked)
+    with pytest.raises(RuntimeError, match=r"a\.wav(.|\n)*nothing_of_the_kind"):
+        listen([tone("a.wav")], longest=30, workers=1)
+
+
+def greedy(waveform):
+    """Takes address space that a machine would give, as it is not written to."""
+    np.empty(8 * 2**30, np.uint8)
+    raise AssertionError("it was given")
+
+
+def test_a_worker_takes_no_more_memory_than_it_may(tone, monkeypatch):
+    monkeypatch.setattr(sounds, "fingerprint", greedy)
+    monkeypatch.setattr(sounds.multiprocessing, "get_context", forked)
+    (found,) = listen([tone("a.wav")], longest=30, workers=1)
+    assert found.reason == "sound unreadable" and "more memory" in str(found)
+
+
+class Enough(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("cores", "most"), [(2, 2), (100, 32)])
+def test_as_many_workers_as_cores_are_ours(cores, most, monkeypatch):
+    def heard_of(running):
+        raise Enough(len(running))
+
+    monkeypatch.setattr(sounds, "_start", lambda context, longest: context.worker())
+    monkeypatch.setattr(sounds.multiprocessing, "get_context", lambda kind: Mock())
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    monkeypatch.setattr(sounds, "_heard_of", heard_of)
+    with pytest.raises(Enough, match=f"^{most}$"):
+        listen([Clip("a.wav")] * 200, longest=30)
 
 
 SPAWN = sounds.multiprocessing.get_context("spawn")
