@@ -71,6 +71,7 @@ def make_corpus(args: argparse.Namespace) -> dict[str, Any]:
     sizes = ["--train", args.questions, "--validation", 0, "--test", 600]
     step("build starter", "starter", "data", "build", "starter", *sizes, *seed)
     samples = out / "samples"
+    shutil.rmtree(samples, ignore_errors=True)
     for name, (file, root) in write_samples(samples).items():
         words = ["--input", file, "--audio-root", root, *seed]
         step(f"build {name}", f"sources/{name}", "data", "build", name, *words)
