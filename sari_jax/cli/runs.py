@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from sari_jax.cli.arguments import (
     Commands,
@@ -50,6 +51,7 @@ def add(commands: Commands) -> None:
         commands, "eval", evaluate, "answer a benchmark and score it", "--benchmark", "--out"
     )
     judge.add_argument("--model")
+    judge.add_argument("--questions", help="the file of a benchmark that is given by name")
     judge.add_argument("--predictions", help="score this file instead of answering")
     judge.add_argument("--audio-root", help="folder that the records' audio paths start from")
     generation(judge, temperature=0.0)
@@ -149,34 +151,84 @@ def score(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    from sari_jax.atomic import new_directory
-    from sari_jax.data.records import read_records
-    from sari_jax.data.styles import style
-    from sari_jax.evaluate.benchmark import predict
-    from sari_jax.evaluate.scores import score_predictions
-    from sari_jax.generate.engine import Engine
+    from sari_jax.evaluate.benchmarks import BENCHMARKS
 
     if not (args.model or args.predictions):
         raise InputError(
             "sari eval needs --model DIR to answer with, or --predictions FILE to score"
         )
+    judge = _judge_official if args.benchmark in BENCHMARKS else _judge_records
+    tell(args, judge(args))
+    return 0
+
+
+def _judge_records(args: argparse.Namespace) -> dict[str, Any]:
+    """A file of our own records."""
+    from sari_jax.atomic import new_directory
+    from sari_jax.data.records import read_records
+    from sari_jax.evaluate.scores import score_predictions
+
     records = read_records(
         args.benchmark, audio_root=args.audio_root, check_audio=not args.predictions
     )
     with new_directory(Path(args.out)) as out:
-        if args.predictions:
-            predictions = read_json(args.predictions)
-        else:
-            engine = Engine(args.model, dtype=args.dtype)
-            predictions = predict(
-                engine, records, style(args.style), max_tokens=args.max_tokens,
-                temperature=args.temperature, rows=args.rows, seed=args.seed,
-            )  # fmt: skip
+        predictions = read_json(args.predictions) if args.predictions else _predicted(args, records)
         scores = {"benchmark": Path(args.benchmark).stem, **score_predictions(records, predictions)}
-        for name, value in (("predictions.json", predictions), ("scores.json", scores)):
-            (out / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-    tell(args, scores)
-    return 0
+        _write_json(out, {"predictions": predictions, "scores": scores})
+    return scores
+
+
+def _judge_official(args: argparse.Namespace) -> dict[str, Any]:
+    """A benchmark of the field, by its own form and rule."""
+    from sari_jax.atomic import new_directory
+    from sari_jax.evaluate.benchmarks import BENCHMARKS, as_records, read_rows
+    from sari_jax.evaluate.official import score_rows
+
+    benchmark = BENCHMARKS[args.benchmark]
+    if args.model and not args.questions:
+        raise InputError(
+            f"name the benchmark's file with --questions; {benchmark.name} is not downloaded"
+        )
+    questions = read_rows(args.questions, benchmark) if args.questions else []
+    with new_directory(Path(args.out)) as out:
+        if args.predictions:
+            predictions = read_rows(args.predictions, benchmark, whole=not questions)
+        else:
+            root = Path(args.audio_root or Path(args.questions).parent).absolute()
+            told = _predicted(args, as_records(questions, benchmark, root))
+            predictions = [
+                row | {benchmark.key: benchmark.said(row, answer["model_output"])}
+                for row, answer in zip(questions, told, strict=True)
+            ]
+            _write_json(out, {"completions": told})
+        scores = (
+            score_rows(benchmark, predictions, questions)
+            if benchmark.answer
+            else {
+                "benchmark": benchmark.name,
+                "version": benchmark.version,
+                "rows": len(predictions),
+            }
+        )
+        _write_json(out, {"predictions": predictions, "scores": scores})
+    return scores
+
+
+def _predicted(args: argparse.Namespace, records: list[Any]) -> list[dict[str, Any]]:
+    from sari_jax.data.styles import style
+    from sari_jax.evaluate.benchmark import predict
+    from sari_jax.generate.engine import Engine
+
+    return predict(
+        Engine(args.model, dtype=args.dtype), records, style(args.style), max_tokens=args.max_tokens,
+        temperature=args.temperature, rows=args.rows, seed=args.seed,
+    )  # fmt: skip
+
+
+def _write_json(out: Path, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        (out / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 def bench(args: argparse.Namespace) -> int:

@@ -1,0 +1,217 @@
+"""The field's benchmarks: the form of their files, and whether an answer is right by their own rules.
+
+Each keeps a prediction in the row of its question, under a key of its own. Benchmarks of one name that differ are
+named apart: MMAU's test-mini was published twice, and papers before May 2025 report the first.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sari_jax.data.answers import choice_index
+from sari_jax.data.records import TASKS, Clip, Record
+from sari_jax.errors import InputError
+from sari_jax.evaluate.matching import matches
+
+Row = dict[str, Any]
+LETTERS = "ABCD"
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """A benchmark's form and rule.
+
+    Attributes:
+        version: which of those with its name.
+        rule: where the rule comes from.
+        key: under which a prediction stands.
+        audio: the field that names a row's sound.
+        groups: fields by which scores are told apart; a value may be a list of texts.
+        choices: a row's.
+        answer: a row's right text; None where answers are withheld.
+        right: (row, prediction) -> whether it is right; None where it cannot be read, and so is wrong.
+        said: (row, the extracted answer) -> what is written under `key`.
+    """
+
+    name: str
+    version: str
+    rule: str
+    key: str
+    audio: str
+    groups: tuple[str, ...]
+    choices: Callable[[Row], Any]
+    answer: Callable[[Row], Any] | None
+    right: Callable[[Row, str], bool | None]
+    said: Callable[[Row, str], str] = lambda row, answer: answer
+
+
+def _matched(row: Row, prediction: str) -> bool:
+    return matches(row["answer"], prediction, row["choices"])
+
+
+def _lettered(row: Row, prediction: str) -> bool | None:
+    """By the first character if that is one of A to D, and by the last but one otherwise."""
+    letter = prediction[:1]
+    if not letter or letter not in LETTERS:
+        letter = prediction[-2:-1]
+    if not letter or letter not in LETTERS:
+        return None
+    return row[f"choice_{letter.lower()}"] == row["answer_gt"]
+
+
+def _letter(row: Row, answer: str) -> str:
+    place = choice_index(answer, _four(row))
+    return "" if place is None else LETTERS[place]
+
+
+def _four(row: Row) -> list[Any]:
+    return [row[f"choice_{letter.lower()}"] for letter in LETTERS]
+
+
+def _mmau(name: str, version: str, answer: Callable[[Row], Any] | None) -> Benchmark:
+    return Benchmark(
+        name,
+        version,
+        "string_match of MMAU's evaluation.py",
+        "model_output",
+        "audio_id",
+        ("task", "category", "sub-category", "difficulty"),
+        lambda row: row["choices"],
+        answer,
+        _matched,
+    )
+
+
+def _answer(row: Row) -> Any:
+    return row["answer"]
+
+
+BENCHMARKS = {
+    benchmark.name: benchmark
+    for benchmark in (
+        _mmau("mmau-original", "test-mini as first published", _answer),
+        _mmau("mmau-v05.15.25", "test-mini of 15 May 2025", _answer),
+        _mmau("mmau-test", "test; its answers are withheld", None),
+        Benchmark(
+            "mmar",
+            "1,000 rows",
+            "string_match of MMAR's evaluation.py",
+            "answer_prediction",
+            "audio_path",
+            ("modality", "category", "sub-category"),
+            lambda row: row["choices"],
+            _answer,
+            _matched,
+        ),
+        Benchmark(
+            "mmsu",
+            "MMSU_Bench; not VoiceBench's mmsu",
+            "the letter at the first or the last but one place of a response",
+            "response",
+            "audio_path",
+            ("task_name", "category", "sub-category"),
+            _four,
+            lambda row: row["answer_gt"],
+            _lettered,
+            _letter,
+        ),
+    )
+}
+
+# Fractions on MMAU test-mini as papers and its leaderboard give them.
+PUBLISHED = {
+    "mmau-original": {
+        "Qwen2-Audio-Instruct": {"sound": 0.5495, "music": 0.5098, "speech": 0.4204, "all": 0.4920},
+        "R1-AQA": {"sound": 0.6937, "music": 0.6677, "speech": 0.5736, "all": 0.6450},
+        "Qwen2.5-Omni-7B": {"sound": 0.6787, "music": 0.6916, "speech": 0.5976, "all": 0.6560},
+        "SARI (Qwen2.5-Omni)": {"sound": 0.7275, "music": 0.6722, "speech": 0.6126, "all": 0.6708},
+        "Ke-Omni-R 7B": {"sound": 0.6937, "music": 0.6946, "speech": 0.6787, "all": 0.6890},
+        "Omni-R1": {"sound": 0.736, "music": 0.743, "speech": 0.661, "all": 0.713},
+        "Audio-Thinker (Omni)": {"sound": 0.7748, "music": 0.7036, "speech": 0.7337, "all": 0.7370},
+    }
+}
+
+
+def read_rows(path: str | Path, benchmark: Benchmark, *, whole: bool = True) -> list[Row]:
+    """A benchmark's file, or one of predictions in its form: a JSON list, or one object on each line.
+
+    Args:
+        whole: whether each row must hold its question; predictions may stand beside an id alone.
+
+    Raises:
+        InputError: the file cannot be read, or a row is not of the benchmark's form; the row is named.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if text.lstrip().startswith("["):
+            rows = json.loads(text)
+        else:  # not splitlines(): a text may hold other separators than the newline
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as JSON or JSON lines ({error})") from error
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{path}: must hold a list of objects, one for each question")
+    for number, row in enumerate(rows):
+        if whole:
+            check_row(row, benchmark, f"{path}: row {number}")
+        said = row.get(benchmark.key)
+        if not isinstance(said, str | None):
+            raise InputError(
+                f"{path}: row {number}: {benchmark.key} is {said!r}; give the answer's text"
+            )
+    return rows
+
+
+def check_row(row: Row, benchmark: Benchmark, where: str) -> None:
+    """Whether a row can be asked and judged.
+
+    Raises:
+        InputError: it lacks its question, its choices or its answer.
+    """
+    try:
+        choices, texts = benchmark.choices(row), [row["question"]]
+        if benchmark.answer:
+            texts.append(benchmark.answer(row))
+        good = isinstance(choices, list) and all(isinstance(t, str) for t in [*texts, *choices])
+    except KeyError as error:
+        raise InputError(
+            f"{where} lacks {error.args[0]!r}; is it {benchmark.name}'s form?"
+        ) from error
+    if not good:
+        raise InputError(f"{where}: question, choices and answer must be texts")
+
+
+def as_records(rows: Sequence[Row], benchmark: Benchmark, audio_root: Path) -> list[Record]:
+    """Questions for a model; where answers are withheld, the first choice stands for them and means nothing.
+
+    Raises:
+        InputError: an answer that is not among its choices; a sound file that is missing.
+    """
+    records = []
+    for number, row in enumerate(rows):
+        choices = benchmark.choices(row)
+        answer = benchmark.answer(row) if benchmark.answer else choices[0]
+        if answer not in choices:
+            raise InputError(f"row {number}: the answer {answer!r} is not among its choices")
+        path = audio_root / str(row.get(benchmark.audio))
+        if not path.is_file():
+            raise InputError(
+                f"row {number}: no sound file {path}; name its folder with --audio-root"
+            )
+        task = row.get("task", row.get("modality"))
+        records.append(
+            Record(
+                id=str(number),
+                audio=(Clip(str(path)),),
+                question=row["question"],
+                choices=tuple(choices),
+                answer_index=choices.index(answer),
+                task=task if task in TASKS else "sound",
+                source=benchmark.name,
+                licence="the benchmark's own",
+            )
+        )
+    return records
