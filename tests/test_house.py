@@ -59,7 +59,7 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "sari_jax/models/layers.py": "compared with transformers as part of models/test_audio_lm.py",
     "sari_jax/models/decoder.py": "compared with transformers as part of models/test_audio_lm.py",
     "sari_jax/generate/engine.py": "cli/test_main.py and evaluate/test_parity.py answer with it",
-    "sari_jax/evaluate/benchmark.py": "cli/test_main.py runs it with a real model",
+    "sari_jax/evaluate/attempts.py": "evaluate/test_difficulty.py interrupts and resumes them",
     "sari_jax/scale/work.py": "scale/test_bench.py does it on both sides",
     "sari_jax/scale/serve.py": "scale/test_bench.py talks to both sides by it",
     "sari_jax/scale/jax_side.py": "scale/test_bench.py compares it with torch_side.py",

@@ -104,8 +104,8 @@ def score(args: argparse.Namespace) -> int:
     from sari_jax.data.ledger import Ledger
     from sari_jax.data.records import read_records, write_records
     from sari_jax.data.styles import style
-    from sari_jax.digests import corpus_digest, model_digest
-    from sari_jax.evaluate.difficulty import Attempts, rated, sorted_out
+    from sari_jax.evaluate.attempts import Attempts
+    from sari_jax.evaluate.difficulty import rated, sorted_out
     from sari_jax.generate.engine import Engine
     from sari_jax.parallel import hosts
     from sari_jax.report.difficulty import report_difficulty
@@ -125,12 +125,7 @@ def score(args: argparse.Namespace) -> int:
             if not records:
                 raise InputError(f"{args.data}: none of {ledger.read} lines is a question")
             engine = Engine(args.model, dtype=args.dtype)
-            settings = {
-                "model": model_digest(args.model),
-                "data": corpus_digest(Path(args.data)),
-                "dtype": args.dtype,
-                **attempts.settings(),
-            }
+            settings = attempts.settings_with(args.model, args.data, args.dtype)
         hosts.agree(settings | hosts.versions())
         scored = rated(engine, records, attempts, out.with_suffix(".attempts"), settings)
         kept = sorted_out(scored, ledger, drop_solved=args.drop_solved)
@@ -152,83 +147,123 @@ def score(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     from sari_jax.evaluate.benchmarks import BENCHMARKS
+    from sari_jax.parallel import hosts
 
     if not (args.model or args.predictions):
         raise InputError(
             "sari eval needs --model DIR to answer with, or --predictions FILE to score"
         )
     judge = _judge_official if args.benchmark in BENCHMARKS else _judge_records
-    tell(args, judge(args))
+    with hosts.joined():
+        scores = judge(args)
+        if hosts.first():
+            tell(args, scores)
     return 0
 
 
 def _judge_records(args: argparse.Namespace) -> dict[str, Any]:
     """A file of our own records."""
-    from sari_jax.atomic import new_directory
     from sari_jax.data.records import read_records
     from sari_jax.evaluate.scores import score_predictions
+    from sari_jax.parallel import hosts
 
-    records = read_records(
-        args.benchmark, audio_root=args.audio_root, check_audio=not args.predictions
-    )
-    with new_directory(Path(args.out)) as out:
-        predictions = read_json(args.predictions) if args.predictions else _predicted(args, records)
-        scores = {"benchmark": Path(args.benchmark).stem, **score_predictions(records, predictions)}
-        _write_json(out, {"predictions": predictions, "scores": scores})
+    with hosts.together():
+        records = read_records(
+            args.benchmark, audio_root=args.audio_root, check_audio=not args.predictions
+        )
+        _vacant(args)
+    if args.predictions:
+        predictions = read_json(args.predictions)
+    else:
+        predictions = _predicted(args, records, args.benchmark)
+    scores = {"benchmark": Path(args.benchmark).stem, **score_predictions(records, predictions)}
+    _write_results(args, predictions=predictions, scores=scores)
     return scores
 
 
 def _judge_official(args: argparse.Namespace) -> dict[str, Any]:
     """A benchmark of the field, by its own form and rule."""
-    from sari_jax.atomic import new_directory
     from sari_jax.evaluate.benchmarks import BENCHMARKS, as_records, read_rows
     from sari_jax.evaluate.official import score_rows
+    from sari_jax.parallel import hosts
 
-    benchmark = BENCHMARKS[args.benchmark]
-    if args.model and not args.questions:
-        raise InputError(
-            f"name the benchmark's file with --questions; {benchmark.name} is not downloaded"
-        )
-    questions = read_rows(args.questions, benchmark) if args.questions else []
-    with new_directory(Path(args.out)) as out:
-        if args.predictions:
-            predictions = read_rows(args.predictions, benchmark, whole=not questions)
-        else:
+    benchmark, more = BENCHMARKS[args.benchmark], {}
+    with hosts.together():
+        if args.model and not args.questions:
+            raise InputError(
+                f"name the benchmark's file with --questions; {benchmark.name} is not downloaded"
+            )
+        questions = read_rows(args.questions, benchmark) if args.questions else []
+        _vacant(args)
+        if not args.predictions:
             root = Path(args.audio_root or Path(args.questions).parent).absolute()
-            told = _predicted(args, as_records(questions, benchmark, root))
-            predictions = [
-                row | {benchmark.key: benchmark.said(row, answer["model_output"])}
-                for row, answer in zip(questions, told, strict=True)
-            ]
-            _write_json(out, {"completions": told})
-        scores = (
-            score_rows(benchmark, predictions, questions)
-            if benchmark.answer
-            else {
-                "benchmark": benchmark.name,
-                "version": benchmark.version,
-                "rows": len(predictions),
-            }
-        )
-        _write_json(out, {"predictions": predictions, "scores": scores})
+            records = as_records(questions, benchmark, root)
+    if args.predictions:
+        predictions = read_rows(args.predictions, benchmark, whole=not questions)
+    else:
+        told = _predicted(args, records, args.questions)
+        predictions, more = [], {"completions": told}
+        for row, answer in zip(questions, told, strict=True):
+            said = answer.get("model_output")  # none where the sound could not be taken
+            given = {} if said is None else {benchmark.key: benchmark.said(row, said)}
+            predictions.append(row | given)
+    if benchmark.answer:
+        scores = score_rows(benchmark, predictions, questions)
+    else:
+        count = sum(benchmark.key in row for row in predictions)
+        scores = {"benchmark": benchmark.name, "version": benchmark.version}
+        scores |= {"rows": len(predictions), "answered": count}
+    _write_results(args, predictions=predictions, scores=scores, **more)
     return scores
 
 
-def _predicted(args: argparse.Namespace, records: list[Any]) -> list[dict[str, Any]]:
+def _predicted(
+    args: argparse.Namespace, records: list[Any], questions: str
+) -> list[dict[str, Any]]:
+    """Answers, kept beside --out until all of them are there."""
     from sari_jax.data.styles import style
+    from sari_jax.evaluate.attempts import Attempts
     from sari_jax.evaluate.benchmark import predict
     from sari_jax.generate.engine import Engine
+    from sari_jax.parallel import hosts
 
-    return predict(
-        Engine(args.model, dtype=args.dtype), records, style(args.style), max_tokens=args.max_tokens,
-        temperature=args.temperature, rows=args.rows, seed=args.seed,
-    )  # fmt: skip
+    attempts = Attempts(
+        style(args.style), 1, args.temperature, args.max_tokens, args.rows, args.seed
+    )
+    with hosts.together():
+        engine = Engine(args.model, dtype=args.dtype)
+        settings = attempts.settings_with(args.model, questions, args.dtype)
+    hosts.agree(settings | hosts.versions())
+    return predict(engine, records, attempts, _kept(args), settings)
 
 
-def _write_json(out: Path, values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-        (out / f"{name}.json").write_text(text, encoding="utf-8")
+def _kept(args: argparse.Namespace) -> Path:
+    out = Path(args.out)
+    return out.with_name(f"{out.name}.attempts")
+
+
+def _vacant(args: argparse.Namespace) -> None:
+    from sari_jax.atomic import vacant
+
+    if not vacant(args.out).parent.is_dir():
+        raise InputError(f"{args.out}: cannot be written: no such folder; name another --out")
+
+
+def _write_results(args: argparse.Namespace, **values: Any) -> None:
+    """All of them at once; attempts that led there are not needed any more."""
+    import shutil
+
+    from sari_jax.atomic import new_directory
+    from sari_jax.parallel import hosts
+
+    with hosts.together():
+        if not hosts.first():
+            return
+        with new_directory(Path(args.out)) as out:
+            for name, value in values.items():
+                text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+                (out / f"{name}.json").write_text(text, encoding="utf-8")
+        shutil.rmtree(_kept(args), ignore_errors=True)
 
 
 def bench(args: argparse.Namespace) -> int:

@@ -1,53 +1,16 @@
-"""How hard each question is for a model: its pass rate over several sampled attempts (SARI's difficulty).
-
-Every finished batch is a file of its own in the folder of attempts. Whoever runs the same command again, on as many
-hosts or not, goes on with the batches that are missing, and each question gets the attempts that it would have got.
-"""
+"""How hard each question is for a model: its pass rate over several sampled attempts (SARI's difficulty)."""
 
 import dataclasses
-import json
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-from tqdm import tqdm
-
-from sari_jax.data.jsonl import json_object
 from sari_jax.data.ledger import Ledger
-from sari_jax.data.processor import Shapes
 from sari_jax.data.records import Record
-from sari_jax.data.styles import Style
-from sari_jax.errors import InputError
-from sari_jax.generate.engine import Answered, Engine
-from sari_jax.parallel import hosts
-from sari_jax.rl.rewards import REWARDS
+from sari_jax.evaluate.attempts import Attempts, attempted
+from sari_jax.generate.engine import Engine
 
-SETTINGS, UNREADABLE = "settings.json", "sound cannot be taken"
-
-
-@dataclasses.dataclass(frozen=True)
-class Attempts:
-    """How a model is asked.
-
-    Attributes:
-        count: attempts at each question.
-        rows: questions in a batch.
-    """
-
-    style: Style
-    count: int = 16
-    temperature: float = 1.0
-    max_tokens: int = 512
-    rows: int = 8
-    seed: int = 0
-    shapes: Shapes = Shapes()
-
-    def settings(self) -> dict[str, Any]:
-        """As they are kept beside the attempts."""
-        return json.loads(json.dumps(dataclasses.asdict(self) | {"style": self.style.name}))
+UNREADABLE = "sound cannot be taken"
 
 
 class Rated(NamedTuple):
@@ -64,56 +27,15 @@ def rated(
     folder: Path,
     settings: dict[str, Any],
 ) -> list[Rated]:
-    """Each record with `pass_rate`, the fraction of its attempts whose answer is right.
-
-    Of several hosts each takes batches in turn, on its own devices alone; all of them call this.
-
-    Args:
-        folder: of the attempts; what is there already is not done again.
-        settings: all that an attempt depends on; a folder of others is refused.
-
-    Raises:
-        InputError: the folder cannot be written, or holds attempts with other settings.
-    """
-    count = -(-len(records) // attempts.rows)
-    with hosts.together():
-        if hosts.first():
-            _claim(folder, settings)
-    with hosts.together():
-        if not (folder / SETTINGS).exists():
-            raise InputError(
-                f"{folder}: what the first host writes there is not seen here; name an --out that all hosts share"
-            )
-    mine = [
-        batch
-        for batch in range(jax.process_index(), count, jax.process_count())
-        if not _file(folder, batch).exists()
-    ]
-    sampler = engine.sampler(attempts.count, attempts.max_tokens, attempts.temperature)
-    answered = engine.answer_batches(
-        records, attempts.style, sampler, attempts.shapes,
-        rows=attempts.rows, seed=attempts.seed, batches=mine,
-    )  # fmt: skip
-    done = count - len(mine) if jax.process_count() == 1 else 0
-    bar = tqdm(
-        zip(mine, answered, strict=True),
-        total=done + len(mine),
-        initial=done,
-        desc="score",
-        unit="batch",
-        file=sys.stderr,
-        disable=None if hosts.first() else True,
-    )
-    with hosts.together():
-        for batch, results in bar:
-            start = batch * attempts.rows
-            some = records[start : start + attempts.rows]
-            _write(
-                _file(folder, batch),
-                [_row(*pair, attempts.style) for pair in zip(some, results, strict=True)],
-            )
-    with hosts.together():
-        return _read(folder, records, attempts.rows)
+    """Each record with `pass_rate`, the fraction of its attempts whose answer is right: see `attempted`."""
+    rows = attempted(engine, records, attempts, folder, settings, "score")
+    found = []
+    for record, row in zip(records, rows, strict=True):
+        tries = row.get("attempts", ())
+        rate = sum(one["right"] for one in tries) / len(tries) if tries else None
+        rated = dataclasses.replace(record, pass_rate=rate)
+        found.append(Rated(rated, row.get("error", "")))
+    return found
 
 
 def sorted_out(
@@ -136,73 +58,3 @@ def sorted_out(
             kept.append(record)
             ledger.keep()
     return kept
-
-
-def _row(record: Record, answered: Answered | InputError, style: Style) -> dict[str, Any]:
-    if isinstance(answered, InputError):
-        return {"id": record.id, "error": str(answered)}
-    rights = [REWARDS["accuracy"](text, record, style) for text in answered.texts]
-    tries = [
-        {"text": text, "right": bool(right)}
-        for text, right in zip(answered.texts, rights, strict=True)
-    ]
-    return {"id": record.id, "pass_rate": sum(rights) / len(rights), "attempts": tries}
-
-
-def _file(folder: Path, batch: int) -> Path:
-    return folder / f"batch-{batch:06d}.jsonl"
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        lines = [json.dumps(row) + "\n" for row in rows]
-        aside.write_text("".join(lines), encoding="ascii")
-        aside.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def _read(folder: Path, records: Sequence[Record], rows: int) -> list[Rated]:
-    rated = []
-    for start in range(0, len(records), rows):
-        path = _file(folder, start // rows)
-        if not path.exists():
-            raise InputError(
-                f"{path}: not seen here; name an --out in a folder that all hosts share"
-            )
-        try:
-            lines = path.read_text(encoding="ascii").splitlines()  # as `_write` escapes the rest
-            found = {row["id"]: row for row in map(json.loads, lines)}
-            for record in records[start : start + rows]:
-                row = found[record.id]
-                rate = None if "error" in row else row["pass_rate"]
-                rated.append(
-                    Rated(dataclasses.replace(record, pass_rate=rate), row.get("error", ""))
-                )
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"{path}: not the attempts of this batch; delete it and score again"
-            ) from error
-    return rated
-
-
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    path = folder / SETTINGS
-    try:
-        if path.exists():
-            before = json_object(path.read_text())
-            changed = [key for key in settings if before.get(key) != settings[key]]
-            if changed:
-                raise InputError(
-                    f"{folder}: holds attempts with another {', '.join(changed)}; name another --out, or delete it"
-                )
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.partial")
-        aside.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
-        aside.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written ({error.strerror}); name another --out"
-        ) from error

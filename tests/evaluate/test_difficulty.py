@@ -7,7 +7,8 @@ from sari_jax.data.ledger import Ledger
 from sari_jax.data.records import Clip, read_records
 from sari_jax.data.styles import STYLES
 from sari_jax.errors import InputError
-from sari_jax.evaluate.difficulty import UNREADABLE, Attempts, Rated, rated, sorted_out
+from sari_jax.evaluate.attempts import Attempts
+from sari_jax.evaluate.difficulty import UNREADABLE, Rated, rated, sorted_out
 from sari_jax.generate.engine import Engine
 
 ATTEMPTS = Attempts(STYLES["direct"], count=2, max_tokens=4, rows=2, seed=1)
@@ -41,7 +42,7 @@ def test_attempts_are_kept_and_their_mean_is_the_pass_rate(whole, records):
     assert [row["id"] for row in rows] == [record.id for record in records]
     for row, (record, _) in zip(rows, scored, strict=True):
         assert len(row["attempts"]) == 2
-        assert record.pass_rate == sum(t["right"] for t in row["attempts"]) / 2 == row["pass_rate"]
+        assert record.pass_rate == sum(t["right"] for t in row["attempts"]) / 2
 
 
 @pytest.mark.parametrize("lost", [(), (0,), (1, 2), (0, 1, 2)])
