@@ -47,9 +47,10 @@ def add(commands: Commands) -> None:
     generation(rate, temperature=1.0)
     rows(rate)
 
-    judge = command(
-        commands, "eval", evaluate, "answer a benchmark and score it", "--benchmark", "--out"
-    )
+    judge = command(commands, "eval", evaluate, "answer a benchmark and score it; compare results")
+    judge.add_argument("--benchmark", help="one of docs/evaluation.md, or a JSONL of records")
+    judge.add_argument("--out", help="a new folder for predictions.json, scores.json, judged.json")
+    judge.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two such folders")
     judge.add_argument("--model")
     judge.add_argument("--questions", help="the file of a benchmark that is given by name")
     judge.add_argument("--predictions", help="score this file instead of answering")
@@ -149,6 +150,12 @@ def evaluate(args: argparse.Namespace) -> int:
     from sari_jax.evaluate.benchmarks import BENCHMARKS
     from sari_jax.parallel import hosts
 
+    if args.compare:
+        return _compare(args)
+    if not (args.benchmark and args.out):
+        raise InputError(
+            "sari eval needs --benchmark and --out, or --compare and two of its results"
+        )
     if not (args.model or args.predictions):
         raise InputError(
             "sari eval needs --model DIR to answer with, or --predictions FILE to score"
@@ -161,10 +168,18 @@ def evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(args: argparse.Namespace) -> int:
+    from sari_jax.evaluate.compare import compare, read_judged, table
+
+    told = compare(*map(read_judged, args.compare))
+    tell(args, told, table(told, tuple(args.compare)))
+    return 0
+
+
 def _judge_records(args: argparse.Namespace) -> dict[str, Any]:
     """A file of our own records."""
     from sari_jax.data.records import read_records
-    from sari_jax.evaluate.scores import score_predictions
+    from sari_jax.evaluate.scores import judge, score_predictions
     from sari_jax.parallel import hosts
 
     with hosts.together():
@@ -177,14 +192,18 @@ def _judge_records(args: argparse.Namespace) -> dict[str, Any]:
     else:
         predictions = _predicted(args, records, args.benchmark)
     scores = {"benchmark": Path(args.benchmark).stem, **score_predictions(records, predictions)}
-    _write_results(args, predictions=predictions, scores=scores)
+    judged = [
+        {"id": record.id, "right": verdict is True}
+        for record, verdict in zip(records, judge(records, predictions), strict=True)
+    ]
+    _write_results(args, predictions=predictions, scores=scores, judged=judged)
     return scores
 
 
 def _judge_official(args: argparse.Namespace) -> dict[str, Any]:
     """A benchmark of the field, by its own form and rule."""
     from sari_jax.evaluate.benchmarks import BENCHMARKS, as_records, read_rows
-    from sari_jax.evaluate.official import score_rows
+    from sari_jax.evaluate.official import joined, score_rows, verdicts
     from sari_jax.parallel import hosts
 
     benchmark, more = BENCHMARKS[args.benchmark], {}
@@ -209,6 +228,7 @@ def _judge_official(args: argparse.Namespace) -> dict[str, Any]:
             predictions.append(row | given)
     if benchmark.answer:
         scores = score_rows(benchmark, predictions, questions)
+        more["judged"] = verdicts(benchmark, joined(benchmark, predictions, questions))
     else:
         count = sum(benchmark.key in row for row in predictions)
         scores = {"benchmark": benchmark.name, "version": benchmark.version}

@@ -30,6 +30,30 @@ def score_rows(
         InputError: answers are withheld; an id that is none of the questions', a row without a question, or one whose
             answer differs from its question's: the files are of different versions.
     """
+    rows = joined(benchmark, predictions, questions)
+    names = [str(row["id"]) for row in predictions if "id" in row]
+    said = [row.get(benchmark.key) for row in rows]
+    judged = [
+        None if text is None else benchmark.right(row, text)
+        for row, text in zip(rows, said, strict=True)
+    ]
+    answered = np.array([text is not None for text in said])
+    right = np.array([verdict is True for verdict in judged])
+    unreadable = sum(a and v is None for a, v in zip(answered.tolist(), judged, strict=True))
+    return {
+        "benchmark": benchmark.name,
+        "version": benchmark.version,
+        "rule": benchmark.rule,
+        **_accuracy(right, answered),
+        "unreadable": unreadable,
+        "repeated": len(names) - len(set(names)),
+        "by": {group: _by(group, rows, right, answered) for group in benchmark.groups},
+        "published": PUBLISHED.get(benchmark.name, {}),
+    }
+
+
+def joined(benchmark: Benchmark, predictions: Sequence[Row], questions: Sequence[Row]) -> list[Row]:
+    """The predictions with all of their questions, and the questions that no prediction names; see `score_rows`."""
     if benchmark.answer is None:
         raise InputError(
             f"{benchmark.name}: its answers are withheld; hand predictions.json in where it is scored"
@@ -55,24 +79,19 @@ def score_rows(
     rows += [{k: v for k, v in row.items() if k != benchmark.key} for row in missing.values()]
     if not rows:
         raise InputError("predictions: no rows to score")
-    said = [row.get(benchmark.key) for row in rows]
-    judged = [
-        None if text is None else benchmark.right(row, text)
-        for row, text in zip(rows, said, strict=True)
+    return rows
+
+
+def verdicts(benchmark: Benchmark, rows: Sequence[Row]) -> list[Row]:
+    """Of rows with their questions, `id` and whether the answer is `right`."""
+    return [
+        {
+            "id": row.get("id", place),
+            "right": row.get(benchmark.key) is not None
+            and benchmark.right(row, row[benchmark.key]) is True,
+        }
+        for place, row in enumerate(rows)
     ]
-    answered = np.array([text is not None for text in said])
-    right = np.array([verdict is True for verdict in judged])
-    unreadable = sum(a and v is None for a, v in zip(answered.tolist(), judged, strict=True))
-    return {
-        "benchmark": benchmark.name,
-        "version": benchmark.version,
-        "rule": benchmark.rule,
-        **_accuracy(right, answered),
-        "unreadable": unreadable,
-        "repeated": len(seen) - len(set(seen)) if any("id" in row for row in predictions) else 0,
-        "by": {group: _by(group, rows, right, answered) for group in benchmark.groups},
-        "published": PUBLISHED.get(benchmark.name, {}),
-    }
 
 
 def _accuracy(right: np.ndarray, answered: np.ndarray) -> dict[str, Any]:

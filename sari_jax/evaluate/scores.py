@@ -36,6 +36,29 @@ def score_predictions(
     Raises:
         InputError: no records, an id that is twice in either, a prediction of another form or for an unknown id.
     """
+    verdicts = judge(records, predictions, key=key, match=match)
+    right = np.array([verdict is True for verdict in verdicts])
+    answered = sum(verdict is not None for verdict in verdicts)
+    return {
+        "rows": len(records),
+        "answered": answered,
+        "accuracy": {
+            "answered": float(right.sum() / answered) if answered else None,
+            "all": float(right.mean()),
+        },
+        "interval": bootstrap_interval(right),
+        "by": {group: _by(group, records, right) for group in GROUPS},
+    }
+
+
+def judge(
+    records: Sequence[Record],
+    predictions: Any,
+    *,
+    key: str = "model_output",
+    match: Callable[[str, str, Sequence[str]], bool] = matches,
+) -> list[bool | None]:
+    """Whether each record was answered right, None where it was not answered; see `score_predictions`."""
     if not records:
         raise InputError("no rows to score; check the benchmark's file")
     ids = _unique([record.id for record in records], "benchmark")
@@ -46,24 +69,10 @@ def score_predictions(
             f"predictions: {len(unknown)} ids are not in the benchmark ({unknown[0]} is the first);"
             " check that both are of one version"
         )
-    given = [answers.get(name) for name in ids]
-    right = np.array(
-        [
-            text is not None and match(record.choices[record.answer_index], text, record.choices)
-            for record, text in zip(records, given, strict=True)
-        ]
-    )
-    answered = sum(text is not None for text in given)
-    return {
-        "rows": len(ids),
-        "answered": answered,
-        "accuracy": {
-            "answered": float(right.sum() / answered) if answered else None,
-            "all": float(right.mean()),
-        },
-        "interval": bootstrap_interval(right),
-        "by": {group: _by(group, records, right) for group in GROUPS},
-    }
+    return [
+        None if text is None else match(record.choices[record.answer_index], text, record.choices)
+        for record, text in zip(records, map(answers.get, ids), strict=True)
+    ]
 
 
 def bootstrap_interval(
