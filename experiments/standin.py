@@ -1,0 +1,47 @@
+"""Stand-in clips for a benchmark whose sounds are not at hand: the commands can be tried, and the scores mean nothing.
+
+Each question gets noise and tones of its own, of one to ten seconds, under the name that its row gives.
+
+    python -m experiments.standin --benchmark mmau-v05.15.25 --questions mmau-test-mini-v05.15.25.json \\
+        --out runs/standin
+    sari eval --benchmark mmau-v05.15.25 --questions mmau-test-mini-v05.15.25.json --audio-root runs/standin \\
+        --model runs/demo/grpo --max-tokens 48 --out runs/eval-standin
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from sari_jax.errors import InputError
+from sari_jax.evaluate.benchmarks import BENCHMARKS, read_rows
+
+RATE = 16_000
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--benchmark", choices=BENCHMARKS, required=True)
+    parser.add_argument("--questions", required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/standin"))
+    args = parser.parse_args()
+    benchmark = BENCHMARKS[args.benchmark]
+    rows = read_rows(args.questions, benchmark)
+    for number, row in enumerate(tqdm(rows, desc="clips", file=sys.stderr, disable=None)):
+        path = (args.out / row[benchmark.audio]).resolve()
+        if not path.is_relative_to(args.out.resolve()):
+            raise InputError(f"row {number}: {row[benchmark.audio]!r} leads out of {args.out}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(number)
+        time = np.arange(int(rng.uniform(1, 10) * RATE)) / RATE
+        tones = sum(np.sin(2 * np.pi * rng.uniform(100, 4000) * time) for _ in range(3))
+        sound = 0.1 * tones + 0.02 * rng.standard_normal(len(time))
+        soundfile.write(path, sound, RATE, subtype="PCM_16")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
