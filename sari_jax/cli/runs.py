@@ -188,15 +188,15 @@ def _judge_records(args: argparse.Namespace) -> dict[str, Any]:
         )
         _vacant(args)
     if args.predictions:
-        predictions = read_json(args.predictions)
+        predictions, more = read_json(args.predictions), {}
     else:
-        predictions = _predicted(args, records, args.benchmark)
+        predictions, more = _predicted(args, records, args.benchmark)
     scores = {"benchmark": Path(args.benchmark).stem, **score_predictions(records, predictions)}
     judged = [
         {"id": record.id, "right": verdict is True}
         for record, verdict in zip(records, judge(records, predictions), strict=True)
     ]
-    _write_results(args, predictions=predictions, scores=scores, judged=judged)
+    _write_results(args, predictions=predictions, scores=scores, judged=judged, **more)
     return scores
 
 
@@ -220,8 +220,8 @@ def _judge_official(args: argparse.Namespace) -> dict[str, Any]:
     if args.predictions:
         predictions = read_rows(args.predictions, benchmark, whole=not questions)
     else:
-        told = _predicted(args, records, args.questions)
-        predictions, more = [], {"completions": told}
+        told, more = _predicted(args, records, args.questions)
+        predictions, more = [], more | {"completions": told}
         for row, answer in zip(questions, told, strict=True):
             said = answer.get("model_output")  # none where the sound could not be taken
             given = {} if said is None else {benchmark.key: benchmark.said(row, said)}
@@ -239,9 +239,9 @@ def _judge_official(args: argparse.Namespace) -> dict[str, Any]:
 
 def _predicted(
     args: argparse.Namespace, records: list[Any], questions: str
-) -> list[dict[str, Any]]:
-    """Answers, kept beside --out until all of them are there."""
-    from sari_jax.data.styles import style
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Answers, kept beside --out until all of them are there; and all that they depend on."""
+    from sari_jax.data.styles import question_text, style
     from sari_jax.evaluate.attempts import Attempts
     from sari_jax.evaluate.benchmark import predict
     from sari_jax.generate.engine import Engine
@@ -254,7 +254,11 @@ def _predicted(
         engine = Engine(args.model, dtype=args.dtype)
         settings = attempts.settings_with(args.model, questions, args.dtype)
     hosts.agree(settings | hosts.versions())
-    return predict(engine, records, attempts, _kept(args), settings)
+    told = predict(engine, records, attempts, _kept(args), settings)
+    first = records[0]
+    text = question_text(first.question, first.choices, attempts.style)
+    prompt = engine.processor.prompt_text(text, len(first.audio))
+    return told, {"settings": settings | hosts.versions() | {"first_prompt": prompt}}
 
 
 def _kept(args: argparse.Namespace) -> Path:

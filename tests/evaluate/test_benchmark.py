@@ -74,7 +74,10 @@ def test_killed_halfway_no_row_is_lost_or_answered_twice(
     assert main(words("halves")) == 0
     assert asked == [0, 2]  # the last batch has but the clip that cannot be read
     assert json.loads(capsys.readouterr().out) == scores
-    for name in ("predictions", "completions", "scores"):
+    settings = json.loads((tmp_path / "whole/settings.json").read_text())
+    assert settings["temperature"] == 0 and settings["first_prompt"].count("<|AUDIO|>") == 1
+    assert {"model", "data", "style", "version.jax", "version.sari_jax"} <= settings.keys()
+    for name in ("predictions", "completions", "scores", "judged", "settings"):
         one, other = (tmp_path / f"{out}/{name}.json" for out in ("whole", "halves"))
         assert one.read_text() == other.read_text()
     assert not list(tmp_path.glob("*.attempts"))
