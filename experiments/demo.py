@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import sft_nano
+from sari_jax.atomic import write_text
 from sari_jax.cli import main as sari
 from sari_jax.data.records import read_records, write_records
 from sari_jax.report.curves import plot_demo
@@ -83,9 +84,7 @@ def main() -> int:
         out / "curves.png",
     )
     text = json.dumps(summary, indent=2) + "\n"
-    aside = out / ".summary.json.partial"
-    aside.write_text(text)
-    aside.replace(out / "summary.json")
+    write_text(out / "summary.json", text)
     print(text, file=sys.stderr)
     clip = test[-1].audio[0].path
     print(f"Next: sari ask --model {path('grpo')} --audio {clip} --question {shlex.quote(test[-1].question)} "

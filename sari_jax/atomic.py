@@ -1,4 +1,4 @@
-"""Directories that appear whole or not at all."""
+"""Files and directories that appear whole or not at all."""
 
 import os
 import shutil
@@ -19,11 +19,11 @@ def new_directory(out: Path | str) -> Iterator[Path]:
     out = vacant(out)
     aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
     shutil.rmtree(aside, ignore_errors=True)  # of a killed process that had our number
-    with _told(out):
+    with told(out):
         aside.mkdir(parents=True)
     try:
         yield aside
-        with _told(out):
+        with told(out):
             if out.exists():
                 out.rmdir()
             aside.rename(out)
@@ -43,8 +43,23 @@ def vacant(out: Path | str) -> Path:
     return out
 
 
+def write_text(path: Path, text: str) -> None:
+    """A file of this text, written aside and renamed.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 @contextmanager
-def _told(out: Path) -> Iterator[None]:
+def told(out: Path) -> Iterator[None]:
+    """What cannot be written inside is told as bad input."""
     try:
         yield
     except OSError as error:

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from sari_jax.atomic import new_directory
+from sari_jax.atomic import new_directory, write_text
 from sari_jax.errors import InputError
 
 
@@ -37,3 +37,14 @@ def test_a_place_that_cannot_be_written(tmp_path):
     with pytest.raises(InputError, match="cannot be written .*; name another --out"):
         with new_directory(tmp_path / "file" / "out"):
             pass
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "a.json"
+    write_text(path, "é")
+    assert path.read_bytes() == "é".encode()
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "half \ud800")
+    with pytest.raises(OSError):
+        write_text(tmp_path / "absent" / "a.json", "")
+    assert path.read_text(encoding="utf-8") == "é" and list(tmp_path.iterdir()) == [path]

@@ -6,7 +6,6 @@ hosts or not, goes on with the batches that are missing, and each question gets 
 
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from sari_jax.atomic import told, write_text
 from sari_jax.data.jsonl import json_object
 from sari_jax.data.processor import Shapes
 from sari_jax.data.records import Record
@@ -131,13 +131,8 @@ def _file(folder: Path, batch: int) -> Path:
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        lines = [json.dumps(row) + "\n" for row in rows]
-        aside.write_text("".join(lines), encoding="ascii")
-        aside.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    with told(path):
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _read(folder: Path, records: Sequence[Record], rows: int) -> list[dict[str, Any]]:
@@ -161,20 +156,14 @@ def _read(folder: Path, records: Sequence[Record], rows: int) -> list[dict[str, 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / SETTINGS
-    try:
-        if path.exists():
-            before = json_object(path.read_text())
-            changed = [key for key in settings if before.get(key) != settings[key]]
-            if changed:
-                raise InputError(
-                    f"{folder}: holds attempts with another {', '.join(changed)}; name another --out, or delete it"
-                )
+    with told(folder):
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(settings, indent=2, sort_keys=True) + "\n")
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.partial")
-        aside.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
-        aside.replace(path)
-    except OSError as error:
+        before = json_object(path.read_text())
+    changed = [key for key in settings if before.get(key) != settings[key]]
+    if changed:
         raise InputError(
-            f"{folder}: cannot be written ({error.strerror}); name another --out"
-        ) from error
+            f"{folder}: holds attempts with another {', '.join(changed)}; name another --out, or delete it"
+        )

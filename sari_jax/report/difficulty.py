@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sari_jax.atomic import told, write_text
 from sari_jax.data.ledger import Ledger
 from sari_jax.report.curves import BLUE, GREY, new_figure, save_figure
 
@@ -21,12 +22,11 @@ def report_difficulty(
     """
     known = [rate for rate in rates if rate is not None]
     drawn = plot_pass_rates(known, attempts, out.with_suffix(".png")) if known else {}
-    told = {"scored": len(known), **drawn, **ledger.report()}
-    report = out.with_suffix(".report.json")
-    aside = report.with_name(f".{report.name}.partial")
-    aside.write_text(json.dumps(told, indent=2) + "\n")
-    aside.replace(report)
-    return told
+    report = {"scored": len(known), **drawn, **ledger.report()}
+    path = out.with_suffix(".report.json")
+    with told(path):
+        write_text(path, json.dumps(report, indent=2) + "\n")
+    return report
 
 
 def plot_pass_rates(rates: Sequence[float], attempts: int, out: Path) -> dict[str, Any]:

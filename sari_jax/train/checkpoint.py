@@ -7,7 +7,6 @@ are folded from (config seed, step) and so are stored as those two numbers.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
+from sari_jax.atomic import write_text
 from sari_jax.digests import corpus_digest, model_digest
 from sari_jax.errors import InputError
 from sari_jax.train.config import Run, defaults, freeze
@@ -159,9 +159,7 @@ def claim(workdir: Path | str, config: dict[str, Any]) -> None:
         return
     try:
         Path(workdir).mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}.partial")
-        aside.write_text(text)
-        aside.replace(path)
+        write_text(path, text)
     except OSError as error:
         raise InputError(
             f"{workdir}: cannot be written ({error.strerror}); name another --workdir"

@@ -1,11 +1,12 @@
 """A run's numbers: JSONL for machines, tensorboardX for people, both cut back to the step a run resumes from."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
+
+from sari_jax.atomic import write_text
 
 
 class Metrics:
@@ -67,7 +68,5 @@ def _rows_before(path: Path, start: int | None) -> list[dict]:
 
 def _reopen(path: Path, start: int):
     kept = _rows_before(path, start)
-    aside = path.with_suffix(f".{os.getpid()}.partial")
-    aside.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    aside.replace(path)
+    write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
     return path.open("a")
