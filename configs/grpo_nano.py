@@ -32,5 +32,6 @@ def get_config():
     config.optimizer.learning_rate = 3e-4
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 5
+    config.held_out.max_tokens = 48
     config.checkpoint.every = 80
     return config

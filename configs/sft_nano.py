@@ -30,5 +30,6 @@ def get_config():
     config.optimizer.warmup_steps = 20
     config.optimizer.schedule = "cosine"
     config.optimizer.weight_decay = 0.05
+    config.held_out.max_tokens = 48
     config.checkpoint.every = 50
     return config

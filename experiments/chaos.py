@@ -215,10 +215,8 @@ def same_end(one: Path, other: Path) -> bool:
             return False
     timeless = lambda row: {k: v for k, v in row.items() if "seconds" not in k}  # noqa: E731
     rows = [[timeless(row) for row in read_metrics(workdir)] for workdir in (one, other)]
-    texts = [
-        [(workdir / name).read_text() for name in ("questions.jsonl", "samples.jsonl")]
-        for workdir in (one, other)
-    ]
+    files = ("questions.jsonl", "samples.jsonl", "held_out.jsonl")
+    texts = [[(workdir / name).read_text() for name in files] for workdir in (one, other)]
     return rows[0] == rows[1] and texts[0] == texts[1]
 
 

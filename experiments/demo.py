@@ -1,8 +1,9 @@
 """`make demo`: from sound files to a better model, on one small machine.
 
 Every step is a command that a user could type; each is printed before it runs. What ends up in runs/demo:
-summary.json, curves.png, and `grpo`, the trained model as a Hugging Face directory. Everything here is ours: sizes,
-steps and rates are chosen for two cores and a quarter of an hour, not taken from the paper.
+summary.json, curves.png, report.html to read and to hear, and `grpo`, the trained model as a Hugging Face directory.
+Everything here is ours: sizes, steps and rates are chosen for two cores and a quarter of an hour, not taken from the
+paper.
 
 The same command goes on where a run broke off; `minutes` then counts from the last start.
 
@@ -33,6 +34,8 @@ SFT_QUESTIONS = (
 )  # with chains; the rest of the training questions is for GRPO
 GRPO_QUESTIONS = 2400  # of those, scored for difficulty
 ATTEMPTS = 16
+# Answered on the way too, so that the page shows how answers change; the accuracies at the end are of others.
+HELD_OUT, EXAMINED = 96, {"sft": 50, "grpo": 65}  # questions, and steps between
 ANSWERING = ["--max-tokens", "48", "--style", "structured"]
 
 
@@ -83,6 +86,8 @@ def main() -> int:
         read_metrics(out / "run-grpo"),
         out / "curves.png",
     )
+    folders = [f"run-{stage}" for stage in stages[1:]] + [f"eval-{stage}" for stage in stages]
+    step("report", *map(path, folders), "--out", path("report.html"))
     text = json.dumps(summary, indent=2) + "\n"
     write_text(out / "summary.json", text)
     print(text, file=sys.stderr)
@@ -102,6 +107,8 @@ def run_stage(out: Path, stage: str, model: str, data: str, seed: str) -> None:
     """Trains from one directory and exports the next, named after the stage."""
     workdir = str(out / f"run-{stage}")
     changes = {"model.path": out / model, "data.train": out / data, "seed": seed}
+    changes |= {"held_out.data": out / "starter/validation.jsonl", "held_out.limit": HELD_OUT}
+    changes |= {"held_out.every": EXAMINED[stage]}
     overrides = [f"--config.{key}={value}" for key, value in changes.items()]
     step("train", "--config", f"configs/{stage}_nano.py", "--workdir", workdir, *overrides)
     step("export", "--workdir", workdir, "--out", str(out / stage), makes=str(out / stage))

@@ -29,6 +29,9 @@ def command(stage: str, model: Path, data: Path, workdir: Path, *more: str) -> l
         if model.name == "small":
             # Its runs decode a batch while they score the last one, and draw the next by what they learnt.
             changes |= {"grpo.overlap": True, "data.order": "adaptive", "data.refresh": 2}
+            # The second batch of five questions is full of the first ones again.
+            changes |= {"held_out.data": data, "held_out.every": 4, "held_out.limit": 5}
+            changes |= {"held_out.max_tokens": 12}
     overrides = [f"--config.{key}={value}" for key, value in changes.items()]
     config = ROOT / f"configs/{stage}_nano.py"
     return sari("train", "--config", config, "--workdir", workdir, *overrides, *more)

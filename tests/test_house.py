@@ -17,7 +17,8 @@ ALL = sorted(
 # From top to bottom. A file imports from its own part and from lower layers; parts of one layer do not know each other.
 LAYERS = [
     {"cli"},
-    {"assemble", "report", "scale", "evaluate"},
+    {"report"},
+    {"assemble", "scale", "evaluate"},
     {"train"},
     {"sft", "rl"},
     {"generate"},
@@ -52,6 +53,7 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "sari_jax/cli/__main__.py": "train/test_pods.py starts hosts by it",
     "sari_jax/cli/arguments.py": "cli/test_main.py gives them",
     "sari_jax/cli/models.py": "cli/test_main.py runs them",
+    "sari_jax/cli/report.py": "report/test_page.py and report/test_browser.py run it",
     "sari_jax/cli/runs.py": "cli/test_main.py runs them",
     "sari_jax/models/config.py": "plain dataclasses; hf/test_config.py fills them",
     "sari_jax/hf/family.py": "what hf/test_config.py reads goes through it",
@@ -64,6 +66,9 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "sari_jax/scale/serve.py": "scale/test_bench.py talks to both sides by it",
     "sari_jax/scale/jax_side.py": "scale/test_bench.py compares it with torch_side.py",
     "sari_jax/scale/torch_side.py": "scale/test_bench.py compares it with jax_side.py",
+    "sari_jax/train/rollouts.py": "train/test_loop.py samples by it, on one device and two",
+    "sari_jax/train/held_out.py": "train/test_loop.py and train/test_pods.py examine on the way",
+    "sari_jax/train/samples.py": "train/test_metrics.py writes them and reads them again",
     "sari_jax/train/stages.py": "train/test_loop.py runs both stages",
 }
 

@@ -31,7 +31,7 @@ def score_predictions(
     Returns:
         `rows`, all; `answered`, how many; `accuracy`, over the `answered` rows (as MMAU's script counts; None if
         there is none) and over `all`; `interval`, 95 % of the latter; `by` task, kind and difficulty, each value's
-        `accuracy` over all its rows and its `rows`. Fractions.
+        `accuracy` over all its rows, its `rows` and its `interval`. Fractions.
 
     Raises:
         InputError: no records, an id that is twice in either, a prediction of another form or for an unknown id.
@@ -92,12 +92,17 @@ def _by(
 ) -> dict[str, dict[str, float | int]]:
     """Per value of a record's field, in alphabetical order; records without one are left out."""
     values = [getattr(record, group) for record in records]
+    places = {
+        value: [v == value for v in values]
+        for value in sorted({v for v in values if v is not None})
+    }
     return {
         value: {
-            "accuracy": float(right[[v == value for v in values]].mean()),
+            "accuracy": float(right[at].mean()),
             "rows": values.count(value),
+            "interval": bootstrap_interval(right[at]),
         }
-        for value in sorted({v for v in values if v is not None})
+        for value, at in places.items()
     }
 
 

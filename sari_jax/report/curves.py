@@ -1,51 +1,32 @@
-"""Pictures of what a run learnt."""
+"""Charts as pictures for papers, by Matplotlib."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from sari_jax.errors import InputError
+from sari_jax.report.charts import CURVES, Bars, Chart, line
 
+matplotlib.rcParams["text.parse_math"] = False  # names may hold a dollar sign
 BLUE, ORANGE, GREEN, GREY = "#1f6fb4", "#e07b27", "#3a9a5b", "#8a8a8a"
+COLOURS = (BLUE, ORANGE, GREEN, "#b5548f", "#7d66c9", "#a68b00", "#c94f4a", "#3f95a6")
 
 
-def plot_run(metrics: Sequence[Mapping[str, float]], out: Path) -> None:
-    """Draws a run's curves into a PNG: reward and accuracy for GRPO, loss for SFT.
-
-    Args:
-        metrics: a run's rows, each with `step` and whichever of `loss`, `reward`, `accuracy`, `format` there are.
-
-    Raises:
-        InputError: no row holds any of these.
-    """
-    present = [
-        name for name in ("reward", "accuracy", "format", "loss") if _series(metrics, name)[0].size
-    ]
-    if not present:
-        raise InputError(
-            "no metrics to draw: no row holds a loss, reward or accuracy; train for a step first"
-        )
-    rates = [name for name in ("accuracy", "format") if name in present]
-    scalar = "reward" if "reward" in present else "loss" if "loss" in present else None
-    figure = new_figure(1, bool(scalar) + bool(rates))
-    axes = iter(figure.axes)
-    if scalar:
-        _curves(next(axes), metrics, {scalar: BLUE}, scalar.capitalize())
-    if rates:
-        _curves(
-            next(axes),
-            metrics,
-            {"accuracy": ORANGE, "format": GREEN},
-            "Fraction of completions",
-            rates=True,
-        )
-    save_figure(figure, out)
+def plot_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
+    """Draws each chart into a PNG of its own, named after its key."""
+    paths = []
+    for chart in charts:
+        figure = new_figure(1, 1)
+        draw(figure.axes[0], chart)
+        paths.append(Path(folder) / f"{chart.key}.png")
+        save_figure(figure, paths[-1])
+    return paths
 
 
 def plot_demo(
@@ -62,32 +43,92 @@ def plot_demo(
     """
     figure = new_figure(2, 2)
     loss, reward, rates, bars = figure.axes
-    _curves(loss, sft_metrics, {"loss": BLUE}, "SFT: loss")
-    _curves(reward, grpo_metrics, {"reward": BLUE}, "GRPO: reward")
-    _curves(
-        rates,
-        grpo_metrics,
-        {"accuracy": ORANGE, "format": GREEN},
-        "GRPO: fraction of completions",
-        rates=True,
+
+    def curve(metrics: Sequence[Mapping[str, float]], title: str, *names: str) -> Chart:
+        lines = [line(metrics, name, name) for name in names]
+        present = tuple(one for one in lines if one is not None)
+        _, unit, fractions = CURVES[names[0]]
+        return Chart(names[0], title, unit, present, rates=fractions)
+
+    draw(loss, curve(sft_metrics, "SFT: loss", "loss"))
+    draw(reward, curve(grpo_metrics, "GRPO: reward", "reward"))
+    draw(rates, curve(grpo_metrics, "GRPO: accuracy and format", "accuracy", "format"))
+    intervals = summary.get("interval", {})
+    stages = list(summary["accuracy"])
+    values = Bars(
+        "accuracy",
+        list(summary["accuracy"].values()),
+        [intervals.get(stage) for stage in stages],
     )
-    _bars(bars, summary)
+    labels = tuple(stage.upper() if stage != "base" else "Base" for stage in stages)
+    title = "Accuracy on held-out questions"
+    draw(bars, Chart("accuracy", title, "", labels=labels, bars=(values,), rates=True))
+    chance = summary["chance"]
+    bars.axhline(chance, color="black", ls="--", lw=1, label=f"chance {chance:.1%}")
+    bars.legend(fontsize=10, frameon=False, loc="upper left")
     save_figure(figure, out)
 
 
-def moving_average(values: np.ndarray, window: int) -> np.ndarray:
-    """Each value [N] with the `window` - 1 before it, fewer at the beginning, averaged: nothing from the future."""
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - window, 0)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+def draw(axes: Axes, chart: Chart) -> None:
+    """Lines with light dots for what was averaged, areas on top of each other, or bars with their intervals."""
+    axes.set_title(chart.title, fontsize=12)
+    axes.set_ylabel(chart.unit, fontsize=11)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if chart.lines:
+        axes.set_xlabel("Step", fontsize=11)
+        _draw_lines(axes, chart)
+    elif chart.bars:
+        _draw_bars(axes, chart)
+    else:
+        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=GREY)
+        return
+    if chart.top is not None:
+        axes.set_ylim(0, chart.top)
+    if chart.rates:
+        axes.set_ylim(-0.03, 1.08 if chart.bars else 1.03)
+    if len(chart.lines) + len(chart.bars) > 1:
+        axes.legend(fontsize=9, frameon=False)
 
 
-def _series(metrics: Sequence[Mapping[str, float]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of the rows that hold a finite one."""
-    points = [(row["step"], row[name]) for row in metrics if np.isfinite(row.get(name, np.nan))]
-    steps, values = np.array(points, float).reshape(-1, 2).T
-    return steps, values
+def _draw_lines(axes: Axes, chart: Chart) -> None:
+    if chart.stacked:
+        steps = chart.lines[0].steps
+        values = [np.interp(steps, one.steps, one.smooth) for one in chart.lines]
+        names = [one.name for one in chart.lines]
+        axes.stackplot(steps, values, labels=names, colors=COLOURS)
+        return
+    for place, one in enumerate(chart.lines):
+        colour = COLOURS[place % len(COLOURS)]
+        if one.window > 1:
+            axes.plot(one.steps, one.values, ".", color=colour, alpha=0.25, markersize=4)
+        mark = "o" if len(one.steps) < 20 else ""
+        axes.plot(one.steps, one.smooth, color=colour, lw=2, marker=mark, ms=4, label=one.name)
+
+
+def _draw_bars(axes: Axes, chart: Chart) -> None:
+    count = len(chart.bars)
+    width = 0.8 / count
+    alone = count == 1 and len(chart.labels) <= len(COLOURS)
+    for place, bars in enumerate(chart.bars):
+        shown = [(i, value) for i, value in enumerate(bars.values) if value is not None]
+        for i, value in shown:
+            x = i + (place - (count - 1) / 2) * width
+            colour = COLOURS[(i if alone else place) % len(COLOURS)]
+            label = bars.name if (i, value) == shown[0] else None
+            axes.bar(x, value, width=0.9 * width, color=colour, label=label)
+            top = value
+            if bars.intervals and (interval := bars.intervals[i]):
+                axes.vlines(x, *interval, color="black", linewidth=1.2)
+                top = interval[1]
+            if alone and chart.rates:
+                axes.annotate(
+                    f"{value:.1%}", (x, top), (0, 3), textcoords="offset points", ha="center"
+                )
+    names = [label if len(label) <= 24 else f"{label[:23]}…" for label in chart.labels]
+    long = max(map(len, names)) * len(names) > 40
+    turned = {"rotation": 30, "ha": "right"} if long else {}
+    axes.set_xticks(range(len(names)), names, fontsize=9 if long else 11, **turned)
 
 
 def new_figure(rows: int, columns: int) -> Figure:
@@ -95,67 +136,6 @@ def new_figure(rows: int, columns: int) -> Figure:
     FigureCanvasAgg(figure)
     figure.subplots(rows, columns)
     return figure
-
-
-def _curves(
-    axes: Axes,
-    metrics: Sequence[Mapping[str, float]],
-    colours: Mapping[str, str],
-    title: str,
-    *,
-    rates: bool = False,
-) -> None:
-    """Light dots for the steps, a line for their moving average over a twentieth of the run."""
-    drawn = 0
-    for name, colour in colours.items():
-        steps, values = _series(metrics, name)
-        if not steps.size:
-            continue
-        window = max(1, len(steps) // 20)
-        axes.plot(steps, values, ".", color=colour, alpha=0.25, markersize=4)
-        label = f"{name}, mean of {window} steps" if window > 1 else name
-        axes.plot(steps, moving_average(values, window), color=colour, linewidth=2, label=label)
-        drawn += 1
-    axes.set_title(title, fontsize=12)
-    axes.set_xlabel("Step", fontsize=11)
-    if rates:
-        axes.set_ylim(-0.03, 1.03)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    if drawn:
-        axes.legend(fontsize=10, frameon=False)
-    else:
-        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=GREY)
-
-
-def _bars(axes: Axes, summary: Mapping[str, Any]) -> None:
-    accuracy, intervals = summary["accuracy"], summary.get("interval", {})
-    colours = [GREY, BLUE, ORANGE, GREEN]
-    for i, (stage, value) in enumerate(accuracy.items()):
-        axes.bar(i, value, width=0.6, color=colours[i % len(colours)])
-        top = value
-        if stage in intervals:
-            low, top = intervals[stage]
-            axes.vlines(i, low, top, color="black", linewidth=1.2)
-        axes.annotate(
-            f"{value:.1%}", (i, top), (0, 3), textcoords="offset points", ha="center", fontsize=11
-        )
-    axes.axhline(
-        summary["chance"],
-        color="black",
-        linestyle="--",
-        linewidth=1,
-        label=f"chance {summary['chance']:.1%}",
-    )
-    axes.set_xticks(
-        range(len(accuracy)), [stage.upper() if stage != "base" else "Base" for stage in accuracy]
-    )
-    axes.tick_params(axis="x", labelsize=11)
-    axes.set_ylim(0, 1.1)
-    axes.set_yticks(np.linspace(0, 1, 6))
-    axes.set_title("Accuracy on held-out questions", fontsize=12)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=10, frameon=False, loc="upper left")
 
 
 def save_figure(figure: Figure, out: Path) -> None:

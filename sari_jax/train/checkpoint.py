@@ -129,7 +129,10 @@ class Checkpoints:
 
 def fingerprints(run: Run) -> dict[str, str]:
     """Of what a run reads: its model's config and weights, and its questions. Of whole files, wherever they differ."""
-    return {"model": model_digest(run.model.path), "data": corpus_digest(Path(run.data.train))}
+    read = {"model": model_digest(run.model.path), "data": corpus_digest(Path(run.data.train))}
+    if run.held_out.every:
+        read["held_out"] = corpus_digest(Path(run.held_out.data))
+    return read
 
 
 def claim(workdir: Path | str, config: dict[str, Any]) -> None:

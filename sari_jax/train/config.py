@@ -88,6 +88,16 @@ class Grpo:
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Questions that are not trained on, answered greedily on the way."""
+
+    data: str = ""  # a JSONL of records
+    every: int = 0  # steps between, and before the first and after the last step; 0: never
+    limit: int = 200  # the first N of them; 0: all; ours
+    max_tokens: int = 512  # ours
+
+
+@dataclasses.dataclass(frozen=True)
 class Checkpoint:
     every: int = 100
     keep: int = 2
@@ -117,6 +127,7 @@ class Run:
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
     grpo: Grpo = Grpo()
+    held_out: HeldOut = HeldOut()
     checkpoint: Checkpoint = Checkpoint()
     mesh: Mesh = Mesh()
 
@@ -152,12 +163,20 @@ class Run:
             ("data.window", self.data.window, 1),
             ("data.workers", self.data.workers, 0),
             ("optimizer.warmup_steps", self.optimizer.warmup_steps, 0),
+            ("held_out.every", self.held_out.every, 0),
+            ("held_out.limit", self.held_out.limit, 0),
+            ("held_out.max_tokens", self.held_out.max_tokens, 1),
         ):
             if value < least:
                 raise InputError(f"config: {key} = {value} must be at least {least}")
         if self.batch_size % self.micro_batches:
             raise InputError(
                 f"config: micro_batches = {self.micro_batches} does not divide batch_size {self.batch_size}"
+            )
+        if self.held_out.every and not self.held_out.data:
+            raise InputError(
+                f"config: held_out.every = {self.held_out.every}, and held_out.data names no file; give a JSONL of"
+                " records"
             )
         if self.stage == "sft" and self.data.order == ADAPTIVE:
             raise InputError(

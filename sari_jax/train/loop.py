@@ -30,12 +30,14 @@ from sari_jax.parallel.mesh import all_rows, make_mesh, onto_mesh, own_rows, sha
 from sari_jax.programs import counted
 from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints, flat
 from sari_jax.train.config import Run
+from sari_jax.train.held_out import HeldOut
 from sari_jax.train.metrics import Metrics, read_metrics
 from sari_jax.train.optimizer import learning_rates, make_optimizer, merge, partition
 from sari_jax.train.preemption import Stop
 from sari_jax.train.reference import make_reference
+from sari_jax.train.rollouts import Rollouts
 from sari_jax.train.stages import make_stage
-from sari_jax.train.state import create_state
+from sari_jax.train.state import TrainState, create_state
 
 NAMED = 8  # records of a batch in a message
 
@@ -70,6 +72,7 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
         )
         processor = Processor(model.path, config)
         records, counts = _records(run)
+        others = _held_out(run)
         settings = {**dataclasses.asdict(run), "fingerprints": fingerprints(run)}
         lengths = None
         if run.data.window > 1:
@@ -95,7 +98,9 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     answer_style, shapes = style(run.data.style), run.data.shapes
     reader = Reader(records, processor, answer_style, shapes, run.stage == "sft", tuple(rows))
     data = Batches(schedule, reader, workers=run.data.workers)
-    stage = make_stage(run, config, processor, mesh, optimizer, frozen, reference)
+    rollouts = Rollouts(run, config, mesh, frozen)
+    stage = make_stage(run, config, processor, mesh, optimizer, frozen, reference, rollouts)
+    held_out = HeldOut(run, others, processor, mesh, rollouts)
     _try_first_batch(run, processor, records, rows, mesh)
     _claim(workdir, settings)
     checkpoints = Checkpoints(workdir, keep=run.checkpoint.keep)
@@ -112,7 +117,18 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     start = step = int(state.step)
     _announce(run, records, counts, state.params, frozen, start)
 
-    metrics = Metrics(workdir, start + 1) if hosts.first() else None
+    metrics = Metrics(workdir, start + 1 if restored else 0) if hosts.first() else None
+
+    def examine(state: TrainState, step: int) -> None:
+        if not held_out.due(step):
+            return
+        with jax.transfer_guard("disallow"), jax.set_mesh(mesh):
+            values, answers = held_out(state)
+        if metrics:
+            metrics.examine(step, values)
+            metrics.sample(step, answers, others, "held_out")
+        _tell(f"held out after step {step}: accuracy {values['accuracy']:.3f} of {values['rows']}")
+
     rates = learning_rates(run.optimizer, run.steps)
     row = (read_metrics(workdir) or [{}])[-1]  # what a finished run tells again
     bar = tqdm(
@@ -122,6 +138,8 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
         file=sys.stderr,
         disable=None if hosts.first() else True,
     )
+    if restored is None:
+        examine(state, 0)
     while step < run.steps and not stop():
         step += 1
         begun = time.perf_counter()
@@ -156,8 +174,8 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
             row["mfu"] = row["model_tflop"] * 1e12 / row["seconds"] / jax.device_count() / peak[0]
         if metrics:
             metrics.write(step, row)
-            metrics.ask(step, [records[number].id for number in numbers], pass_rates)
-            metrics.sample(step, samples)
+            metrics.ask(step, [records[number] for number in numbers], pass_rates)
+            metrics.sample(step, samples, records)
         shown = {
             name: row[name] for name in ("loss", "reward", "accuracy", "format") if name in row
         }
@@ -166,6 +184,7 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
         if totals["skipped_in_a_row"] >= run.max_skipped:
             checkpoints.wait()
             _give_up(run, step, mesh, batch, records)
+        examine(state, step)  # before a checkpoint says that this step is done
         if step % run.checkpoint.every == 0 or step == run.steps:
             checkpoints.save(state, data.state(position), totals, stage.under_way())
     bar.close()
@@ -218,6 +237,13 @@ def _records(run: Run) -> tuple[list[Record], dict[str, int]]:
     return records, counts
 
 
+def _held_out(run: Run) -> list[Record]:
+    if not run.held_out.every:
+        return []
+    records = read_records(run.held_out.data)
+    return records[: run.held_out.limit] if run.held_out.limit else records
+
+
 def _try_first_batch(
     run: Run, processor: Processor, records: list[Record], rows: list[int], mesh: Mesh
 ) -> None:
@@ -260,7 +286,7 @@ def _give_up(run: Run, step: int, mesh: Mesh, batch: Batch, records: list[Record
 
 def _tell(line: str) -> None:
     if hosts.first():
-        print(line, file=sys.stderr)
+        tqdm.write(line, file=sys.stderr)  # above a bar, where there is one
 
 
 def _announce(

@@ -1,57 +1,114 @@
 """A run's numbers: JSONL for machines, tensorboardX for people, both cut back to the step a run resumes from."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 from tensorboardX import SummaryWriter
 
 from sari_jax.atomic import write_text
+from sari_jax.audio.clips import load_clip
+from sari_jax.data.processor import SAMPLE_RATE
+from sari_jax.data.records import Record
+from sari_jax.train.samples import Sample, told
+
+SHOWN = 4  # questions of a step that tensorboard shows, the first one with its sound
 
 
 class Metrics:
-    """metrics.jsonl, questions.jsonl, samples.jsonl and a tensorboard folder in a run's workdir.
+    """metrics.jsonl, questions.jsonl, samples.jsonl, held_out.jsonl and a tensorboard folder in a run's workdir.
 
     After a kill the files may reach past the checkpoint; rows from `start` on are cut, so that every step
     stands there once. One host of several writes.
     """
 
     def __init__(self, workdir: Path | str, start: int):
-        self._rows = _reopen(Path(workdir) / "metrics.jsonl", start)
-        self._questions = _reopen(Path(workdir) / "questions.jsonl", start)
-        self._samples = _reopen(Path(workdir) / "samples.jsonl", start)
+        files = ("metrics", "questions", "samples", "held_out")
+        self._rows, self._questions, self._samples, self._held_out = self._files = [
+            _reopen(Path(workdir) / f"{name}.jsonl", start) for name in files
+        ]
         self._board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=start)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        self._rows.write(json.dumps({"step": step, **values}) + "\n")
-        self._rows.flush()
+        _add(self._rows, {"step": step, **values})
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
-    def ask(self, step: int, ids: list[str], pass_rates: list[float]) -> None:
-        """Which questions a step's batch held, in order, and how often each was answered right, where it was asked."""
-        row = {"step": step, "ids": ids, **({"pass_rates": pass_rates} if pass_rates else {})}
-        self._questions.write(json.dumps(row) + "\n")
-        self._questions.flush()
+    def ask(self, step: int, records: Sequence[Record], pass_rates: list[float]) -> None:
+        """A step's questions in order: how often each was answered right, and how often by the base model, if known."""
+        row = {"step": step, "ids": [record.id for record in records]}
+        if pass_rates:
+            row["pass_rates"] = pass_rates
+        if any(record.pass_rate is not None for record in records):
+            row["scored"] = [record.pass_rate for record in records]
+        _add(self._questions, row)
 
-    def sample(self, step: int, samples: list[dict[str, Any]]) -> None:
-        for sample in samples:
-            self._samples.write(json.dumps({"step": step, **sample}) + "\n")
-            text = "\n\n".join(f"{key}: {value}" for key, value in sample.items())
-            # Four spaces make it a code block: a completion is shown as it is, never as markup.
-            self._board.add_text("sample", "    " + text.replace("\n", "\n    "), step)
-        self._samples.flush()
+    def sample(
+        self, step: int, samples: Sequence[Sample], records: Sequence[Record], split: str = "train"
+    ) -> None:
+        """Questions with their completions; a few of them for tensorboard too.
+
+        Args:
+            records: among which the samples' numbers count.
+            split: "train" or "held_out".
+        """
+        for place, (number, completions) in enumerate(samples):
+            row = told(records[number], split, completions)
+            _add(self._samples, {"step": step, **row})
+            if place < SHOWN:
+                self._show(step, place, records[number], row)
+
+    def examine(self, step: int, values: dict[str, float]) -> None:
+        """How the held-out questions were answered after a step."""
+        _add(self._held_out, {"step": step, **values})
+        for name, value in values.items():
+            self._board.add_scalar(f"held_out/{name}", value, step)
+
+    def _show(self, step: int, place: int, record: Record, row: dict) -> None:
+        completions = row.pop("completions")
+        lines = [f"{name}: {value}" for name, value in row.items()]
+        for one in completions:
+            lines += ["", *(f"{name}: {value}" for name, value in one.items() if name != "text")]
+            lines += one["text"].split("\n")
+        # Four spaces make it a code block: a completion is shown as it is, never as markup.
+        text = "\n".join("    " + line for line in lines)
+        tag = f"{row['split']}/{place}"
+        self._board.add_text(tag, text, step)
+        if place == 0:
+            clip = record.audio[0]
+            sound = load_clip(clip.path, clip.start, clip.end)
+            self._board.add_audio(tag, sound, step, sample_rate=SAMPLE_RATE)
 
     def close(self) -> None:
-        self._rows.close()
-        self._questions.close()
-        self._samples.close()
+        for file in self._files:
+            file.close()
         self._board.close()
+
+
+def read_samples(workdir: Path | str) -> list[dict]:
+    """The lines of samples.jsonl; see `samples.told`."""
+    return _rows_before(Path(workdir) / "samples.jsonl", None)
+
+
+def read_questions(workdir: Path | str) -> list[dict]:
+    """The lines of questions.jsonl: each step's `ids`, and `pass_rates` and `scored` where there are any."""
+    return _rows_before(Path(workdir) / "questions.jsonl", None)
+
+
+def read_held_out(workdir: Path | str) -> list[dict[str, float]]:
+    """The lines of held_out.jsonl: `accuracy` and `format` after some steps."""
+    return _rows_before(Path(workdir) / "held_out.jsonl", None)
 
 
 def read_metrics(workdir: Path | str) -> list[dict[str, float]]:
     """The rows of metrics.jsonl; a last line cut short by a kill is left out."""
     return _rows_before(Path(workdir) / "metrics.jsonl", None)
+
+
+def _add(file: TextIO, row: dict) -> None:
+    file.write(json.dumps(row) + "\n")
+    file.flush()
 
 
 def _rows_before(path: Path, start: int | None) -> list[dict]:
@@ -66,7 +123,7 @@ def _rows_before(path: Path, start: int | None) -> list[dict]:
     return rows
 
 
-def _reopen(path: Path, start: int):
+def _reopen(path: Path, start: int) -> TextIO:
     kept = _rows_before(path, start)
     write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
     return path.open("a")

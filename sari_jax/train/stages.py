@@ -2,33 +2,27 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from sari_jax.data.processor import SAMPLE_RATE, Batch, Processor
-from sari_jax.data.records import Record
 from sari_jax.data.styles import style
-from sari_jax.generate.layout import DecodingPolicy
-from sari_jax.generate.rollout import Completions, encode, rollout
+from sari_jax.generate.rollout import Completions
 from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.work import step_flops
 from sari_jax.parallel.mesh import (
     all_rows,
-    decoding_mesh,
     local_rows,
-    move,
     onto_mesh,
     own_rows,
     shard_batch,
-    spec,
     whole,
 )
 from sari_jax.rl.advantages import group_advantages, zero_spread
@@ -38,11 +32,12 @@ from sari_jax.train.config import Run
 from sari_jax.train.features import TowerFeatures
 from sari_jax.train.optimizer import Flat, merge
 from sari_jax.train.reference import on_device
+from sari_jax.train.rollouts import Rollouts
+from sari_jax.train.samples import Sample, described
 from sari_jax.train.state import TrainState
 from sari_jax.train.steps import Part, make_grpo_step, make_sft_step
 
 SFT_SAMPLES = 4  # prompts of a batch whose greedy completions are shown
-Samples = list[dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +61,14 @@ class Updated(NamedTuple):
 
     Attributes:
         metrics: over all hosts' rows.
-        samples: of this host's rows.
+        samples: of all rows in GRPO, of some of this host's in SFT; none unless they are asked for.
         numbers: of all rows' records.
         pass_rates: of all rows, the fraction of completions that were right; none where nothing is sampled.
     """
 
     state: TrainState
     metrics: dict[str, float]
-    samples: Samples
+    samples: list[Sample]
     numbers: list[int]
     pass_rates: list[float]
 
@@ -99,9 +94,10 @@ def make_stage(
     optimizer: optax.GradientTransformation,
     frozen: Flat,
     reference: Flat,
+    rollouts: Rollouts,
 ) -> Stage:
     make = {"sft": _sft, "grpo": _grpo}[run.stage]
-    return make(run, config, processor, mesh, optimizer, frozen, reference)
+    return make(run, config, processor, mesh, optimizer, frozen, reference, rollouts)
 
 
 def _features(
@@ -139,43 +135,9 @@ def _tower_learns(state: TrainState) -> bool:
     return any(path.startswith("tower/") for path in state.params)
 
 
-class Rollouts:
-    """Samples in the layout of decoding, and gives completions in that of training.
-
-    The policy is laid out once for all tokens of a rollout; between layouts it exists twice.
-    """
-
-    def __init__(self, run: Run, config: AudioLMConfig, mesh: Mesh, frozen: Flat):
-        self._config, self._mesh, self._frozen = config, mesh, frozen
-        self._decoding = decoding_mesh(mesh, run.mesh.decode_tensor or mesh.shape["tensor"])
-        self._policy = DecodingPolicy(config, self._decoding)
-
-    def __call__(
-        self,
-        sampler: Sampler,
-        state: TrainState,
-        prompts: Prompts,
-        seeds: jax.Array,
-        key: jax.Array,
-        features: jax.Array | None,
-    ) -> Completions:
-        flat = {**self._frozen, **state.params}
-        if features is None:
-            features = encode(self._config, merge(flat, {}), prompts)
-        policy, rows = self._policy(flat), NamedSharding(self._decoding, spec("batch"))
-        prompts, seeds, features = move((prompts, seeds, features), rows)
-        key = move(key, NamedSharding(self._decoding, P()))
-        with jax.set_mesh(self._decoding):
-            done = rollout(self._config, sampler, policy, prompts, seeds, key, features)
-        here = NamedSharding(self._mesh, spec("batch"))
-        counted = move(done.computed, NamedSharding(self._mesh, P()))
-        return move(done.replace(computed=None), here).replace(computed=counted)
-
-
-def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
+def _sft(run, config, processor, mesh, optimizer, frozen, reference, rollouts) -> Stage:
     step = make_sft_step(config, optimizer)
     work_of = _work(config, passes=1)
-    rollouts = Rollouts(run, config, mesh, frozen)
     features_of = _features(run, config, mesh, frozen)
     answer_style = style(run.data.style)
     root = onto_mesh(
@@ -195,19 +157,19 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         for part in split:
             arrays = shard_batch(mesh, (part.prompts, part.answers, part.answer_mask))
             parts.append(Part(*arrays, features_of(state, part, arrays[0])))
-        samples: Samples = []
+        samples: list[Sample] = []
         if sampled:
             batch, (prompts, answers, _, features) = split[0], parts[0]
             sampler = Sampler(1, answers.shape[-1], processor.end_ids, processor.pad_id, 0.0)
             seeds = shard_batch(mesh, batch.seeds)
             done = rollouts(sampler, state, prompts, seeds, root, features)
-            tokens, lengths = local_rows(mesh, (done.tokens, done.lengths))
-            texts = processor.texts(tokens[:SFT_SAMPLES, 0], lengths[:SFT_SAMPLES, 0])
-            scores = [
-                score(text, record, answer_style, run.reward_weights)
-                for text, record in zip(texts, batch.records, strict=False)
-            ]
-            samples = _samples(batch.records, texts, scores)
+            shown = local_rows(mesh, (done.tokens, done.lengths, done.ended))
+            tokens, lengths, ended = (array[:SFT_SAMPLES] for array in shown)
+            texts = processor.texts(tokens[:, 0], lengths[:, 0])
+            for row, (text, record) in enumerate(zip(texts, batch.records, strict=False)):
+                scores = [score(text, record, answer_style, run.reward_weights)]
+                completions = described([text], lengths[row], ended[row], scores)
+                samples.append(Sample(int(batch.seeds[row]), completions))
             watch.lap("sample")
         state, metrics = step(state, frozen, parts)
         watch.lap("update", metrics)
@@ -220,9 +182,8 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
     return Stage(sft)
 
 
-def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
+def _grpo(run, config, processor, mesh, optimizer, frozen, reference, rollouts) -> Stage:
     settings = run.grpo
-    rollouts = Rollouts(run, config, mesh, frozen)
     step = make_grpo_step(config, settings, optimizer, run.micro_batches)
     work_of = _work(config, passes=3)  # sampling, reference, update
     features_of = _features(run, config, mesh, frozen)
@@ -303,6 +264,17 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         *work, numbers, every_end, every_score = all_rows(mesh, own)
         every_length = work[-1]
         right = every_score[..., list(scores[0]).index("accuracy")].mean(1, dtype=np.float64)
+        samples: list[Sample] = []
+        if sampled:
+            every_token = all_rows(mesh, tokens)
+            every_advantage = whole(mesh, advantages)
+            for row, number in enumerate(numbers.tolist()):
+                told = processor.texts(every_token[row], every_length[row])
+                each = [dict(zip(scores[0], map(float, v), strict=True)) for v in every_score[row]]
+                shown = described(
+                    told, every_length[row], every_end[row], each, every_advantage[row]
+                )
+                samples.append(Sample(number, shown))
         means = every_score.mean((0, 1), dtype=np.float64).tolist()
         means = dict(zip(scores[0], means, strict=True))
         return Updated(
@@ -319,7 +291,7 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
                 **work_of(state, *work),
                 **watch.seconds,
             },
-            _samples(records[: settings.completions], texts, scores) if sampled else [],
+            samples,
             numbers.tolist(),
             right.tolist(),
         )
@@ -335,22 +307,6 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         under_way.append((*read(state, alike(batch)), done))
 
     return Stage(grpo, saved, take_up)
-
-
-def _samples(
-    records: Sequence[Record], texts: Sequence[str], scores: Sequence[dict[str, float]]
-) -> Samples:
-    """What people read beside the curves: as many as the shortest of the three."""
-    return [
-        {
-            "id": record.id,
-            "question": record.question,
-            "answer": record.choices[record.answer_index],
-            "completion": text,
-            **row,
-        }
-        for record, text, row in zip(records, texts, scores, strict=False)
-    ]
 
 
 def _host(metrics: dict[str, jax.Array]) -> dict[str, float]:

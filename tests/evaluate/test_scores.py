@@ -29,6 +29,11 @@ def test_scores(records):
     scores = score_predictions(records, rows("dog", "cat", "the dog"))
     low, high = scores.pop("interval")
     assert 0 <= low < 0.5 < high <= 1
+    for group in scores["by"].values():
+        for row in group.values():
+            low, high = row.pop("interval")
+            assert 0 <= low <= row["accuracy"] <= high <= 1
+            assert (low < high) == (0 < row["accuracy"] < 1)
     assert scores == {
         "rows": 4,
         "answered": 3,

@@ -1,48 +1,40 @@
-import math
-
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from sari_jax.errors import InputError
-from sari_jax.report.curves import moving_average, plot_demo, plot_run
+from sari_jax.report.charts import Bars, Chart, make_charts
+from sari_jax.report.curves import plot_charts, plot_demo
+from sari_jax.report.experiment import Experiment, Run
 
 GRPO = [
-    {"step": i, "loss": 0.0, "reward": i / 30, "accuracy": i / 60, "format": 0.9}
+    {"step": i, "reward": i / 30, "accuracy": i / 60, "format": 0.9, "seconds_update": 1.0}
     for i in range(1, 61)
 ]
 SFT = [{"step": i, "loss": 3 / i} for i in range(1, 101)]
 
 
-@pytest.mark.parametrize(
-    ("metrics", "panels"),
-    [
-        (GRPO, 2),
-        (SFT, 1),
-        (GRPO[:1], 2),
-        ([{"step": 1, "accuracy": 0.5}], 1),
-        ([{"step": 1}, {"step": 2, "reward": math.nan}, {"step": 3, "reward": 1.0}], 1),
-    ],
-)
-def test_plot_run(metrics, panels, tmp_path):
-    out = tmp_path / "new" / "curves.png"
-    plot_run(metrics, out)
-    height, width = imread(out).shape[:2]
-    assert abs(width - 624 * panels) <= 2 and abs(height - 432) <= 2
-    assert imread(out)[..., :3].std() > 0.02
-    assert [path.name for path in out.parent.iterdir()] == ["curves.png"]
+def experiment(metrics):
+    return Experiment([Run("a $x_1 & <b>", {}, metrics, [], [], [])], [])
 
 
-@pytest.mark.parametrize("metrics", [[], [{"step": 1}], [{"step": 1, "loss": math.nan}]])
-def test_nothing_to_draw(metrics, tmp_path):
-    with pytest.raises(InputError, match="no metrics to draw"):
-        plot_run(metrics, tmp_path / "curves.png")
-    assert not list(tmp_path.iterdir())
+def test_every_chart_is_a_picture_of_its_own(tmp_path):
+    charts = make_charts(experiment(GRPO))
+    interval = [0.2, 0.6]
+    labels = ("music", "$\\frac{", "a name that is long enough to be turned around")
+    bars = (Bars("a", [0.5, None, 1.0], [interval, None, None]), Bars("_b", [0.1, 0.2, 0.3], []))
+    charts.append(Chart("by_task", "By task", "fraction", labels=labels, bars=bars, rates=True))
+    paths = plot_charts(charts, tmp_path / "new")
+    names = ["reward", "accuracy", "format", "seconds_0", "by_task"]
+    assert [path.name for path in paths] == [f"{name}.png" for name in names]
+    assert sorted(paths) == sorted((tmp_path / "new").iterdir())
+    for path in paths:
+        height, width = imread(path).shape[:2]
+        assert abs(width - 624) <= 2 and abs(height - 432) <= 2
+        assert imread(path)[..., :3].std() > 0.02
 
 
 def test_a_picture_is_replaced_whole(tmp_path, monkeypatch):
-    out = tmp_path / "curves.png"
-    plot_run(GRPO, out)
+    (out,) = plot_charts(make_charts(experiment(SFT)), tmp_path)
     before = out.read_bytes()
 
     def torn(self, path, **_):
@@ -51,7 +43,7 @@ def test_a_picture_is_replaced_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr("sari_jax.report.curves.Figure.savefig", torn)
     with pytest.raises(OSError, match="disk full"):
-        plot_run(SFT, out)
+        plot_charts(make_charts(experiment(SFT[:50])), tmp_path)
     assert out.read_bytes() == before
 
 
@@ -61,9 +53,4 @@ def test_plot_demo(interval, tmp_path):
     plot_demo(summary, SFT, GRPO, tmp_path / "demo.png")
     assert imread(tmp_path / "demo.png").shape[:2] == (864, 1248)
     plot_demo(summary, [], [], tmp_path / "empty.png")
-
-
-def test_moving_average_looks_back_only():
-    np.testing.assert_allclose(moving_average(np.array([1.0, 3.0, 5.0, 9.0]), 2), [1, 2, 4, 7])
-    np.testing.assert_allclose(moving_average(np.array([1.0, 3.0]), 1), [1, 3])
-    np.testing.assert_allclose(moving_average(np.array([2.0, 4.0]), 9), [2, 3])
+    assert not np.array_equal(imread(tmp_path / "demo.png"), imread(tmp_path / "empty.png"))

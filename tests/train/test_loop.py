@@ -40,10 +40,17 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(
     for path, array in before.items():
         np.testing.assert_array_equal(array, after[path], err_msg=path)
     samples = [json.loads(line) for line in (killed / "samples.jsonl").read_text().splitlines()]
-    steps = [sample["step"] for sample in samples]
-    assert steps == sorted(steps) and set(steps) == {1, 2, 4, 6}
-    assert all(sample["question"] and "completion" in sample for sample in samples)
-    for name in ("samples.jsonl", "questions.jsonl"):
+    trained_on = [sample for sample in samples if sample["split"] == "train"]
+    assert {sample["step"] for sample in trained_on} == {1, 2, 4, 6}
+    if stage == "grpo":  # every question of those batches, and every completion
+        assert len(trained_on) == 4 * 4
+        for sample in trained_on:
+            assert len(sample["completions"]) == 2
+            assert sum(one["advantage"] for one in sample["completions"]) == pytest.approx(0)
+    examined = [sample["step"] for sample in samples if sample["split"] == "held_out"]
+    expected = [0, 4, 6] if stage == "grpo" and family == "small_model" else []
+    assert examined == [step for step in expected for _ in range(5)]
+    for name in ("samples.jsonl", "questions.jsonl", "held_out.jsonl"):
         assert (killed / name).read_text() == (undisturbed / name).read_text()
     assert list((killed / "tensorboard").iterdir())
 

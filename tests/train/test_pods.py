@@ -38,12 +38,15 @@ CHANGES = {
 }
 OF_STAGE = {
     "sft": {"data.shapes.answer_tokens": "(12, 16)", "mesh.tensor": 2},
-    "grpo": {"grpo.overlap": True, "grpo.completions": 4, "mesh.fsdp": 2, "mesh.data": -1},
+    "grpo": {
+        **{"grpo.overlap": True, "grpo.completions": 4, "mesh.fsdp": 2, "mesh.data": -1},
+        **{"held_out.every": 4, "held_out.limit": 10, "held_out.max_tokens": 12},
+    },
 }
 
 
 def words(stage, model, data, workdir, **changes) -> list[str]:
-    overrides = CHANGES | OF_STAGE[stage] | changes
+    overrides = CHANGES | OF_STAGE[stage] | {"held_out.data": data} | changes
     more = [f"--config.{key}={value}" for key, value in overrides.items()]
     return command(stage, model, data, workdir, *more, "--json")
 
@@ -95,9 +98,13 @@ def test_two_hosts_find_the_losses_of_one_process(stage, model, scored, pair, tm
     assert silent.stdout == ""  # nor says anything of its own; XLA may tell of slow compiling
     assert not any(line.startswith(f"{stage}:") for line in silent.stderr.splitlines())
     told = [json.loads(line) for line in (together / "samples.jsonl").read_text().splitlines()]
-    assert {sample["step"] for sample in told} == {1, 4}
+    assert {sample["step"] for sample in told if sample["split"] == "train"} == {1, 4}
     if stage == "grpo":
-        assert (together / "samples.jsonl").read_text() == (alone / "samples.jsonl").read_text()
+        assert [sample["step"] for sample in told if sample["split"] == "held_out"] == (
+            [0] * 10 + [4] * 10 + [6] * 10
+        )
+        for name in ("samples.jsonl", "held_out.jsonl"):
+            assert (together / name).read_text() == (alone / name).read_text()
     assert len(list((together / "tensorboard").iterdir())) == 1
 
 

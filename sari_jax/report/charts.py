@@ -1,0 +1,238 @@
+"""What is drawn of an experiment, apart from how: a page draws it with Plotly, a picture with Matplotlib."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sari_jax.evaluate.scores import bootstrap_interval
+from sari_jax.report.experiment import Experiment, Result, Run
+
+POINTS = 1000  # of a line: longer runs are averaged down to as many
+GROUPS = ("task", "kind", "difficulty", "category", "sub-category", "modality")
+LEVELS = ("0", "to 1/4", "to 1/2", "to 3/4", "below 1", "1")
+PARTS = ("data", "rollout", "reward", "reference", "sample", "update")
+
+# Metric -> title, axis, and whether it is a fraction.
+CURVES = {
+    "reward": ("Reward", "mean of completions", False),
+    "accuracy": ("Accuracy in training", "fraction of completions", True),
+    "format": ("Format", "fraction of completions", True),
+    "loss": ("Loss", "", False),
+    "kl": ("KL to the reference", "nats per token", False),
+    "entropy": ("Entropy", "nats per token", False),
+    "completion_tokens": ("Completion length", "tokens", False),
+    "zero_spread": ("Groups without spread", "fraction of groups", True),
+    "gradient_norm": ("Gradient norm", "before clipping", False),
+    "learning_rate": ("Learning rate", "", False),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """Values over steps, and their mean over the last `window` of them."""
+
+    name: str
+    steps: Float[np.ndarray, "N"]
+    values: Float[np.ndarray, "N"]
+    window: int = 1
+
+    @property
+    def smooth(self) -> Float[np.ndarray, "N"]:
+        return moving_average(self.values, self.window)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bars:
+    """A value for each label; and where they are known, [low, high] of each."""
+
+    name: str
+    values: list[float | None]
+    intervals: list[list[float] | None] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """Lines over steps, or bars over labels.
+
+    Attributes:
+        key: its name among an experiment's charts, fit for a file's name.
+        rates: whether values are fractions.
+        stacked: lines on top of each other.
+        top: where the axis ends, if not with the largest value.
+    """
+
+    key: str
+    title: str
+    unit: str
+    lines: tuple[Line, ...] = ()
+    labels: tuple[str, ...] = ()
+    bars: tuple[Bars, ...] = ()
+    rates: bool = False
+    stacked: bool = False
+    top: float | None = None
+
+    @property
+    def crowded(self) -> bool:
+        """Whether it needs room for its labels."""
+        return len(self.labels) * max(len(self.bars), 1) > 20 or len(self.labels) > 8
+
+    @property
+    def summary(self) -> str:
+        """For those who cannot see it."""
+        ends = [
+            f"{line.name} from {line.smooth[0]:.3g} at step {line.steps[0]:.0f} to {line.smooth[-1]:.3g} at step"
+            f" {line.steps[-1]:.0f}"
+            for line in self.lines
+        ]
+        for bars in self.bars:
+            pairs = zip(self.labels, bars.values, strict=True)
+            told = ", ".join(f"{label} {value:.3g}" for label, value in pairs if value is not None)
+            ends.append(f"{bars.name}: {told}")
+        return f"{self.title}. {'; '.join(ends)}"
+
+
+def make_charts(experiment: Experiment) -> list[Chart]:
+    """All that an experiment has numbers for."""
+    runs = experiment.runs
+    charts = [_held_out(runs, "accuracy", "Held-out accuracy")]
+    charts += [_curve(runs, name) for name in CURVES]
+    charts += [_times(run, place) for place, run in enumerate(runs)]
+    charts += [_pass_rates(run, place) for place, run in enumerate(runs)]
+    charts += [_by(group, experiment) for group in GROUPS]
+    return [chart for chart in charts if chart.lines or chart.bars]
+
+
+def moving_average(values: np.ndarray, window: int) -> np.ndarray:
+    """Each value [N] with the `window` - 1 before it, fewer at the beginning, averaged: nothing from the future."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def line(rows: Sequence[Mapping[str, Any]], metric: str, name: str) -> Line | None:
+    """A metric of a run's rows, smoothed over a twentieth of them; None if no row holds a finite one."""
+    points = [(row["step"], row[metric]) for row in rows if np.isfinite(row.get(metric, np.nan))]
+    if not points:
+        return None
+    steps, values = np.array(points, float).T
+    every = -(-len(steps) // POINTS)
+    if every > 1:
+        starts = np.arange(0, len(steps), every)
+        counts = np.diff([*starts, len(steps)])
+        steps = steps[np.append(starts[1:], len(steps)) - 1]
+        values = np.add.reduceat(values, starts) / counts
+    return Line(name, steps, values, max(1, len(steps) // 20))
+
+
+def _curve(runs: Sequence[Run], metric: str) -> Chart:
+    title, unit, rates = CURVES[metric]
+    lines = _present(line(run.metrics, metric, run.name) for run in runs)
+    if metric == "learning_rate":  # known, not measured
+        lines = tuple(dataclasses.replace(one, window=1) for one in lines)
+    return Chart(metric, title, unit, lines, rates=rates)
+
+
+def _held_out(runs: Sequence[Run], metric: str, title: str) -> Chart:
+    """Unsmoothed: there are few."""
+    found = _present(line(run.held_out, metric, run.name) for run in runs)
+    lines = tuple(dataclasses.replace(one, window=1) for one in found)
+    return Chart(f"held_out_{metric}", title, "fraction of held-out questions", lines, rates=True)
+
+
+def _times(run: Run, place: int) -> Chart:
+    """The first step of a run compiles, which would leave the others no room."""
+    lines = _present(line(run.metrics, f"seconds_{part}", part) for part in PARTS)
+    title = f"Seconds of a step: {run.name}"
+    top = 2 * sum(float(np.median(one.smooth)) for one in lines) or None
+    return Chart(f"seconds_{place}", title, "seconds", lines, stacked=True, top=top)
+
+
+def _pass_rates(run: Run, place: int) -> Chart:
+    before, after, told = before_and_after(run.questions)
+    bars = (Bars(told, before), Bars("at the end", after)) if sum(after) else ()
+    title = f"Pass rates of the same questions: {run.name}"
+    return Chart(f"pass_rates_{place}", title, "questions", labels=LEVELS, bars=bars)
+
+
+def before_and_after(
+    questions: Sequence[Mapping[str, Any]],
+) -> tuple[list[float], list[float], str]:
+    """Of the questions that the last quarter of a run asked, how many have a pass rate on each of `LEVELS`.
+
+    Before, as the base model was scored; or, where it was not, when the run first asked them, if it did so earlier.
+    After, when it asked them last. The same questions on both sides: a curriculum's end is harder than its beginning.
+    """
+    rows = [row for row in questions if "pass_rates" in row]
+    last = max((row["step"] for row in rows), default=0)
+    scored: dict[str, float | None] = {}
+    first: dict[str, tuple[int, float]] = {}
+    after: dict[str, tuple[int, float]] = {}
+    for row in rows:
+        known = row.get("scored") or [None] * len(row["ids"])
+        for name, rate, old in zip(row["ids"], row["pass_rates"], known, strict=True):
+            scored[name] = old
+            first.setdefault(name, (row["step"], rate))
+            after[name] = (row["step"], rate)
+    late = [name for name, (step, _) in after.items() if step > 0.75 * last]
+    if any(scored[name] is not None for name in late):
+        pairs = [(scored[name], after[name][1]) for name in late if scored[name] is not None]
+        told = "as scored before"
+    else:
+        pairs = [
+            (first[name][1], after[name][1]) for name in late if first[name][0] < after[name][0]
+        ]
+        told = "when first asked"
+    levels = [np.bincount([_level(r) for r in side], minlength=6) for side in zip(*pairs)]  # noqa: B905
+    before, now = levels if levels else (np.zeros(6), np.zeros(6))
+    return before.tolist(), now.tolist(), told
+
+
+def _level(rate: float) -> int:
+    """Of `LEVELS`."""
+    return 0 if rate <= 0 else 5 if rate >= 1 else 1 + int(np.searchsorted((0.25, 0.5, 0.75), rate))
+
+
+def _by(group: str, experiment: Experiment) -> Chart:
+    """Accuracy by category, of each run's last held-out answers and of each evaluation."""
+    found = [
+        *((run.name, _last_answers(run, group)) for run in experiment.runs),
+        *((result.name, _scored(result, group)) for result in experiment.results),
+    ]
+    labels = tuple(dict.fromkeys(label for _, by in found for label in by))
+    bars = tuple(
+        Bars(
+            name,
+            [by[label][0] if label in by else None for label in labels],
+            [by[label][1] if label in by else None for label in labels],
+        )
+        for name, by in found
+        if by
+    )
+    title = f"Accuracy by {group}, with 95 % intervals"
+    return Chart(f"by_{group}", title, "fraction right", labels=labels, bars=bars, rates=True)
+
+
+def _last_answers(run: Run, group: str) -> dict[str, tuple[float, list[float] | None]]:
+    rows = [row for row in run.samples if row["split"] == "held_out" and group in row]
+    last = max((row["step"] for row in rows), default=0)
+    right: dict[str, list[float]] = {}
+    for row in rows:
+        if row["step"] == last:
+            right.setdefault(row[group], []).append(row["completions"][0]["accuracy"])
+    return {
+        value: (float(np.mean(each)), bootstrap_interval(np.array(each) > 0))
+        for value, each in sorted(right.items())
+    }
+
+
+def _scored(result: Result, group: str) -> dict[str, tuple[float, list[float] | None]]:
+    by = result.scores.get("by", {}).get(group, {})
+    return {value: (row["accuracy"], row.get("interval")) for value, row in by.items()}
+
+
+def _present(lines: Iterable[Line | None]) -> tuple[Line, ...]:
+    return tuple(one for one in lines if one is not None)

@@ -1,0 +1,126 @@
+"""What a page is made of: the folders of runs and of evaluations, read."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sari_jax.data.jsonl import json_object
+from sari_jax.errors import InputError
+from sari_jax.train.metrics import read_held_out, read_metrics, read_questions, read_samples
+
+Rows = list[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run's workdir, whether the run has ended or not.
+
+    Attributes:
+        settings: by their dotted names.
+        metrics, questions, samples, held_out: the rows of the files of these names; see `train.metrics`.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    metrics: Rows
+    questions: Rows
+    samples: Rows
+    held_out: Rows
+
+    @property
+    def stage(self) -> str:
+        return str(self.settings.get("stage", ""))
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A folder that `sari eval` made.
+
+    Attributes:
+        scores: as `scores.json` has them.
+    """
+
+    name: str
+    scores: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    runs: list[Run]
+    results: list[Result]
+
+
+def read_experiment(folders: Sequence[Path | str]) -> Experiment:
+    """Workdirs and folders of `sari eval`, in any order.
+
+    Raises:
+        InputError: a folder that is neither, or a run without a step.
+    """
+    paths = [Path(folder) for folder in folders]
+    names = _names(paths)
+    runs, results = [], []
+    for path, name in zip(paths, names, strict=True):
+        if (path / "scores.json").is_file():
+            results.append(Result(name, _read(path / "scores.json")))
+        elif (path / "config.json").is_file():
+            runs.append(_run(path, name))
+        else:
+            raise InputError(
+                f"{path}: neither a run's workdir (config.json) nor what `sari eval` writes (scores.json)"
+            )
+    return Experiment(runs, results)
+
+
+def _run(path: Path, name: str) -> Run:
+    metrics = read_metrics(path)
+    if not metrics:
+        raise InputError(f"{path}: no step is trained yet; train for a step first")
+    return Run(
+        name,
+        _flat(_read(path / "config.json")),
+        metrics,
+        read_questions(path),
+        read_samples(path),
+        read_held_out(path),
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json_object(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as a JSON object ({error})") from error
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The folders' own, with those of their parents where two are the same."""
+    parts = [path.absolute().parts for path in paths]
+    for count in range(1, max(map(len, parts), default=1) + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if max(Counter(names).values(), default=0) < 2:
+            return names
+    raise InputError(f"{paths[0]}: a folder is named twice; name each once")
+
+
+def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Settings in which runs differ, each run's value in order; where one alone is shown, none."""
+    names = list(dict.fromkeys(name for run in runs for name in run.settings))
+    values = {name: [_shown(run.settings.get(name)) for run in runs] for name in names}
+    return {name: each for name, each in values.items() if len(set(each)) > 1}
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,97 @@
+"""How a run answers questions that it is not trained on, on the way: one greedy answer to each."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from sari_jax.data.curriculum import Curriculum
+from sari_jax.data.pipeline import Batches, Reader
+from sari_jax.data.processor import Processor
+from sari_jax.data.records import Record
+from sari_jax.data.schedule import make_schedule
+from sari_jax.data.styles import style
+from sari_jax.generate.sampling import Sampler
+from sari_jax.parallel import hosts
+from sari_jax.parallel.mesh import all_rows, local_rows, onto_mesh, own_rows, shard_batch
+from sari_jax.rl.rewards import score
+from sari_jax.train.config import Run
+from sari_jax.train.rollouts import Rollouts
+from sari_jax.train.samples import Sample, described
+from sari_jax.train.state import TrainState
+
+
+class HeldOut:
+    """Answers all of the records, `batch_size` at a time, in the order of their file.
+
+    Nothing of it is kept between two times, so that a resumed run finds what an undisturbed one does.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        records: Sequence[Record],
+        processor: Processor,
+        mesh: Mesh,
+        rollouts: Rollouts,
+    ):
+        self._run, self._records, self._mesh = run, records, mesh
+        self._processor, self._rollouts = processor, rollouts
+        self._style, ends = style(run.data.style), processor.end_ids
+        self._sampler = Sampler(1, run.held_out.max_tokens, ends, processor.pad_id, 0.0)
+        # Greedy decoding takes a key and does not use it.
+        self._key = onto_mesh(mesh, jax.random.key(run.seed))
+
+    def due(self, step: int) -> bool:
+        every = self._run.held_out.every
+        return every > 0 and (step % every == 0 or step == self._run.steps)
+
+    def __call__(self, state: TrainState) -> tuple[dict[str, float], list[Sample]]:
+        """On every host at once.
+
+        Returns:
+            `accuracy` and `format`, fractions of `rows`, and `completion_tokens`; and each question with its answer.
+        """
+        run, count = self._run, len(self._records)
+        size = run.batch_size
+        order = Curriculum(order="as_written")
+        schedule = make_schedule(self._records, order, batch_size=size, seed=run.seed)
+        rows = tuple(own_rows(self._mesh, size))
+        reader = Reader(self._records, self._processor, self._style, run.data.shapes, rows=rows)
+        batches, samples = Batches(schedule, reader), []
+        quiet = None if hosts.first() else True
+        for _ in tqdm(range(-(-count // size)), desc="held out", leave=False, disable=quiet):
+            (batch,) = next(batches).parts(1, run.data.shapes)
+            prompts, seeds = shard_batch(self._mesh, (batch.prompts, batch.seeds))
+            done = self._rollouts(self._sampler, state, prompts, seeds, self._key, None)
+            own = local_rows(self._mesh, (done.tokens, done.lengths, done.ended))
+            numbers, *answers = all_rows(self._mesh, (batch.seeds, *own))
+            samples += self._judged(numbers, *answers)
+        batches.close()
+        samples = samples[:count]  # the last batch goes on with the first questions again
+        (scores,) = zip(*(sample.completions for sample in samples), strict=True)
+        told = {"rows": count}
+        for name, what in (("accuracy",) * 2, ("format",) * 2, ("completion_tokens", "tokens")):
+            told[name] = float(np.mean([row[what] for row in scores]))
+        return told, samples
+
+    def _judged(
+        self, numbers: np.ndarray, tokens: np.ndarray, lengths: np.ndarray, ended: np.ndarray
+    ) -> list[Sample]:
+        texts = self._processor.texts(tokens[:, 0], lengths[:, 0])
+        return [
+            Sample(
+                number,
+                described(
+                    [text],
+                    length,
+                    end,
+                    [score(text, self._records[number], self._style, self._run.reward_weights)],
+                ),
+            )
+            for number, text, length, end in zip(
+                numbers.tolist(), texts, lengths, ended, strict=True
+            )
+        ]

@@ -1,0 +1,64 @@
+"""What people read beside the curves: questions with the completions they got."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sari_jax.data.records import Record
+
+
+class Sample(NamedTuple):
+    """A question by its record's number, and its completions.
+
+    Attributes:
+        completions: of each its `text`, whether it `ended` before the limit, its `tokens`, its rewards by name and
+            their `total`, and in GRPO its `advantage`.
+    """
+
+    number: int
+    completions: list[dict[str, Any]]
+
+
+def described(
+    texts: Sequence[str],
+    lengths: Sequence[int],
+    ended: Sequence[bool],
+    scores: Sequence[dict[str, float]],
+    advantages: Sequence[float] | None = None,
+) -> list[dict[str, Any]]:
+    """One question's completions, in the order in which they were sampled."""
+    rows = [
+        {"text": text, "ended": bool(end), "tokens": int(length), **score}
+        for text, length, end, score in zip(texts, lengths, ended, scores, strict=True)
+    ]
+    for row, advantage in zip(rows, () if advantages is None else advantages, strict=False):
+        row["advantage"] = round(float(np.float32(advantage)), 6)
+    return rows
+
+
+def told(record: Record, split: str, completions: list[dict[str, Any]]) -> dict[str, Any]:
+    """A line of samples.jsonl, from which a page is made without the corpus.
+
+    Args:
+        split: "train" or "held_out".
+    """
+    clips = [
+        {name: value for name, value in vars(clip).items() if value is not None}
+        for clip in record.audio
+    ]
+    known = {
+        name: value
+        for name in ("task", "kind", "difficulty", "source", "pass_rate")
+        if (value := getattr(record, name)) is not None
+    }
+    return {
+        "split": split,
+        "id": record.id,
+        "question": record.question,
+        "choices": list(record.choices),
+        "answer": record.choices[record.answer_index],
+        "audio": clips,
+        **known,
+        "completions": completions,
+    }

@@ -1,0 +1,90 @@
+import base64
+import hashlib
+import json
+import re
+
+import pytest
+from workdirs import HOSTILE, STEPS, hostile_result, hostile_run
+
+from sari_jax.cli import main
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile")
+    return [hostile_run(folder), hostile_result(folder)]
+
+
+@pytest.fixture(scope="module")
+def page(folders, tmp_path_factory):
+    out = tmp_path_factory.mktemp("page") / "page.html"
+    assert main(["report", *map(str, folders), "--out", str(out)]) == 0
+    return out.read_text()
+
+
+def test_what_is_on_it_is_told(folders, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    out.write_text("an older page")
+    words = [*map(str, folders), "--out", str(out), "--png", str(tmp_path / "png"), "--json"]
+    assert main(["report", *words]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told.pop("megabytes") == pytest.approx(out.stat().st_size / 2**20, abs=0.01)
+    assert told.pop("pictures") == [
+        str(tmp_path / "png" / f"{name}.png")
+        for name in ("held_out_accuracy", "reward", "accuracy", "pass_rates_0", "by_task")
+    ]
+    assert told == {
+        "out": str(out),
+        **{"runs": 1, "results": 1, "charts": 5, "questions": 2, "visits": 2 * STEPS},
+        **{"clips": 2, "clips_left_out": 0, "clips_missing": 1},
+    }
+    assert {path.name for path in tmp_path.iterdir()} == {"page.html", "png"}
+
+
+def test_no_text_becomes_markup(page, folders):
+    own = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert HOSTILE not in page and "window.taken = true</script>" not in page
+    assert "<img" not in own and "onerror='" not in own
+    assert "&lt;/script&gt;&lt;script&gt;window.taken" in own  # where the template shows it
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    (question, _) = json.loads(data[1])["questions"]
+    assert question["choices"] == [HOSTILE, "dog"] and question["question"] == f"Which? {HOSTILE}"
+    text = "".join(piece for _, piece in question["visits"][0]["completions"][1]["spans"])
+    assert text == HOSTILE
+
+
+def test_it_asks_nothing_of_the_network_and_runs_no_script_but_its_own(page):
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.replace("&#39;", "'").split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == rules["media-src"] == "data:"
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
+    assert len(scripts) == 2
+    assert rules["script-src"].split() == [f"'sha256-{digest}'" for digest in digests]
+    own = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.findall(r'(?:src|href)="(?!#|data:)', own)
+
+
+def test_sounds_give_way_to_the_size(folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sari_jax.report.page.MARGIN", 2**40)
+    assert main(["report", str(folders[0]), "--out", str(tmp_path / "page.html"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["clips_left_out"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["RUN"], "needs --out FILE.html"),
+        (["RUN", "--out", "page.txt"], "ends in .html"),
+        (["NOWHERE", "--out", "page.html"], "neither a run's workdir"),
+        (["RUN", "RUN", "--out", "page.html"], "named twice"),
+        (["RUN", "--out", "NOWHERE/page.html"], "cannot be written"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(words, told, folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", *(str(folders[0]) if w == "RUN" else w for w in words)]) == 2
+    error = capsys.readouterr().err
+    assert told in error.splitlines()[-1] and "Traceback" not in error
+    assert not list(tmp_path.iterdir())
