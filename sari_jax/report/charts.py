@@ -1,7 +1,7 @@
 """What is drawn of an experiment, apart from how: a page draws it with Plotly, a picture with Matplotlib."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,12 +32,17 @@ CURVES = {
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """Values over steps, and their mean over the last `window` of them."""
+    """Values over steps, and their mean over the last `window` of them.
+
+    Attributes:
+        place: which colour it has: a run has the same in every chart.
+    """
 
     name: str
     steps: Float[np.ndarray, "N"]
     values: Float[np.ndarray, "N"]
     window: int = 1
+    place: int = 0
 
     @property
     def smooth(self) -> Float[np.ndarray, "N"]:
@@ -46,11 +51,16 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Bars:
-    """A value for each label; and where they are known, [low, high] of each."""
+    """A value for each label; and where they are known, [low, high] of each.
+
+    Attributes:
+        place: which colour they have.
+    """
 
     name: str
     values: list[float | None]
     intervals: list[list[float] | None] = dataclasses.field(default_factory=list)
+    place: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +140,7 @@ def line(rows: Sequence[Mapping[str, Any]], metric: str, name: str) -> Line | No
 
 def _curve(runs: Sequence[Run], metric: str) -> Chart:
     title, unit, rates = CURVES[metric]
-    lines = _present(line(run.metrics, metric, run.name) for run in runs)
+    lines = _present([line(run.metrics, metric, run.name) for run in runs])
     if metric == "learning_rate":  # known, not measured
         lines = tuple(dataclasses.replace(one, window=1) for one in lines)
     return Chart(metric, title, unit, lines, rates=rates)
@@ -138,14 +148,14 @@ def _curve(runs: Sequence[Run], metric: str) -> Chart:
 
 def _held_out(runs: Sequence[Run], metric: str, title: str) -> Chart:
     """Unsmoothed: there are few."""
-    found = _present(line(run.held_out, metric, run.name) for run in runs)
+    found = _present([line(run.held_out, metric, run.name) for run in runs])
     lines = tuple(dataclasses.replace(one, window=1) for one in found)
     return Chart(f"held_out_{metric}", title, "fraction of held-out questions", lines, rates=True)
 
 
 def _times(run: Run, place: int) -> Chart:
     """The first step of a run compiles, which would leave the others no room."""
-    lines = _present(line(run.metrics, f"seconds_{part}", part) for part in PARTS)
+    lines = _present([line(run.metrics, f"seconds_{part}", part) for part in PARTS])
     title = f"Seconds of a step: {run.name}"
     top = 2 * sum(float(np.median(one.smooth)) for one in lines) or None
     return Chart(f"seconds_{place}", title, "seconds", lines, stacked=True, top=top)
@@ -153,7 +163,7 @@ def _times(run: Run, place: int) -> Chart:
 
 def _pass_rates(run: Run, place: int) -> Chart:
     before, after, told = before_and_after(run.questions)
-    bars = (Bars(told, before), Bars("at the end", after)) if sum(after) else ()
+    bars = (Bars(told, before), Bars("at the end", after, place=1)) if sum(after) else ()
     title = f"Pass rates of the same questions: {run.name}"
     return Chart(f"pass_rates_{place}", title, "questions", labels=LEVELS, bars=bars)
 
@@ -208,8 +218,9 @@ def _by(group: str, experiment: Experiment) -> Chart:
             name,
             [by[label][0] if label in by else None for label in labels],
             [by[label][1] if label in by else None for label in labels],
+            place,
         )
-        for name, by in found
+        for place, (name, by) in enumerate(found)
         if by
     )
     title = f"Accuracy by {group}, with 95 % intervals"
@@ -234,5 +245,8 @@ def _scored(result: Result, group: str) -> dict[str, tuple[float, list[float] | 
     return {value: (row["accuracy"], row.get("interval")) for value, row in by.items()}
 
 
-def _present(lines: Iterable[Line | None]) -> tuple[Line, ...]:
-    return tuple(one for one in lines if one is not None)
+def _present(lines: Sequence[Line | None]) -> tuple[Line, ...]:
+    """Those that there are, each in the colour of its place among all."""
+    return tuple(
+        dataclasses.replace(one, place=place) for place, one in enumerate(lines) if one is not None
+    )

@@ -1,5 +1,6 @@
 """Charts as pictures for papers, by Matplotlib."""
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,7 +47,9 @@ def plot_demo(
 
     def curve(metrics: Sequence[Mapping[str, float]], title: str, *names: str) -> Chart:
         lines = [line(metrics, name, name) for name in names]
-        present = tuple(one for one in lines if one is not None)
+        present = tuple(
+            dataclasses.replace(one, place=place) for place, one in enumerate(lines) if one
+        )
         _, unit, fractions = CURVES[names[0]]
         return Chart(names[0], title, unit, present, rates=fractions)
 
@@ -96,10 +99,11 @@ def _draw_lines(axes: Axes, chart: Chart) -> None:
         steps = chart.lines[0].steps
         values = [np.interp(steps, one.steps, one.smooth) for one in chart.lines]
         names = [one.name for one in chart.lines]
-        axes.stackplot(steps, values, labels=names, colors=COLOURS)
+        colours = [COLOURS[one.place % len(COLOURS)] for one in chart.lines]
+        axes.stackplot(steps, values, labels=names, colors=colours)
         return
-    for place, one in enumerate(chart.lines):
-        colour = COLOURS[place % len(COLOURS)]
+    for one in chart.lines:
+        colour = COLOURS[one.place % len(COLOURS)]
         if one.window > 1:
             axes.plot(one.steps, one.values, ".", color=colour, alpha=0.25, markersize=4)
         mark = "o" if len(one.steps) < 20 else ""
@@ -114,7 +118,7 @@ def _draw_bars(axes: Axes, chart: Chart) -> None:
         shown = [(i, value) for i, value in enumerate(bars.values) if value is not None]
         for i, value in shown:
             x = i + (place - (count - 1) / 2) * width
-            colour = COLOURS[(i if alone else place) % len(COLOURS)]
+            colour = COLOURS[(i if alone else bars.place) % len(COLOURS)]
             label = bars.name if (i, value) == shown[0] else None
             axes.bar(x, value, width=0.9 * width, color=colour, label=label)
             top = value

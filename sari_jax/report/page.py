@@ -169,6 +169,7 @@ def _plain(chart: Chart) -> dict[str, Any]:
             "values": [float(f"{value:.5g}") for value in one.values],
             "smooth": [float(f"{value:.5g}") for value in one.smooth],
             "window": one.window,
+            "place": one.place,
         }
         for one in chart.lines
     ]

@@ -73,6 +73,12 @@ def chosen(page):
     return page.locator("[role=option][aria-selected=true]")
 
 
+def wait_for_charts(page):
+    page.wait_for_function(
+        "[...document.querySelectorAll('[data-chart]')].every((node) => node.querySelector('svg'))"
+    )
+
+
 def test_a_run_is_read_and_heard(of_a_run, opened):
     page = opened(of_a_run)
     detail = page.locator("#detail")
@@ -151,9 +157,7 @@ def test_hostile_texts_stay_texts(of_hostile_texts, opened):
     page = opened(of_hostile_texts)
     for number in range(options(page).count()):
         options(page).nth(number).click()
-    for node in page.locator("[data-chart]").all():
-        node.scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelectorAll('.main-svg').length >= 8")
+    wait_for_charts(page)
     assert page.evaluate("window.taken") is None
     assert page.locator("main img:not(.sight img)").count() == 0
     assert f"Which? {HOSTILE}" in page.locator("#detail h3").inner_text()
@@ -168,8 +172,7 @@ def test_it_is_fit_for_everyone(viewport, theme, of_a_run, of_hostile_texts, ope
     for path in (of_a_run, of_hostile_texts):
         page = opened(path, viewport, theme)
         options(page).nth(1).click()
-        for node in page.locator("[data-chart]").all():
-            node.scroll_into_view_if_needed()
+        wait_for_charts(page)
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (background == "rgb(20, 24, 28)") == (theme == "dark")
         found = axe.Axe().run(page).response

@@ -27,29 +27,29 @@
   const colour = (place) => COLOURS[place % COLOURS.length];
 
   function lineTraces(chart) {
-    return chart.lines.flatMap((line, place) => {
+    return chart.lines.flatMap((line) => {
       const smooth = {
-        x: line.steps, y: line.smooth, name: line.name, line: { color: colour(place), width: 2 },
+        x: line.steps, y: line.smooth, name: line.name, line: { color: colour(line.place), width: 2 },
         mode: line.steps.length < 20 ? "lines+markers" : "lines",
         hovertemplate: "step %{x}: %{y:.4~g}<extra></extra>",
       };
-      if (chart.stacked) return [{ ...smooth, mode: "lines", stackgroup: "all", line: { color: colour(place), width: 0 } }];
+      if (chart.stacked) return [{ ...smooth, mode: "lines", stackgroup: "all", fillcolor: colour(line.place), line: { width: 0 } }];
       if (line.window < 2) return [smooth];
       const dots = {
         x: line.steps, y: line.values, mode: "markers", hoverinfo: "skip", showlegend: false,
-        marker: { color: colour(place), size: 4, opacity: 0.25 },
+        marker: { color: colour(line.place), size: 4, opacity: 0.25 },
       };
       return [dots, smooth];
     });
   }
 
   function barTraces(chart) {
-    return chart.bars.map((bars, place) => {
+    return chart.bars.map((bars) => {
       const side = (end, sign) =>
         bars.values.map((value, i) => (bars.intervals[i] ? sign * (bars.intervals[i][end] - value) : 0));
       const known = bars.intervals.some((interval) => interval);
       return {
-        type: "bar", x: chart.labels, y: bars.values, name: bars.name, marker: { color: colour(place) },
+        type: "bar", x: chart.labels, y: bars.values, name: bars.name, marker: { color: colour(bars.place) },
         hovertemplate: "%{x}: %{y:.4~g}<extra></extra>",
         ...(known && { error_y: { type: "data", array: side(1, 1), arrayminus: side(0, -1), color: ink("--ink"), thickness: 1.2 } }),
       };
@@ -79,12 +79,12 @@
     drawn.add(node);
   }
 
-  const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries.filter((e) => e.isIntersecting)) {
-      seen.unobserve(entry.target);
-      draw(entry.target);
-    }
-  }, { rootMargin: "300px" });
+  // One after the other, so that the page answers meanwhile.
+  function drawRest([node, ...rest]) {
+    if (!node) return;
+    draw(node);
+    setTimeout(drawRest, 0, rest);
+  }
 
   // Rollouts: a visit is a question at a step of a run.
 
@@ -276,6 +276,6 @@
   setTheme(dark.matches);
   dark.addEventListener("change", (event) => setTheme(event.matches));
   byId("theme").addEventListener("click", () => setTheme(!document.documentElement.classList.contains("dark")));
-  document.querySelectorAll("[data-chart]").forEach((node) => seen.observe(node));
   if (visits.length) startBrowser();
+  drawRest(document.querySelectorAll("[data-chart]"));
 })();
