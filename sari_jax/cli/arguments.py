@@ -3,10 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-from sari_jax.errors import InputError
 
 Run = Callable[[argparse.Namespace], int]
 Commands = Any  # what argparse's add_subparsers gives; it has no public name
@@ -57,13 +54,6 @@ def tell(args: argparse.Namespace, result: dict[str, Any], text: str | None = No
         if args.json or not text
         else text
     )
-
-
-def read_json(path: str) -> Any:
-    try:
-        return json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from error
 
 
 def fraction(text: str) -> float:
