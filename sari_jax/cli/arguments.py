@@ -29,7 +29,8 @@ def group(commands: Commands, name: str, help: str) -> Commands:
 def generation(sub: argparse.ArgumentParser, *, temperature: float) -> None:
     sub.add_argument("--style", default="structured")
     sub.add_argument("--temperature", type=float, default=temperature)
-    sub.add_argument("--max-tokens", type=at_least(1), default=512)
+    told = "of a completion; unless given, 256 for direct answers and 512 with thinking"
+    sub.add_argument("--max-tokens", type=at_least(1), help=told)
     sub.add_argument("--seed", type=at_least(0), default=0)
     dtypes = ("float32", "bfloat16")
     sub.add_argument("--dtype", choices=dtypes, default=dtypes[0], help="of activations")

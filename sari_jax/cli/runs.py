@@ -108,10 +108,9 @@ def score(args: argparse.Namespace) -> int:
     from sari_jax.parallel import hosts
     from sari_jax.report.difficulty import report_difficulty
 
-    out = Path(args.out)
-    attempts = Attempts(
-        style(args.style), args.attempts, args.temperature, args.max_tokens, args.rows, args.seed
-    )
+    out, asked = Path(args.out), style(args.style)
+    max_tokens = args.max_tokens or asked.max_tokens
+    attempts = Attempts(asked, args.attempts, args.temperature, max_tokens, args.rows, args.seed)
     with hosts.joined():
         ledger = Ledger()
         with hosts.together():
@@ -161,9 +160,9 @@ def evaluate(args: argparse.Namespace) -> int:
 
     attempts = None
     if not args.predictions:
-        attempts = Attempts(
-            style(args.style), 1, args.temperature, args.max_tokens, args.rows, args.seed
-        )
+        asked = style(args.style)
+        max_tokens = args.max_tokens or asked.max_tokens
+        attempts = Attempts(asked, 1, args.temperature, max_tokens, args.rows, args.seed)
     exam = Examination(
         args.benchmark, Path(args.out), args.predictions, args.model, attempts, args.dtype,
         args.questions, args.audio_root,

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from sari_jax.cli import main
 from sari_jax.errors import InputError
 from sari_jax.evaluate.examination import Examination, examine
 
@@ -45,6 +46,39 @@ def test_answers_that_are_given_are_judged_and_written(questions, predictions, t
     assert content(out, "predictions") == json.loads(predictions.read_text())
     assert [row["right"] for row in content(out, "judged")] == [True, False, False]
     assert not (tmp_path / "out.attempts").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "max_tokens", "asks"),
+    [
+        ("direct", 256, "Give the answer in <answer>."),
+        ("free", 512, "Think inside <think>, then"),
+        ("structured", 512, "Think in <planning>, <caption>,"),
+    ],
+)
+def test_each_style_asks_in_its_own_way_and_settings_tell_of_it(
+    starter_dir, nano_dir, tmp_path, monkeypatch, capsys, name, max_tokens, asks
+):
+    asked = []
+
+    def predict(engine, records, attempts, *_):
+        asked.append(engine.processor.question(records[0], attempts.style).text)
+        return [{"id": record.id} for record in records]
+
+    monkeypatch.setattr("sari_jax.evaluate.examination.predict", predict)
+    words = [
+        "eval",
+        "--benchmark",
+        starter_dir / "test.jsonl",
+        "--model",
+        nano_dir,
+        "--style",
+        name,
+    ]
+    assert main([str(word) for word in [*words, "--out", tmp_path / "out", "--json"]]) == 0
+    settings = content(tmp_path / "out", "settings")
+    assert (settings["style"], settings["max_tokens"]) == (name, max_tokens)
+    assert [settings["first_prompt"]] == asked and asks in asked[0]
 
 
 def test_what_was_there_stays(questions, predictions, tmp_path):
