@@ -1,10 +1,12 @@
 """How long each question's sound is, read from the files' heads alone, and which questions make a batch by that."""
 
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from sari_jax.audio.clips import duration
 from sari_jax.data.processor import SAMPLE_RATE, clip_size
@@ -58,4 +60,8 @@ def _measured(records: Sequence[Record], measure: Callable[[Clip], Any]) -> dict
     """Each clip's measure, taken once."""
     clips = list(dict.fromkeys(clip for record in records for clip in record.audio))
     with ThreadPoolExecutor() as readers:  # files wait for disks, not for this process
-        return dict(zip(clips, readers.map(measure, clips), strict=True))
+        measured = readers.map(measure, clips)
+        bar = tqdm(
+            measured, "lengths", len(clips), leave=False, file=sys.stderr, disable=None, delay=2
+        )
+        return dict(zip(clips, bar, strict=True))

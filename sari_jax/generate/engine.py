@@ -1,6 +1,7 @@
 """A model that answers: what scoring, evaluation and `ask` share."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,6 +49,8 @@ class Engine:
 
     def __init__(self, model_dir: Path | str, *, dtype: str = "float32"):
         self.config: AudioLMConfig = read_config(model_dir, dtype=dtype)
+        if sys.stderr.isatty():  # it takes a while, and nothing else is said meanwhile
+            print(f"loading {model_dir}", file=sys.stderr, flush=True)
         self.processor = Processor(model_dir, self.config)
         # This host's alone: of several, each answers questions of its own.
         devices = jax.local_devices()

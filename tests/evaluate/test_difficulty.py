@@ -1,6 +1,8 @@
 import dataclasses
+import io
 import itertools
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -172,3 +174,16 @@ def test_any_character_may_be_answered(engine, records, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Engine, "_batch", odd)
     assert len(rated(engine, records, ATTEMPTS, tmp_path / "a", ATTEMPTS.settings())) == 5
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_people_see_how_far_it_is_and_files_do_not(
+    nano_dir, records, tmp_path, monkeypatch, terminal
+):
+    told = io.StringIO()
+    told.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", told)
+    rated(Engine(nano_dir), records, ATTEMPTS, tmp_path / "a", ATTEMPTS.settings())
+    lines = told.getvalue().replace("\r", "\n").split("\n")
+    seen = [any(line.startswith(what) for line in lines) for what in ("loading ", "score: 100%")]
+    assert seen == [terminal] * 2 and (terminal or not told.getvalue())
