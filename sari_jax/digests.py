@@ -1,8 +1,11 @@
 """What a run reads, told apart by content."""
 
 import hashlib
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+from tqdm import tqdm
 
 
 def files_digest(paths: Iterable[Path]) -> str:
@@ -27,4 +30,7 @@ def corpus_digest(path: Path) -> str:
 def model_digest(folder: str | Path) -> str:
     """Of a model directory's config and weights."""
     files = sorted(Path(folder).glob("*"))
-    return files_digest([f for f in files if f.name == "config.json" or f.suffix == ".safetensors"])
+    read = [f for f in files if f.name == "config.json" or f.suffix == ".safetensors"]
+    return files_digest(
+        tqdm(read, "digest", leave=False, file=sys.stderr, disable=None, delay=2)  # many gigabytes
+    )

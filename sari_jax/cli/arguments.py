@@ -3,10 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-from sari_jax.errors import InputError
 
 Run = Callable[[argparse.Namespace], int]
 Commands = Any  # what argparse's add_subparsers gives; it has no public name
@@ -32,7 +29,8 @@ def group(commands: Commands, name: str, help: str) -> Commands:
 def generation(sub: argparse.ArgumentParser, *, temperature: float) -> None:
     sub.add_argument("--style", default="structured")
     sub.add_argument("--temperature", type=float, default=temperature)
-    sub.add_argument("--max-tokens", type=at_least(1), default=512)
+    told = "of a completion; unless given, 256 for direct answers and 512 with thinking"
+    sub.add_argument("--max-tokens", type=at_least(1), help=told)
     sub.add_argument("--seed", type=at_least(0), default=0)
     dtypes = ("float32", "bfloat16")
     sub.add_argument("--dtype", choices=dtypes, default=dtypes[0], help="of activations")
@@ -57,13 +55,6 @@ def tell(args: argparse.Namespace, result: dict[str, Any], text: str | None = No
         if args.json or not text
         else text
     )
-
-
-def read_json(path: str) -> Any:
-    try:
-        return json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from error
 
 
 def fraction(text: str) -> float:

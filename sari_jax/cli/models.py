@@ -60,7 +60,8 @@ def ask(args: argparse.Namespace) -> int:
     example = engine.processor.encode(
         engine.processor.prompt_text(text, len(waveforms)), waveforms, args.audio
     )
-    sampler = engine.sampler(1, args.max_tokens, args.temperature)
+    max_tokens = args.max_tokens or answer_style.max_tokens
+    sampler = engine.sampler(1, max_tokens, args.temperature)
     (answered,) = engine.answer([example], sampler, Shapes(), rows=1, seed=args.seed)
     completion = answered.texts[0]
     told = {

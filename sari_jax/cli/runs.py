@@ -3,10 +3,8 @@
 # Heavy imports stand inside the commands: `sari --help` and usage errors need not wait for JAX.
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from sari_jax.cli.arguments import (
     Commands,
@@ -14,7 +12,6 @@ from sari_jax.cli.arguments import (
     command,
     fraction,
     generation,
-    read_json,
     rows,
     tell,
 )
@@ -111,10 +108,9 @@ def score(args: argparse.Namespace) -> int:
     from sari_jax.parallel import hosts
     from sari_jax.report.difficulty import report_difficulty
 
-    out = Path(args.out)
-    attempts = Attempts(
-        style(args.style), args.attempts, args.temperature, args.max_tokens, args.rows, args.seed
-    )
+    out, asked = Path(args.out), style(args.style)
+    max_tokens = args.max_tokens or asked.max_tokens
+    attempts = Attempts(asked, args.attempts, args.temperature, max_tokens, args.rows, args.seed)
     with hosts.joined():
         ledger = Ledger()
         with hosts.together():
@@ -147,9 +143,6 @@ def score(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    from sari_jax.evaluate.benchmarks import BENCHMARKS
-    from sari_jax.parallel import hosts
-
     if args.compare:
         return _compare(args)
     if not (args.benchmark and args.out):
@@ -160,9 +153,22 @@ def evaluate(args: argparse.Namespace) -> int:
         raise InputError(
             "sari eval needs --model DIR to answer with, or --predictions FILE to score"
         )
-    judge = _judge_official if args.benchmark in BENCHMARKS else _judge_records
+    from sari_jax.data.styles import style
+    from sari_jax.evaluate.attempts import Attempts
+    from sari_jax.evaluate.examination import Examination, examine
+    from sari_jax.parallel import hosts
+
+    attempts = None
+    if not args.predictions:
+        asked = style(args.style)
+        max_tokens = args.max_tokens or asked.max_tokens
+        attempts = Attempts(asked, 1, args.temperature, max_tokens, args.rows, args.seed)
+    exam = Examination(
+        args.benchmark, Path(args.out), args.predictions, args.model, attempts, args.dtype,
+        args.questions, args.audio_root,
+    )  # fmt: skip
     with hosts.joined():
-        scores = judge(args)
+        scores = examine(exam)
         if hosts.first():
             tell(args, scores)
     return 0
@@ -174,120 +180,6 @@ def _compare(args: argparse.Namespace) -> int:
     told = compare(*map(read_judged, args.compare))
     tell(args, told, table(told, tuple(args.compare)))
     return 0
-
-
-def _judge_records(args: argparse.Namespace) -> dict[str, Any]:
-    """A file of our own records."""
-    from sari_jax.data.records import read_records
-    from sari_jax.evaluate.scores import judge, score_predictions
-    from sari_jax.parallel import hosts
-
-    with hosts.together():
-        records = read_records(
-            args.benchmark, audio_root=args.audio_root, check_audio=not args.predictions
-        )
-        _vacant(args)
-    if args.predictions:
-        predictions, more = read_json(args.predictions), {}
-    else:
-        predictions, more = _predicted(args, records, args.benchmark)
-    scores = {"benchmark": Path(args.benchmark).stem, **score_predictions(records, predictions)}
-    judged = [
-        {"id": record.id, "right": verdict is True}
-        for record, verdict in zip(records, judge(records, predictions), strict=True)
-    ]
-    _write_results(args, predictions=predictions, scores=scores, judged=judged, **more)
-    return scores
-
-
-def _judge_official(args: argparse.Namespace) -> dict[str, Any]:
-    """A benchmark of the field, by its own form and rule."""
-    from sari_jax.evaluate.benchmarks import BENCHMARKS, as_records, read_rows
-    from sari_jax.evaluate.official import joined, score_rows, verdicts
-    from sari_jax.parallel import hosts
-
-    benchmark, more = BENCHMARKS[args.benchmark], {}
-    with hosts.together():
-        if args.model and not args.questions:
-            raise InputError(
-                f"name the benchmark's file with --questions; {benchmark.name} is not downloaded"
-            )
-        questions = read_rows(args.questions, benchmark) if args.questions else []
-        _vacant(args)
-        if not args.predictions:
-            root = Path(args.audio_root or Path(args.questions).parent).absolute()
-            records = as_records(questions, benchmark, root)
-    if args.predictions:
-        predictions = read_rows(args.predictions, benchmark, whole=not questions)
-    else:
-        told, more = _predicted(args, records, args.questions)
-        predictions, more = [], more | {"completions": told}
-        for row, answer in zip(questions, told, strict=True):
-            said = answer.get("model_output")  # none where the sound could not be taken
-            given = {} if said is None else {benchmark.key: benchmark.said(row, said)}
-            predictions.append(row | given)
-    if benchmark.answer:
-        scores = score_rows(benchmark, predictions, questions)
-        more["judged"] = verdicts(benchmark, joined(benchmark, predictions, questions))
-    else:
-        count = sum(benchmark.key in row for row in predictions)
-        scores = {"benchmark": benchmark.name, "version": benchmark.version}
-        scores |= {"rows": len(predictions), "answered": count}
-    _write_results(args, predictions=predictions, scores=scores, **more)
-    return scores
-
-
-def _predicted(
-    args: argparse.Namespace, records: list[Any], questions: str
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Answers, kept beside --out until all of them are there; and all that they depend on."""
-    from sari_jax.data.styles import question_text, style
-    from sari_jax.evaluate.attempts import Attempts
-    from sari_jax.evaluate.benchmark import predict
-    from sari_jax.generate.engine import Engine
-    from sari_jax.parallel import hosts
-
-    attempts = Attempts(
-        style(args.style), 1, args.temperature, args.max_tokens, args.rows, args.seed
-    )
-    with hosts.together():
-        engine = Engine(args.model, dtype=args.dtype)
-        settings = attempts.settings_with(args.model, questions, args.dtype)
-    hosts.agree(settings | hosts.versions())
-    told = predict(engine, records, attempts, _kept(args), settings)
-    first = records[0]
-    text = question_text(first.question, first.choices, attempts.style)
-    prompt = engine.processor.prompt_text(text, len(first.audio))
-    return told, {"settings": settings | hosts.versions() | {"first_prompt": prompt}}
-
-
-def _kept(args: argparse.Namespace) -> Path:
-    out = Path(args.out)
-    return out.with_name(f"{out.name}.attempts")
-
-
-def _vacant(args: argparse.Namespace) -> None:
-    from sari_jax.atomic import vacant
-
-    if not vacant(args.out).parent.is_dir():
-        raise InputError(f"{args.out}: cannot be written: no such folder; name another --out")
-
-
-def _write_results(args: argparse.Namespace, **values: Any) -> None:
-    """All of them at once; attempts that led there are not needed any more."""
-    import shutil
-
-    from sari_jax.atomic import new_directory
-    from sari_jax.parallel import hosts
-
-    with hosts.together():
-        if not hosts.first():
-            return
-        with new_directory(Path(args.out)) as out:
-            for name, value in values.items():
-                text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-                (out / f"{name}.json").write_text(text, encoding="utf-8")
-        shutil.rmtree(_kept(args), ignore_errors=True)
 
 
 def bench(args: argparse.Namespace) -> int:

@@ -63,6 +63,11 @@ class Style:
             where = f"in {', '.join(first)} and {last} {where}"
         return f"Think {where}, then give the answer in <{self.answer_tag}>."
 
+    @property
+    def max_tokens(self) -> int:
+        """How long a completion may get unless told otherwise: thinking takes room. Ours; the paper tells none."""
+        return 256 if self.think_tag is None else 512
+
     def render(self, record: Record) -> str:
         """The completion that a model in this style should give: the record's chain and its right choice.
 

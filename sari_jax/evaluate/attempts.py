@@ -2,9 +2,12 @@
 
 Every finished batch is a file of its own in the folder of attempts. Whoever runs the same command again, on as many
 hosts or not, goes on with the batches that are missing, and each question gets the attempts that it would have got.
+Batches are of questions with like lengths of sound, which is padded to a batch's longest; what is told is in the order
+of the questions.
 """
 
 import dataclasses
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -16,6 +19,7 @@ from tqdm import tqdm
 
 from sari_jax.atomic import told, write_text
 from sari_jax.data.jsonl import json_object
+from sari_jax.data.lengths import by_length
 from sari_jax.data.processor import Shapes
 from sari_jax.data.records import Record
 from sari_jax.data.styles import Style
@@ -75,10 +79,12 @@ def attempted(
     Raises:
         InputError: the folder cannot be written, or holds attempts with other settings.
     """
-    count = -(-len(records) // attempts.rows)
+    plan = by_length(records, attempts.rows)
+    grouping = {"grouping": hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:16]}
+    hosts.agree(grouping)
     with hosts.together():
         if hosts.first():
-            _claim(folder, settings)
+            _claim(folder, settings | grouping)
     with hosts.together():
         if not (folder / SETTINGS).exists():
             raise InputError(
@@ -86,15 +92,15 @@ def attempted(
             )
     mine = [
         batch
-        for batch in range(jax.process_index(), count, jax.process_count())
+        for batch in range(jax.process_index(), len(plan), jax.process_count())
         if not _file(folder, batch).exists()
     ]
     sampler = engine.sampler(attempts.count, attempts.max_tokens, attempts.temperature)
     answered = engine.answer_batches(
         records, attempts.style, sampler, attempts.shapes,
-        rows=attempts.rows, seed=attempts.seed, batches=mine,
+        rows=attempts.rows, seed=attempts.seed, batches=[plan[batch] for batch in mine],
     )  # fmt: skip
-    done = count - len(mine) if jax.process_count() == 1 else 0
+    done = len(plan) - len(mine) if jax.process_count() == 1 else 0
     bar = tqdm(
         zip(mine, answered, strict=True),
         total=done + len(mine),
@@ -106,14 +112,13 @@ def attempted(
     )
     with hosts.together():
         for batch, results in bar:
-            start = batch * attempts.rows
-            some = records[start : start + attempts.rows]
+            some = [records[place] for place in plan[batch]]
             _write(
                 _file(folder, batch),
                 [_row(*pair, attempts.style) for pair in zip(some, results, strict=True)],
             )
     with hosts.together():
-        return _read(folder, records, attempts.rows)
+        return _read(folder, records, plan)
 
 
 def _row(record: Record, answered: Answered | InputError, style: Style) -> dict[str, Any]:
@@ -135,10 +140,12 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _read(folder: Path, records: Sequence[Record], rows: int) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for start in range(0, len(records), rows):
-        path = _file(folder, start // rows)
+def _read(
+    folder: Path, records: Sequence[Record], plan: Sequence[Sequence[int]]
+) -> list[dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
+    for batch, places in enumerate(plan):
+        path = _file(folder, batch)
         if not path.exists():
             raise InputError(
                 f"{path}: not seen here; name an --out in a folder that all hosts share"
@@ -146,12 +153,12 @@ def _read(folder: Path, records: Sequence[Record], rows: int) -> list[dict[str, 
         try:
             lines = path.read_text(encoding="ascii").splitlines()  # as `_write` escapes the rest
             some = {row["id"]: row for row in map(json.loads, lines)}
-            found += [some[record.id] for record in records[start : start + rows]]
+            found |= {place: some[records[place].id] for place in places}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: not the attempts of this batch; delete it and run this again"
             ) from error
-    return found
+    return [found[place] for place in range(len(records))]
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:

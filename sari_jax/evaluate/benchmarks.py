@@ -14,9 +14,10 @@ from sari_jax.data.answers import choice_index
 from sari_jax.data.records import TASKS, Clip, Record
 from sari_jax.errors import InputError
 from sari_jax.evaluate.matching import matches
+from sari_jax.evaluate.voicebench import LETTERS, letter
 
 Row = dict[str, Any]
-LETTERS = "ABCD"
+SPOKEN = "Answer the question that is asked in the recording."  # ours; VoiceBench adds no words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Benchmark:
         answer: a row's right text; None where answers are withheld.
         right: (row, prediction) -> whether it is right; None where it cannot be read, and so is wrong.
         said: (row, the extracted answer) -> what is written under `key`.
+        question: what a model is asked, beside the sound.
+        name_of_row: the field that tells rows apart.
+        task: of rows that name none.
+        guesses: whether the benchmark's script takes one of the choices at random for what it cannot read.
     """
 
     name: str
@@ -45,6 +50,10 @@ class Benchmark:
     answer: Callable[[Row], Any] | None
     right: Callable[[Row, str], bool | None]
     said: Callable[[Row, str], str] = lambda row, answer: answer
+    question: Callable[[Row], Any] = lambda row: row["question"]
+    name_of_row: str = "id"
+    task: str = "sound"
+    guesses: bool = False
 
 
 def _matched(row: Row, prediction: str) -> bool:
@@ -88,6 +97,11 @@ def _answer(row: Row) -> Any:
     return row["answer"]
 
 
+def _heard(row: Row, prediction: str) -> bool | None:
+    said = letter(prediction)
+    return None if said is None else said == row["reference"]
+
+
 BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in (
@@ -116,11 +130,27 @@ BENCHMARKS = {
             lambda row: row["answer_gt"],
             _lettered,
             _letter,
+            task="speech",
+        ),
+        Benchmark(
+            "voicebench-mmsu",
+            "VoiceBench's mmsu, 3,074 rows; not MMSU_Bench",
+            "the phrases of MCQEvaluator of VoiceBench's mcq.py; unreadable is wrong",
+            "response",
+            "audio_path",
+            ("category",),
+            lambda row: list(LETTERS),  # what they stand for is told by the voice alone
+            lambda row: row["reference"],
+            _heard,
+            question=lambda row: SPOKEN,
+            name_of_row="question_id",
+            task="speech",
+            guesses=True,
         ),
     )
 }
 
-# Fractions on MMAU test-mini as papers and its leaderboard give them.
+# Fractions as papers and leaderboards give them; VoiceBench's with what its script guessed at random.
 PUBLISHED = {
     "mmau-original": {
         "Qwen2-Audio-Instruct": {"sound": 0.5495, "music": 0.5098, "speech": 0.4204, "all": 0.4920},
@@ -130,7 +160,12 @@ PUBLISHED = {
         "Ke-Omni-R 7B": {"sound": 0.6937, "music": 0.6946, "speech": 0.6787, "all": 0.6890},
         "Omni-R1": {"sound": 0.736, "music": 0.743, "speech": 0.661, "all": 0.713},
         "Audio-Thinker (Omni)": {"sound": 0.7748, "music": 0.7036, "speech": 0.7337, "all": 0.7370},
-    }
+    },
+    "voicebench-mmsu": {
+        "Qwen2-Audio": {"all": 0.3572},
+        "Qwen2.5-Omni-7B": {"all": 0.6132},
+        "Whisper-v3-large+GPT-4o": {"all": 0.8169},
+    },
 }
 
 
@@ -172,7 +207,7 @@ def check_row(row: Row, benchmark: Benchmark, where: str) -> None:
         InputError: it lacks its question, its choices or its answer.
     """
     try:
-        choices, texts = benchmark.choices(row), [row["question"]]
+        choices, texts = benchmark.choices(row), [benchmark.question(row)]
         if benchmark.answer:
             texts.append(benchmark.answer(row))
         good = isinstance(choices, list) and all(isinstance(t, str) for t in [*texts, *choices])
@@ -206,10 +241,10 @@ def as_records(rows: Sequence[Row], benchmark: Benchmark, audio_root: Path) -> l
             Record(
                 id=str(number),
                 audio=(Clip(str(path)),),
-                question=row["question"],
+                question=benchmark.question(row),
                 choices=tuple(choices),
                 answer_index=choices.index(answer),
-                task=task if task in TASKS else "sound",
+                task=task if task in TASKS else benchmark.task,
                 source=benchmark.name,
                 licence="the benchmark's own",
             )

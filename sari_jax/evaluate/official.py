@@ -17,21 +17,24 @@ def score_rows(
 
     Args:
         predictions: rows with a prediction under the benchmark's key, or without, which is unanswered. A row needs its
-            question, or an `id` of one.
+            question, or the name of one.
         questions: the benchmark's rows; those that no prediction names are unanswered.
 
     Returns:
         `rows`, all; `answered`, those with a prediction, "" among them; `unreadable` of these; `accuracy` over the
         `answered` rows (the script's figure; None if there is none) and over `all`; `interval`, 95 % of the latter;
         `by` group and value, `accuracy` over all its `rows`, how many were `answered` and `right`; `repeated` ids;
-        `published` figures of the same version. Fractions.
+        `published` figures of the same version. Fractions. Where the script guesses what it cannot read, that counts
+        as wrong in all of these, and besides there are `expected_official`, the script's accuracy over the answered
+        rows on average over its guesses, and `fail_rate`, which fraction of them it has to guess.
 
     Raises:
         InputError: answers are withheld; an id that is none of the questions', a row without a question, or one whose
             answer differs from its question's: the files are of different versions.
     """
     rows = joined(benchmark, predictions, questions)
-    names = [str(row["id"]) for row in predictions if "id" in row]
+    name_of = benchmark.name_of_row
+    names = [str(row[name_of]) for row in predictions if name_of in row]
     said = [row.get(benchmark.key) for row in rows]
     judged = [
         None if text is None else benchmark.right(row, text)
@@ -39,13 +42,15 @@ def score_rows(
     ]
     answered = np.array([text is not None for text in said])
     right = np.array([verdict is True for verdict in judged])
-    unreadable = sum(a and v is None for a, v in zip(answered.tolist(), judged, strict=True))
+    judgements = zip(rows, said, judged, strict=True)
+    unread = [row for row, text, verdict in judgements if text is not None and verdict is None]
     return {
         "benchmark": benchmark.name,
         "version": benchmark.version,
         "rule": benchmark.rule,
         **_accuracy(right, answered),
-        "unreadable": unreadable,
+        "unreadable": len(unread),
+        **(_guessed(benchmark, unread, right, answered) if benchmark.guesses else {}),
         "repeated": len(names) - len(set(names)),
         "by": {group: _by(group, rows, right, answered) for group in benchmark.groups},
         "published": PUBLISHED.get(benchmark.name, {}),
@@ -58,13 +63,18 @@ def joined(benchmark: Benchmark, predictions: Sequence[Row], questions: Sequence
         raise InputError(
             f"{benchmark.name}: its answers are withheld; hand predictions.json in where it is scored"
         )
-    known = {str(row.get("id")): row for row in questions}
+    name_of = benchmark.name_of_row
+    for number, question in enumerate(questions):
+        if name_of not in question:
+            raise InputError(f"the benchmark's file: row {number} lacks {name_of!r}")
+    known = {str(row[name_of]): row for row in questions}
     rows, seen = [], []
     for number, prediction in enumerate(predictions):
-        name = str(prediction.get("id"))
+        name = str(prediction.get(name_of))
         if known and name not in known:
             raise InputError(
-                f"predictions: row {number}: id {name!r} is not in the benchmark's file; are both of one version?"
+                f"predictions: row {number}: {name_of} {name!r} is not in the benchmark's file; are both of one"
+                " version?"
             )
         row = {**known.get(name, {}), **prediction}
         check_row(row, benchmark, f"predictions: row {number}")
@@ -86,7 +96,7 @@ def verdicts(benchmark: Benchmark, rows: Sequence[Row]) -> list[Row]:
     """Of rows with their questions, `id` and whether the answer is `right`."""
     return [
         {
-            "id": row.get("id", place),
+            "id": row.get(benchmark.name_of_row, place),
             "right": row.get(benchmark.key) is not None
             and benchmark.right(row, row[benchmark.key]) is True,
         }
@@ -104,6 +114,18 @@ def _accuracy(right: np.ndarray, answered: np.ndarray) -> dict[str, Any]:
             "all": float(right.mean()),
         },
         "interval": bootstrap_interval(right),
+    }
+
+
+def _guessed(
+    benchmark: Benchmark, unread: Sequence[Row], right: np.ndarray, answered: np.ndarray
+) -> dict[str, float | None]:
+    chances = [(benchmark.choices(row), benchmark.answer(row)) for row in unread]
+    lucky = sum(choices.count(answer) / len(choices) for choices, answer in chances)
+    count = int(answered.sum())
+    return {
+        "expected_official": float((right.sum() + lucky) / count) if count else None,
+        "fail_rate": len(unread) / count if count else None,
     }
 
 

@@ -1,6 +1,7 @@
 """A model that answers: what scoring, evaluation and `ask` share."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,6 +49,8 @@ class Engine:
 
     def __init__(self, model_dir: Path | str, *, dtype: str = "float32"):
         self.config: AudioLMConfig = read_config(model_dir, dtype=dtype)
+        if sys.stderr.isatty():  # it takes a while, and nothing else is said meanwhile
+            print(f"loading {model_dir}", file=sys.stderr, flush=True)
         self.processor = Processor(model_dir, self.config)
         # This host's alone: of several, each answers questions of its own.
         devices = jax.local_devices()
@@ -78,26 +81,6 @@ class Engine:
         for start in range(0, len(examples), rows):
             yield from self._batch(examples[start : start + rows], sampler, shapes, rows, seed)
 
-    def answer_records(
-        self,
-        records: Sequence[Record],
-        style: Style,
-        sampler: Sampler,
-        shapes: Shapes,
-        *,
-        rows: int,
-        seed: int = 0,
-    ) -> Iterator[Answered]:
-        """As `answer`, reading the next batch's sound while the device works on this one."""
-        batches = range(-(-len(records) // rows))
-        for batch in self.answer_batches(
-            records, style, sampler, shapes, rows=rows, seed=seed, batches=batches
-        ):
-            for answered in batch:
-                if isinstance(answered, InputError):
-                    raise answered
-                yield answered
-
     def answer_batches(
         self,
         records: Sequence[Record],
@@ -107,25 +90,25 @@ class Engine:
         *,
         rows: int,
         seed: int = 0,
-        batches: Sequence[int],
+        batches: Sequence[Sequence[int]],
     ) -> Iterator[list[Answered | InputError]]:
-        """Of batches of `rows` records, those with these numbers, each the same whichever others are asked for.
+        """Of each batch of places in `records`, the answers, reading the next batch's sound while the device works.
 
-        A record that cannot be asked about stands there as what is wrong with it.
+        A record's answers are the same in whichever batch it stands, as its noise comes from its place. One that cannot
+        be asked about stands there as what is wrong with it.
+
+        Args:
+            rows: of a batch, at most.
         """
 
-        def read(batch: int) -> list[Example | InputError]:
-            start = batch * rows
-            return [
-                self._try(record, style, start + i, shapes)
-                for i, record in enumerate(records[start : start + rows])
-            ]
+        def read(batch: Sequence[int]) -> list[Example | InputError]:
+            return [self._try(records[place], style, place, shapes) for place in batch]
 
         with ThreadPoolExecutor(max_workers=1) as reader:
             ahead = [reader.submit(read, batch) for batch in batches[:1]]
-            for place in range(len(batches)):
+            for done in range(len(batches)):
                 examples = ahead.pop().result()
-                ahead += [reader.submit(read, b) for b in batches[place + 1 : place + 2]]
+                ahead += [reader.submit(read, b) for b in batches[done + 1 : done + 2]]
                 whole = [example for example in examples if isinstance(example, Example)]
                 answers = iter(self._batch(whole, sampler, shapes, rows, seed) if whole else ())
                 yield [next(answers) if isinstance(e, Example) else e for e in examples]

@@ -1,9 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
 import soundfile
 
 from sari_jax.audio.packed import writing
-from sari_jax.data.lengths import sound_lengths
+from sari_jax.data.lengths import by_length, sound_lengths
 from sari_jax.data.processor import Shapes
 from sari_jax.data.records import Clip
 from sari_jax.data.styles import STYLES
@@ -38,3 +40,34 @@ def test_the_bucket_is_that_of_a_batch(tmp_path, make_record, nano_processor):
         batch = nano_processor.collate([example], Shapes())
         (size,) = sound_lengths([record], Shapes().audio_seconds, nano_processor.seconds)
         assert size == batch.prompts.waveforms.shape[-1]
+
+
+def spans(make_record, seconds):
+    """Records that hear so many seconds of a file each, of which nothing needs to be read."""
+    return [make_record(audio=(Clip("long.wav", 1.0, 1.0 + s),)) for s in seconds]
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+def test_no_other_batches_hold_less_sound(make_record, seed, rows):
+    rng = np.random.default_rng(seed)
+    seconds = rng.choice([1.0, 2.0, 3.5, 9.0, 9.5, 28.0], 6).tolist()
+    batches = by_length(spans(make_record, seconds), rows)
+    assert sorted(itertools.chain(*batches)) == list(range(6))
+    assert [len(batch) for batch in batches] == [rows] * (6 // rows) + [6 % rows] * bool(6 % rows)
+
+    def sound(order) -> float:
+        return sum(rows * max(order[i : i + rows]) for i in range(0, 6, rows))
+
+    ours = sum(rows * max(seconds[place] for place in batch) for batch in batches)
+    assert ours == min(map(sound, itertools.permutations(seconds)))
+
+
+def test_batches_begin_with_many_and_long_clips_and_keep_the_order_of_equals(make_record, tmp_path):
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    records = spans(make_record, [2.0, 9.0, 2.0, 5.0])
+    bad = make_record(audio=(Clip(str(tmp_path / "bad.wav")),))
+    absent = make_record(audio=(Clip("absent.wav"),))
+    pair = make_record(audio=(Clip("long.wav", 0.0, 1.0), Clip("long.wav", 1.0, 2.0)))
+    assert by_length([bad, *records, absent, pair], 3) == [(6, 2, 4), (1, 3, 0), (5,)]
+    assert by_length([], 3) == []

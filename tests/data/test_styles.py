@@ -18,6 +18,10 @@ def test_instructions_name_every_tag():
     )
 
 
+def test_thinking_takes_room():
+    assert (DIRECT.max_tokens, FREE.max_tokens, STRUCTURED.max_tokens) == (256, 512, 512)
+
+
 def test_question_text_has_the_choices_one_a_line():
     assert question_text("Which animal?", ("cat", "dog; barking"), DIRECT) == (
         "Which animal?\nChoose one:\n- cat\n- dog; barking\nGive the answer in <answer>."

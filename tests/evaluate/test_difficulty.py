@@ -1,13 +1,19 @@
 import dataclasses
+import io
+import itertools
 import json
+import sys
 
+import numpy as np
 import pytest
+import soundfile
 
 from sari_jax.data.ledger import Ledger
+from sari_jax.data.lengths import by_length
 from sari_jax.data.records import Clip, read_records
 from sari_jax.data.styles import STYLES
 from sari_jax.errors import InputError
-from sari_jax.evaluate.attempts import Attempts
+from sari_jax.evaluate.attempts import Attempts, attempted
 from sari_jax.evaluate.difficulty import UNREADABLE, Rated, rated, sorted_out
 from sari_jax.generate.engine import Engine
 
@@ -39,8 +45,12 @@ def test_attempts_are_kept_and_their_mean_is_the_pass_rate(whole, records):
     assert len(list(folder.glob("batch-*.jsonl"))) == 3
     rows = [json.loads(line) for name in sorted(content(folder)) if name.startswith("batch")
             for line in content(folder)[name].splitlines()]  # fmt: skip
-    assert [row["id"] for row in rows] == [record.id for record in records]
-    for row, (record, _) in zip(rows, scored, strict=True):
+    order = [place for batch in by_length(records, 2) for place in batch]
+    assert [row["id"] for row in rows] == [records[place].id for place in order]
+    assert [one.record.id for one in scored] == [record.id for record in records]
+    kept = {row["id"]: row for row in rows}
+    for record, _ in scored:
+        row = kept[record.id]
         assert len(row["attempts"]) == 2
         assert record.pass_rate == sum(t["right"] for t in row["attempts"]) / 2
 
@@ -74,6 +84,48 @@ def test_attempts_of_other_settings_are_refused(whole, engine, records):
         rated(
             engine, records, ATTEMPTS, folder, ATTEMPTS.settings() | {"temperature": 0.5, "seed": 2}
         )
+
+
+def test_attempts_in_other_batches_are_refused(whole, engine, records, tmp_path):
+    for name, text in content(whole[0]).items():
+        (tmp_path / name).write_text(text)
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    (tmp_path / "settings.json").write_text(json.dumps(settings | {"grouping": "by place"}))
+    with pytest.raises(InputError, match="attempts with another grouping"):
+        rated(engine, records, ATTEMPTS, tmp_path, ATTEMPTS.settings())
+
+
+def test_whatever_its_batch_a_question_gets_the_attempts_that_it_gets_alone(
+    engine, records, tmp_path, monkeypatch
+):
+    """Short and long ones in no order, one of which cannot be read."""
+    noise, path = np.random.default_rng(0).uniform(-0.3, 0.3, 160_000), str(tmp_path / "long.wav")
+    soundfile.write(path, noise, 16_000)
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    seconds = [0.9, 2.6, 0.3, 2.2, 1.4, 0.5, 2.9, 3.6, 0.2, 1.9]
+    mixed = [
+        dataclasses.replace(records[i % 5], id=f"{i}", audio=(Clip(path, 0.0, length),))
+        for i, length in enumerate(seconds)
+    ]
+    mixed.insert(4, dataclasses.replace(records[0], id="bad", audio=(Clip(f"{tmp_path}/bad.wav"),)))
+    texts, sizes, answer = {}, {}, Engine._batch
+
+    def watched(self, examples, *rest):
+        longest = [max(len(w) for w in example.waveforms) for example in examples]
+        sizes.setdefault(rows, []).append((min(longest), max(longest)))
+        return answer(self, examples, *rest)
+
+    monkeypatch.setattr(Engine, "_batch", watched)
+    for rows in (1, 3, 4):
+        asked = dataclasses.replace(ATTEMPTS, rows=rows)
+        found = attempted(engine, mixed, asked, tmp_path / str(rows), asked.settings(), "test")
+        assert [row["id"] for row in found] == [record.id for record in mixed]
+        assert "bad.wav" in found[4]["error"] and sum("error" in row for row in found) == 1
+        texts[rows] = [[t["text"] for t in row.get("attempts", ())] for row in found]
+    assert texts[3] == texts[1] and texts[4] == texts[1]
+    assert len({str(text) for text in texts[1]}) > 5  # else any order would do
+    for ranges in sizes.values():  # longest first, and no batch reaches into another
+        assert all(below[1] <= above[0] for above, below in itertools.pairwise(ranges))
 
 
 def test_attempts_that_were_cut_are_named(whole, engine, records, tmp_path):
@@ -122,3 +174,16 @@ def test_any_character_may_be_answered(engine, records, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Engine, "_batch", odd)
     assert len(rated(engine, records, ATTEMPTS, tmp_path / "a", ATTEMPTS.settings())) == 5
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_people_see_how_far_it_is_and_files_do_not(
+    nano_dir, records, tmp_path, monkeypatch, terminal
+):
+    told = io.StringIO()
+    told.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", told)
+    rated(Engine(nano_dir), records, ATTEMPTS, tmp_path / "a", ATTEMPTS.settings())
+    lines = told.getvalue().replace("\r", "\n").split("\n")
+    seen = [any(line.startswith(what) for line in lines) for what in ("loading ", "score: 100%")]
+    assert seen == [terminal] * 2 and (terminal or not told.getvalue())

@@ -1,0 +1,163 @@
+"""A benchmark's questions, answered by a model of ours or by anyone, judged and written down: `sari eval`."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sari_jax.atomic import new_directory, vacant
+from sari_jax.data.records import Record, read_records
+from sari_jax.data.styles import question_text
+from sari_jax.errors import InputError
+from sari_jax.evaluate.attempts import Attempts
+from sari_jax.evaluate.benchmark import predict
+from sari_jax.evaluate.benchmarks import BENCHMARKS, Benchmark, as_records, read_rows
+from sari_jax.evaluate.official import joined, score_rows, verdicts
+from sari_jax.evaluate.scores import judge, score_predictions
+from sari_jax.generate.engine import Engine
+from sari_jax.parallel import hosts
+
+Scores = dict[str, Any]
+Results = dict[str, Any]  # name -> content of a file in `out`
+
+
+@dataclasses.dataclass(frozen=True)
+class Examination:
+    """What is asked, and who answers.
+
+    Attributes:
+        benchmark: a name of `BENCHMARKS`, or a JSONL of records.
+        out: a new folder for the results.
+        predictions: answers to judge; else `model` is asked.
+        model: a model directory.
+        attempts: how it is asked, once each.
+        dtype: of its activations.
+        questions: the file of a benchmark that is given by name.
+        audio_root: where paths of sound start; unless given, where the questions lie.
+    """
+
+    benchmark: str
+    out: Path
+    predictions: str | None = None
+    model: str | None = None
+    attempts: Attempts | None = None
+    dtype: str = "float32"
+    questions: str | None = None
+    audio_root: str | None = None
+
+    @property
+    def answers(self) -> Path:
+        """Where a model's answers are kept until all of them are there."""
+        return self.out.with_name(f"{self.out.name}.attempts")
+
+
+def examine(exam: Examination) -> Scores:
+    """Writes `predictions.json`, `scores.json`, `judged.json` and what the answers depend on into `exam.out`.
+
+    Of several hosts, all call this.
+
+    Returns:
+        The scores; see `score_predictions` and `score_rows`.
+
+    Raises:
+        InputError: what is given cannot be read or does not go together; nothing is written then.
+    """
+    if exam.benchmark in BENCHMARKS:
+        results = _official(exam, BENCHMARKS[exam.benchmark])
+    else:
+        results = _records(exam)
+    _write(exam, results)
+    return results["scores"]
+
+
+def _records(exam: Examination) -> Results:
+    """A file of our own records."""
+    with hosts.together():
+        records = read_records(
+            exam.benchmark, audio_root=exam.audio_root, check_audio=not exam.predictions
+        )
+        _check_out(exam)
+    if exam.predictions:
+        predictions, more = _read_json(exam.predictions), {}
+    else:
+        predictions, more = _answered(exam, records, exam.benchmark)
+    scores = {"benchmark": Path(exam.benchmark).stem, **score_predictions(records, predictions)}
+    judged = [
+        {"id": record.id, "right": verdict is True}
+        for record, verdict in zip(records, judge(records, predictions), strict=True)
+    ]
+    return {"predictions": predictions, "scores": scores, "judged": judged, **more}
+
+
+def _official(exam: Examination, benchmark: Benchmark) -> Results:
+    """A benchmark of the field, by its own form and rule."""
+    more: Results = {}
+    with hosts.together():
+        if exam.model and not exam.questions:
+            raise InputError(
+                f"name the benchmark's file with --questions; {benchmark.name} is not downloaded"
+            )
+        questions = read_rows(exam.questions, benchmark) if exam.questions else []
+        _check_out(exam)
+        if not exam.predictions:
+            root = Path(exam.audio_root or Path(exam.questions).parent).absolute()
+            records = as_records(questions, benchmark, root)
+    if exam.predictions:
+        predictions = read_rows(exam.predictions, benchmark, whole=not questions)
+    else:
+        told, more = _answered(exam, records, exam.questions)
+        predictions, more = [], more | {"completions": told}
+        for row, answer in zip(questions, told, strict=True):
+            said = answer.get("model_output")  # none where the sound could not be taken
+            given = {} if said is None else {benchmark.key: benchmark.said(row, said)}
+            predictions.append(row | given)
+    if benchmark.answer:
+        scores = score_rows(benchmark, predictions, questions)
+        more["judged"] = verdicts(benchmark, joined(benchmark, predictions, questions))
+    else:
+        count = sum(benchmark.key in row for row in predictions)
+        scores = {"benchmark": benchmark.name, "version": benchmark.version}
+        scores |= {"rows": len(predictions), "answered": count}
+    return {"predictions": predictions, "scores": scores, **more}
+
+
+def _answered(
+    exam: Examination, records: Sequence[Record], questions: str
+) -> tuple[list[dict[str, Any]], Results]:
+    """The model's answers, and all that they depend on."""
+    attempts = exam.attempts
+    with hosts.together():
+        engine = Engine(exam.model, dtype=exam.dtype)
+        settings = attempts.settings_with(exam.model, questions, exam.dtype)
+    hosts.agree(settings | hosts.versions())
+    told = predict(engine, records, attempts, exam.answers, settings)
+    first = records[0]
+    text = question_text(first.question, first.choices, attempts.style)
+    prompt = engine.processor.prompt_text(text, len(first.audio))
+    return told, {"settings": settings | hosts.versions() | {"first_prompt": prompt}}
+
+
+def _check_out(exam: Examination) -> None:
+    if not vacant(exam.out).parent.is_dir():
+        raise InputError(f"{exam.out}: cannot be written: no such folder; name another --out")
+
+
+def _write(exam: Examination, results: Results) -> None:
+    """All of them at once; attempts that led there are not needed any more."""
+    with hosts.together():
+        if not hosts.first():
+            return
+        with new_directory(exam.out) as out:
+            for name, value in results.items():
+                text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+                (out / f"{name}.json").write_text(text, encoding="utf-8")
+        shutil.rmtree(exam.answers, ignore_errors=True)
+
+
+def _read_json(path: str) -> Any:
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error})") from error

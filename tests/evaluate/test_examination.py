@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from sari_jax.cli import main
+from sari_jax.errors import InputError
+from sari_jax.evaluate.examination import Examination, examine
+
+
+@pytest.fixture
+def questions(starter_dir, tmp_path) -> Path:
+    """Three records, whose sound is not there: who scores does not need it."""
+    path = tmp_path / "few.jsonl"
+    lines = (starter_dir / "test.jsonl").read_text().splitlines()[:3]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def predictions(questions, tmp_path) -> Path:
+    """The first is right, the second wrong, the third unanswered."""
+    rows = [json.loads(line) for line in questions.read_text().splitlines()]
+    given = [
+        {"id": row["id"], "model_output": row["choices"][row["answer_index"] - wrong]}
+        for wrong, row in enumerate(rows[:2])
+    ]
+    path = tmp_path / "given.json"
+    path.write_text(json.dumps(given))
+    return path
+
+
+def content(folder: Path, name: str):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_answers_that_are_given_are_judged_and_written(questions, predictions, tmp_path):
+    out = tmp_path / "out"
+    (tmp_path / "out.attempts").mkdir()
+    scores = examine(Examination(str(questions), out, str(predictions)))
+    assert scores["accuracy"] == {"answered": 0.5, "all": 1 / 3}
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"{name}.json" for name in ("judged", "predictions", "scores")
+    ]
+    assert content(out, "scores") == scores
+    assert content(out, "predictions") == json.loads(predictions.read_text())
+    assert [row["right"] for row in content(out, "judged")] == [True, False, False]
+    assert not (tmp_path / "out.attempts").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "max_tokens", "asks"),
+    [
+        ("direct", 256, "Give the answer in <answer>."),
+        ("free", 512, "Think inside <think>, then"),
+        ("structured", 512, "Think in <planning>, <caption>,"),
+    ],
+)
+def test_each_style_asks_in_its_own_way_and_settings_tell_of_it(
+    starter_dir, nano_dir, tmp_path, monkeypatch, capsys, name, max_tokens, asks
+):
+    asked = []
+
+    def predict(engine, records, attempts, *_):
+        asked.append(engine.processor.question(records[0], attempts.style).text)
+        return [{"id": record.id} for record in records]
+
+    monkeypatch.setattr("sari_jax.evaluate.examination.predict", predict)
+    words = [
+        "eval",
+        "--benchmark",
+        starter_dir / "test.jsonl",
+        "--model",
+        nano_dir,
+        "--style",
+        name,
+    ]
+    assert main([str(word) for word in [*words, "--out", tmp_path / "out", "--json"]]) == 0
+    settings = content(tmp_path / "out", "settings")
+    assert (settings["style"], settings["max_tokens"]) == (name, max_tokens)
+    assert [settings["first_prompt"]] == asked and asks in asked[0]
+
+
+def test_what_was_there_stays(questions, predictions, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine").write_text("x")
+    with pytest.raises(InputError, match="exists and is not empty"):
+        examine(Examination(str(questions), out, str(predictions)))
+    with pytest.raises(InputError, match="no such folder"):
+        examine(Examination(str(questions), tmp_path / "a/b", str(predictions)))
+    assert [path.name for path in out.iterdir()] == ["mine"] and not (tmp_path / "a").exists()
+
+
+def test_predictions_that_cannot_be_read_leave_nothing_behind(questions, tmp_path):
+    (tmp_path / "given.json").write_text("{")
+    with pytest.raises(InputError, match="given.json: not readable as JSON"):
+        examine(Examination(str(questions), tmp_path / "out", str(tmp_path / "given.json")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_answers_are_withheld_they_are_counted_alone(tmp_path):
+    rows = [
+        {"id": name, "question": "?", "choices": ["a", "b"], "model_output": "a"} for name in "xy"
+    ]
+    del rows[1]["model_output"]
+    (tmp_path / "given.json").write_text(json.dumps(rows))
+    exam = Examination("mmau-test", tmp_path / "out", str(tmp_path / "given.json"))
+    scores = examine(exam)
+    assert (scores["rows"], scores["answered"]) == (2, 1) and "accuracy" not in scores
+    assert content(tmp_path / "out", "predictions") == rows
+    assert not (tmp_path / "out/judged.json").exists()
