@@ -90,8 +90,10 @@ def draw(axes: Axes, chart: Chart) -> None:
         axes.set_ylim(0, chart.top)
     if chart.rates:
         axes.set_ylim(-0.03, 1.08 if chart.bars else 1.03)
-    if len(chart.lines) + len(chart.bars) > 1:
+    if len(chart.lines) > 1:
         axes.legend(fontsize=9, frameon=False)
+    if len(chart.bars) > 1:  # beside them: there is no empty place among them
+        axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _draw_lines(axes: Axes, chart: Chart) -> None:
