@@ -34,15 +34,21 @@ TABLE: Table = {
 DECODING: Table = {**TABLE, "embed": None}
 # The first pattern that fits a parameter's path names its axes; what none fits (norms, biases, convolutions,
 # positions) is small and replicated.
+KERNELS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    ("projector", (None, "embed")),
+    ("*/layers/[qkv]_proj", ("layers", "embed", "heads")),
+    ("*/layers/o_proj", ("layers", "heads", "embed")),
+    ("*/layers/gate_proj", ("layers", "embed", "ffn")),
+    ("*/layers/up_proj", ("layers", "embed", "ffn")),
+    ("*/layers/down_proj", ("layers", "ffn", "embed")),
+)
+# An adapter's A is split as its kernel's inputs are and B as the outputs; nothing splits the rank.
 PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    ("projector/kernel", (None, "embed")),
     ("decoder/embed/embedding", ("vocabulary", "embed")),
     ("decoder/head/embedding", ("vocabulary", "embed")),
-    ("*/layers/[qkv]_proj/kernel", ("layers", "embed", "heads")),
-    ("*/layers/o_proj/kernel", ("layers", "heads", "embed")),
-    ("*/layers/gate_proj/kernel", ("layers", "embed", "ffn")),
-    ("*/layers/up_proj/kernel", ("layers", "embed", "ffn")),
-    ("*/layers/down_proj/kernel", ("layers", "ffn", "embed")),
+    *((f"{path}/kernel", axes) for path, axes in KERNELS),
+    *((f"{path}/lora_a", (*axes[:-1], None)) for path, axes in KERNELS),
+    *((f"{path}/lora_b", (*axes[:-2], None, axes[-1])) for path, axes in KERNELS),
 )
 
 
