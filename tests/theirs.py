@@ -37,7 +37,7 @@ def opened(directory: Path, sizes: Sizes) -> PreTrainedModel:
 
 
 def of(model: Tiny) -> PreTrainedModel:
-    return opened(model.directory, model.sizes) if model.config.adapter is None else adapted(model)
+    return opened(model.directory, model.sizes)
 
 
 def adapted(model: Tiny) -> PreTrainedModel:
@@ -140,10 +140,12 @@ def inputs(
     )
 
 
-def logits(model: Tiny, questions: Sequence[Question]) -> np.ndarray:
+def logits(
+    model: Tiny, questions: Sequence[Question], network: PreTrainedModel | None = None
+) -> np.ndarray:
     """[tokens of all prompts, V]."""
     with torch.no_grad():
-        found = of(model)(**inputs(model.sizes, questions)).logits.numpy()
+        found = (network or of(model))(**inputs(model.sizes, questions)).logits.numpy()
     rows = zip(found, questions, strict=True)
     return np.concatenate([row[: len(question.tokens)] for row, question in rows])
 

@@ -19,6 +19,7 @@ from sari_jax.generate.rollout import Completions, encode, rollout
 from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
+from sari_jax.models.lora import without_adapter
 from sari_jax.models.work import step_flops
 from sari_jax.parallel.mesh import (
     all_rows,
@@ -37,6 +38,7 @@ from sari_jax.rl.rewards import score
 from sari_jax.train.config import Run
 from sari_jax.train.features import TowerFeatures
 from sari_jax.train.optimizer import Flat, merge
+from sari_jax.train.parameters import learning
 from sari_jax.train.reference import on_device
 from sari_jax.train.state import TrainState
 from sari_jax.train.steps import Part, make_grpo_step, make_sft_step
@@ -124,8 +126,9 @@ def _work(config: AudioLMConfig, passes: int) -> Callable[..., dict[str, float]]
     def work(
         state: TrainState, samples: np.ndarray, prompts: np.ndarray, completions: np.ndarray
     ) -> dict[str, float]:
-        learns = {path.split("/")[0] for path in state.params}
-        flops = step_flops(config, samples, prompts, completions, passes=passes, learns=learns)
+        flops = step_flops(
+            config, samples, prompts, completions, passes=passes, **learning(state.params)
+        )
         return {
             "model_tflop": flops / 1e12,
             "audio_seconds": float(samples.sum()) / SAMPLE_RATE,
@@ -173,7 +176,7 @@ class Rollouts:
 
 
 def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
-    step = make_sft_step(config, optimizer)
+    step = make_sft_step(config, optimizer, dropout=run.model.adapter.dropout, seed=run.seed)
     work_of = _work(config, passes=1)
     rollouts = Rollouts(run, config, mesh, frozen)
     features_of = _features(run, config, mesh, frozen)
@@ -268,7 +271,7 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
         # Dispatched before the host reads the text, so that the two overlap.
         # A reference that waits with the host is held here no longer than that takes.
         reference_scores = reference_logprobs(
-            config,
+            without_adapter(config),
             merge(on_device(reference), frozen),
             prompts,
             completions.tokens,
