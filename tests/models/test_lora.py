@@ -102,11 +102,12 @@ def test_the_same_over_eight_devices_and_split_as_the_kernels(tmp_path):
     for path, array in split.items():
         np.testing.assert_array_equal(array, alone[path], err_msg=path)
     specs = {path: tuple(array.sharding.spec) for path, array in split.items()}
-    assert specs["decoder/layers/q_proj/lora_a"] == (None, "fsdp", None)
-    assert specs["decoder/layers/q_proj/lora_b"] == (None, None, "tensor")
-    assert specs["tower/layers/down_proj/lora_a"] == (None, "tensor", None)
-    assert specs["tower/layers/down_proj/lora_b"] == (None, None, "fsdp")
-    assert specs["projector/lora_b"] == (None, "fsdp")
+    embed, inner = ("fsdp", "tensor"), ("tensor", "fsdp")
+    assert specs["decoder/layers/q_proj/lora_a"] == (None, embed, None)
+    assert specs["decoder/layers/q_proj/lora_b"] == (None, None, inner)
+    assert specs["tower/layers/down_proj/lora_a"] == (None, inner, None)
+    assert specs["tower/layers/down_proj/lora_b"] == (None, None, embed)
+    assert specs["projector/lora_b"] == (None, embed)
 
 
 def test_switched_off_it_is_the_model_as_it_was(one_tiny):
