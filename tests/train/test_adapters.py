@@ -1,5 +1,6 @@
 """Runs that train adapters: updates as peft's, resumed to the bit, small checkpoints, and what comes out of them."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -10,10 +11,17 @@ import numpy as np
 import pytest
 import tiny
 
+from sari_jax.cli import main
 from sari_jax.errors import InputError
 from sari_jax.generate.rollout import Completions
 from sari_jax.models.config import Adapter
 from sari_jax.models.lora import without_adapter
+from sari_jax.parallel.mesh import (
+    make_mesh,
+    parameter_sharding,
+    parameter_shardings,
+    shard_batch,
+)
 from sari_jax.rl.advantages import group_advantages
 from sari_jax.rl.policy import reference_logprobs
 from sari_jax.train.config import Grpo, Model, defaults, freeze
@@ -120,6 +128,39 @@ def test_dropout_differs_by_step_seed_and_part(one_tiny):
     np.testing.assert_allclose(even, gradient(0, dropout=0.0), rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
+def test_eight_devices_as_one(tmp_path):
+    """Every gradient, what is dropped too; each lies as the table says."""
+    sizes = tiny.Sizes(heads=8, kv_heads=4, head_dim=4, tower_heads=4, tower_width=16)
+    wide = tiny.make(tmp_path / "wide", sizes)
+    model = tiny.adapted(wide, dataclasses.replace(ADAPTER, targets=("*_proj",)))
+    tokens, mask = (x[:, None] for x in tiny.padded(tiny.answers([8, 3, 5, 1] * 2), 8))
+    prompts = tiny.prompts([tiny.question([0.2 + 0.1 * i], 5 + i, i) for i in range(8)])
+    batch = (jax.device_get(prompts), tokens, mask)
+
+    def gradient(mesh):
+        flat = {path: jnp.asarray(x) for path, x in tiny.flatten(model.params).items()}
+        rows = jax.device_put(batch) if mesh is None else shard_batch(mesh, batch)
+        if mesh is not None:
+            flat = jax.device_put(flat, parameter_shardings(mesh, flat))
+        trainable, frozen = partition(merge(flat, {}), ("*/lora_[ab]",))
+        step = make_sft_step(model.config, tiny.recording(), dropout=0.2)
+        with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
+            state = create_state(trainable, tiny.recording())
+            state, metrics = step(state, frozen, [Part(*rows)])
+        for path, array in state.opt_state.items() if mesh is not None else ():
+            placed = parameter_sharding(mesh, path, array.shape)
+            assert not placed.is_fully_replicated
+            assert array.sharding.is_equivalent_to(placed, array.ndim), path
+        return jax.device_get((metrics["loss"], state.opt_state))
+
+    loss, wanted = gradient(None)
+    for fsdp, tensor in ((8, 1), (2, 4)):
+        found, own = gradient(make_mesh(1, fsdp, tensor))
+        assert found == pytest.approx(loss, rel=1e-5)
+        tiny.assert_close(own, wanted, 1e-5)
+
+
 def settings(stage, model, data, **changes):
     config = defaults()
     config.update_from_flattened_dict(
@@ -168,6 +209,12 @@ def test_a_run_that_is_resumed_ends_with_the_same_bits(stage, request, scored, t
     for path, array in whole.items():
         np.testing.assert_array_equal(array, stopped[path], err_msg=path)
         assert array.any(), f"{path} never moved"
+    export = ["export", "--workdir", str(tmp_path / "whole"), "--out"]
+    assert main([*export, str(tmp_path / "merged")]) == 0
+    alone = main([*export, str(tmp_path / "adapter"), "--adapter"])
+    # GRPO's projector, which learnt as a whole, would be lost.
+    assert alone == (0 if stage == "sft" else 2)
+    assert (tmp_path / "adapter" / "adapter_config.json").exists() == (stage == "sft")
     if stage == "grpo":
         lines = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
         assert json.loads(lines[0])["kl"] == pytest.approx(
