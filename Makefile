@@ -15,7 +15,7 @@ VENV_CURRENT := .venv-current
 # Written last: a set-up that was interrupted, or whose inputs changed, is done again from an empty folder.
 READY := $(VENV)/ready
 READY_CURRENT := $(VENV_CURRENT)/ready
-EXTRAS := test,bench,serving,synthesize,starter,tpu
+EXTRAS := test,bench,peft,serving,synthesize,starter,tpu
 EXTRAS_CURRENT := test,synthesize,starter
 # Downloads that break off are resumed from 25.2 on.
 PIP := pip==26.1.2

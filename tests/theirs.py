@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from tiny import SECOND, Question, Sizes, Tiny, names_of
+from tiny import SECOND, Question, Sizes, Tiny, flatten, names_of
 from transformers import PreTrainedModel, WhisperFeatureExtractor
 
 from sari_jax.hf.families import FAMILIES
@@ -38,6 +38,62 @@ def opened(directory: Path, sizes: Sizes) -> PreTrainedModel:
 
 def of(model: Tiny) -> PreTrainedModel:
     return opened(model.directory, model.sizes)
+
+
+def adapted(model: Tiny) -> PreTrainedModel:
+    """A tiny model as peft puts the same adapters on it."""
+    import peft
+
+    adapter = model.config.adapter
+    factors = adapter_names(model)
+    modules = sorted({name.rpartition(".lora_")[0] for name, _, _ in factors})
+    settings = peft.LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        use_rslora=adapter.rslora,
+        lora_dropout=adapter.dropout,
+        target_modules=[name.removeprefix("base_model.model.") for name in modules],
+    )
+    base = read(model.directory, model.sizes.family, torch.float64)
+    if model.sizes.tied:
+        base.lm_head.weight = base.get_input_embeddings().weight
+    network = peft.get_peft_model(base, settings, autocast_adapter_dtype=False).eval()
+    parameters, flat = dict(network.named_parameters()), flatten(model.params)
+    assert {n for n, p in parameters.items() if p.requires_grad} == {n for n, _, _ in factors}
+    for name, path, layer in factors:
+        ours = flat[path] if layer is None else flat[path][layer]
+        parameters[name].data = torch.tensor(ours.T, dtype=torch.float64)
+    return network
+
+
+def adapter_names(model: Tiny) -> list[tuple[str, str, int | None]]:
+    """Every factor: peft's name, our path, and the layer if it has layers."""
+    names, found = names_of(model.sizes), []
+    flat = flatten(model.params)
+    for rule in rules(model.config, names):
+        for letter in "AB":
+            path = "/".join((*rule.path[:-1], f"lora_{letter.lower()}"))
+            if rule.path[-1] == "kernel" and path in flat:
+                for layer, name in enumerate(rule.names):
+                    module = module_name(name, names).removesuffix(".weight")
+                    theirs = f"base_model.model.{module}.lora_{letter}.default.weight"
+                    found.append((theirs, path, layer if rule.layers else None))
+    return found
+
+
+def adapter_gradients(
+    model: Tiny, network: PreTrainedModel, loss: torch.Tensor
+) -> dict[str, np.ndarray]:
+    """d loss / d A and d B by our paths."""
+    parameters, factors = dict(network.named_parameters()), adapter_names(model)
+    gradients = torch.autograd.grad(loss, [parameters[name] for name, _, _ in factors])
+    found = {}
+    for (_, path, layer), gradient in zip(factors, gradients, strict=True):
+        array = gradient.numpy().T
+        found.setdefault(path, []).append(array) if layer is not None else found.update(
+            {path: array}
+        )
+    return {path: np.stack(a) if isinstance(a, list) else a for path, a in found.items()}
 
 
 def weights_in(directory: Path, family: str) -> dict[str, np.ndarray]:
@@ -84,10 +140,12 @@ def inputs(
     )
 
 
-def logits(model: Tiny, questions: Sequence[Question]) -> np.ndarray:
+def logits(
+    model: Tiny, questions: Sequence[Question], network: PreTrainedModel | None = None
+) -> np.ndarray:
     """[tokens of all prompts, V]."""
     with torch.no_grad():
-        found = of(model)(**inputs(model.sizes, questions)).logits.numpy()
+        found = (network or of(model))(**inputs(model.sizes, questions)).logits.numpy()
     rows = zip(found, questions, strict=True)
     return np.concatenate([row[: len(question.tokens)] for row, question in rows])
 

@@ -24,8 +24,9 @@ from sari_jax.hf.families import FAMILIES
 from sari_jax.hf.load import load_params
 from sari_jax.hf.names import Names
 from sari_jax.hf.shards import INDEX, SINGLE
-from sari_jax.models.audio_lm import Params, Prompts
-from sari_jax.models.config import AudioLMConfig
+from sari_jax.models.audio_lm import Params, Prompts, abstract_params
+from sari_jax.models.config import Adapter, AudioLMConfig
+from sari_jax.models.lora import is_adapter
 
 AUDIO_ID, VOCABULARY = 3, 208
 SECOND = 16_000  # samples; the clips are shorter, and so all of them fit a bucket of one second
@@ -113,6 +114,18 @@ def make(directory: Path, sizes: Sizes, seed: int = 0) -> Tiny:
     save(weights(sizes, seed), directory, sizes)
     config = read_config(directory)
     return Tiny(directory, sizes, config, load_params(directory, config))
+
+
+def adapted(model: Tiny, adapter: Adapter, seed: int = 0) -> Tiny:
+    """The model with adapters that are far from nothing: B too is drawn."""
+    config = dataclasses.replace(model.config, adapter=adapter)
+    flat = dict(traverse_util.flatten_dict(model.params, sep="/"))
+    for path, leaf in traverse_util.flatten_dict(abstract_params(config), sep="/").items():
+        if is_adapter(path):
+            noise = np.random.default_rng([seed, zlib.crc32(path.encode())])
+            flat[path] = jnp.asarray(0.1 * noise.standard_normal(leaf.shape), jnp.float32)
+    params = traverse_util.unflatten_dict(flat, sep="/")
+    return dataclasses.replace(model, config=config, params=params)
 
 
 def weights(sizes: Sizes, seed: int = 0) -> dict[str, np.ndarray]:

@@ -32,6 +32,9 @@ def add(commands: Commands) -> None:
         "--out",
     )
     out.add_argument("--step", type=int)
+    out.add_argument(
+        "--adapter", action="store_true", help="the adapter alone, as a PEFT directory"
+    )
 
     command(
         commands, "check", check, "the same inputs through transformers and through us", "--model"
@@ -77,12 +80,18 @@ def ask(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
+    from sari_jax.hf.adapter import export_adapter as write_adapter
     from sari_jax.hf.export import export as write_model
     from sari_jax.train.checkpoint import read_run
     from sari_jax.train.loop import trained_params
 
     run = read_run(Path(args.workdir))
     config, params = trained_params(run, Path(args.workdir), args.step)
+    if args.adapter:
+        write_adapter(params, config, Path(run.model.path), Path(args.out))
+        told = f"{args.out}: peft.PeftModel.from_pretrained adds it to {run.model.path}"
+        tell(args, {"adapter": args.out}, told)
+        return 0
     write_model(params, config, Path(run.model.path), Path(args.out))
     tell(
         args,

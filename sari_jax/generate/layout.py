@@ -11,7 +11,12 @@ from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.parallel.mesh import DECODING, parameter_shardings
 
-MATRICES = ("kernel", "embedding")  # what the networks narrow to their dtype before they multiply
+MATRICES = (
+    "kernel",
+    "embedding",
+    "lora_a",
+    "lora_b",
+)  # what the networks narrow to their dtype before they multiply
 
 
 class DecodingPolicy:
@@ -35,17 +40,19 @@ class DecodingPolicy:
 
     def __call__(self, flat: dict[str, Array]) -> Params:
         flat = self.needed(flat)
+        changing = self.changing(flat)
+        moved = self.program(changing)(changing) if changing else {}
+        return traverse_util.unflatten_dict(flat | moved, sep="/")
+
+    def changing(self, flat: dict[str, Any]) -> dict[str, Any]:
+        """Those that lie elsewhere or are wider than decoding takes them: of a frozen narrow model on one chip none."""
         wanted = parameter_shardings(self.mesh, flat, DECODING)
-        placed = all(
-            array.sharding.is_equivalent_to(wanted[path], array.ndim)
+        return {
+            path: array
             for path, array in flat.items()
-        )
-        same = all(
-            array.dtype == self.dtype for path, array in flat.items() if path.endswith(MATRICES)
-        )
-        return traverse_util.unflatten_dict(
-            flat if placed and same else self.program(flat)(flat), sep="/"
-        )
+            if not array.sharding.is_equivalent_to(wanted[path], array.ndim)
+            or (path.endswith(MATRICES) and array.dtype != self.dtype)
+        }
 
     def shapes(self, flat: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
         """What comes out, for shapes: where nothing is computed."""

@@ -10,13 +10,18 @@ from typing import Any
 from sari_jax.errors import InputError
 from sari_jax.hf.families import FAMILIES
 from sari_jax.hf.family import Family
-from sari_jax.models.config import AudioLMConfig
+from sari_jax.models.config import Adapter, AudioLMConfig
 
 
 def read_config(
-    model_dir: Path | str, *, dtype: str = "float32", remat: str = "none", attention: str = "xla"
+    model_dir: Path | str,
+    *,
+    dtype: str = "float32",
+    remat: str = "none",
+    attention: str = "xla",
+    adapter: Adapter | None = None,
 ) -> AudioLMConfig:
-    """The config of a Hugging Face directory.
+    """The config of a Hugging Face directory, whose model may have adapters added to it.
 
     Raises:
         InputError: no or broken config.json, a family that is not supported, a feature it needs that
@@ -32,7 +37,7 @@ def read_config(
         raise InputError(
             f"{path}: not a {family.title} config ({reason}); fetch it again"
         ) from error
-    return AudioLMConfig(encoder, decoder, audio_token_id, dtype, remat, attention)
+    return AudioLMConfig(encoder, decoder, audio_token_id, dtype, remat, attention, adapter)
 
 
 def read_family(model_dir: Path | str) -> Family:

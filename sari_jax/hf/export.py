@@ -21,6 +21,7 @@ from sari_jax.hf.names import Rule, rules
 from sari_jax.hf.shards import FLOATS, PICKLES, Shards, Stored, within
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
+from sari_jax.models.lora import merged
 
 Places = dict[str, tuple[Rule, int | None]]
 
@@ -28,7 +29,8 @@ Places = dict[str, tuple[Rule, int | None]]
 def export(params: Params, config: AudioLMConfig, source: Path | str, out: Path | str) -> None:
     """Writes `params` as a Hugging Face directory like `source`, aside and then renamed.
 
-    Beside the parameters, memory holds one tensor.
+    Adapters are merged into their kernels in float32, and rounded as the source's dtype does. Beside the parameters,
+    memory holds one tensor.
 
     Args:
         params: all of them, or those that were trained: the others are copied from the source.
@@ -42,12 +44,13 @@ def export(params: Params, config: AudioLMConfig, source: Path | str, out: Path 
     where: Places = {
         name: (rule, i if rule.layers else None)
         for rule in rules(config, names)
-        if rule.path in flat
+        if rule.path in flat or _factors(rule, flat)
         for i, name in enumerate(rule.names)
     }
     if config.decoder.tied and names.embedding in where:
         # Some checkpoints store the tied head a second time.
         where[names.unembedding] = where[names.embedding]
+    scale = config.adapter.scale if config.adapter else 0.0
     with new_directory(out) as aside:
         try:
             for path in _beside(source, shards, family):
@@ -55,7 +58,7 @@ def export(params: Params, config: AudioLMConfig, source: Path | str, out: Path 
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, target)
             for file in shards.files:
-                _write_shard(shards, file, where, flat, aside / file)
+                _write_shard(shards, file, where, flat, scale, aside / file)
                 shutil.copymode(source / file, aside / file)
         except OSError as error:
             reading = str(error.filename or "").startswith(str(source))
@@ -86,23 +89,42 @@ def _beside(source: Path, shards: Shards, family: Family) -> list[Path]:
     return found
 
 
-def _write_shard(shards: Shards, file: str, where: Places, flat: dict, out: Path) -> None:
+def _write_shard(
+    shards: Shards, file: str, where: Places, flat: dict, scale: float, out: Path
+) -> None:
     """A shard like the source's. By hand, since safetensors writes only what is in memory whole."""
     header, places = shards.header(file)
     with (shards.model_dir / file).open("rb") as old, out.open("wb") as new:
         new.write(header)
         for name, (begin, end) in sorted(places.items(), key=lambda place: place[1]):
             if name in where:
-                new.write(_theirs(*where[name], flat, shards.tensors[name], name))
+                array = _ours(*where[name], flat, shards, name, scale)
+                new.write(_theirs(where[name][0], array, shards.tensors[name], name))
             else:
                 old.seek(len(header) + begin)
                 _copy(old, new, end - begin)
 
 
-def _theirs(rule: Rule, layer: int | None, flat: dict, stored: Stored, name: str) -> memoryview:
+def _factors(rule: Rule, flat: dict) -> list[Array | np.ndarray]:
+    """A and B of the adapter beside a kernel; none where there is none."""
+    *place, leaf = rule.path
+    paths = [(*place, "lora_a"), (*place, "lora_b")]
+    return [flat[path] for path in paths] if leaf == "kernel" and paths[0] in flat else []
+
+
+def _ours(
+    rule: Rule, layer: int | None, flat: dict, shards: Shards, name: str, scale: float
+) -> np.ndarray:
+    """One tensor as it was trained: its own, or the source's with its adapter."""
+    mine = lambda array: on_host(array if layer is None else array[layer])  # noqa: E731
+    kernel = mine(flat[rule.path]) if rule.path in flat else rule.to_ours(shards.read(name))
+    factors = [mine(array).astype(np.float32) for array in _factors(rule, flat)]
+    return merged(kernel.astype(np.float32), *factors, scale) if factors else kernel
+
+
+def _theirs(rule: Rule, array: np.ndarray, stored: Stored, name: str) -> memoryview:
     """The bytes of one tensor of theirs, as the source's header promises them."""
-    array = flat[rule.path] if layer is None else flat[rule.path][layer]
-    theirs = rule.to_theirs(_on_host(array)).astype(FLOATS[stored.dtype], order="C", copy=False)
+    theirs = rule.to_theirs(array).astype(FLOATS[stored.dtype], order="C", copy=False)
     if theirs.shape != stored.shape:
         raise InputError(
             f"{name} was trained with shape {theirs.shape}; its source has {stored.shape}"
@@ -114,7 +136,7 @@ def _theirs(rule: Rule, layer: int | None, flat: dict, stored: Stored, name: str
     return memoryview(theirs.reshape(-1).view(np.uint8))
 
 
-def _on_host(array: Array | np.ndarray) -> np.ndarray:
+def on_host(array: Array | np.ndarray) -> np.ndarray:
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         array = multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(jax.device_get(array))

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -28,7 +29,7 @@ def load_params(
     model_dir: Path | str,
     config: AudioLMConfig,
     *,
-    dtype: str | None = None,
+    dtype: str | Mapping[str, str] | None = None,
     mesh: Mesh | None = None,
     table: Table = TABLE,
 ) -> Params:
@@ -37,7 +38,8 @@ def load_params(
     A process reads what its own devices hold and nothing else. Beside the parameters, memory holds one tensor.
 
     Args:
-        dtype: of the parameters; the source's own unless given, the widest where its layers differ.
+        dtype: of all parameters, or of each by its flat path; the source's own unless given, the widest where its
+            layers differ.
         mesh: where they live, by a `table` of `parallel`; one device unless given.
 
     Raises:
@@ -52,8 +54,9 @@ def load_params(
     # to the whole.
     for rule in sorted(all_rules, key=lambda rule: -math.prod(shards.tensors[rule.names[0]].shape)):
         own = jnp.result_type(*{FLOATS[shards.tensors[name].dtype] for name in rule.names})
+        wanted = dtype if isinstance(dtype, str | None) else dtype["/".join(rule.path)]
         params[rule.path], finite[rule] = _parameter(
-            shards, rule, jnp.dtype(dtype or own), mesh, table
+            shards, rule, jnp.dtype(wanted or own), mesh, table
         )
     bad = [
         name

@@ -19,6 +19,7 @@ from sari_jax.models import layers as nn
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.decoder import Decoder, KeyValues
 from sari_jax.models.encoder import Encoder
+from sari_jax.models.lora import adapt
 from sari_jax.parallel.mesh import constrain
 
 Params = dict[str, Any]
@@ -52,6 +53,8 @@ class AudioLM(nnx.Module):
         self.tower = Encoder(config, rngs)
         self.projector = nn.linear(encoder.width, decoder.width, bias=True, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(config, rngs)
+        if config.adapter:
+            adapt(self, config.adapter, rngs.params())
 
     def encode(self, prompts: Prompts) -> Float[Array, "B A F D"]:
         """The tower's features of every clip. With a frozen tower, compute them once and pass them on."""

@@ -46,6 +46,23 @@ class DecoderConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class Adapter:
+    """Low-rank adapters (Hu et al. 2021): see `models.lora`."""
+
+    rank: int = 0  # of A B; 0: no adapters
+    alpha: float = 16.0  # A B counts alpha / rank; ours
+    rslora: bool = False  # alpha / sqrt(rank) instead (Kalajdzievski 2023)
+    dropout: float = 0.0  # of what goes into an adapter, in the pass that is differentiated alone
+    targets: tuple[str, ...] = (
+        "decoder/layers/*_proj",
+    )  # path patterns of projections that have one
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+
+
+@dataclasses.dataclass(frozen=True)
 class AudioLMConfig:
     """An audio encoder, a linear projector and a language model.
 
@@ -53,6 +70,8 @@ class AudioLMConfig:
     `remat` names what the backward pass computes again: "none"; "products" keeps the results of
     linear maps; "layer" keeps one residual stream per layer and none of the layer's insides.
     `attention` names the back end of everything but single decode steps: see `kernels`.
+    `adapter` adds parameters; without it and without them the network is the model as it was. Its dropout wants keys
+    beside the parameters (`lora.with_noise`), and is 0 everywhere but in the pass that is differentiated.
     """
 
     encoder: EncoderConfig
@@ -61,3 +80,4 @@ class AudioLMConfig:
     dtype: str = "float32"
     remat: str = "none"
     attention: str = "xla"
+    adapter: Adapter | None = None

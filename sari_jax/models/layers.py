@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 # What is kept of a layer: everything; the results of its linear maps; nothing but what goes in.
 REMAT = {
@@ -16,9 +16,25 @@ REMAT = {
 }
 
 
-def linear(inputs: int, outputs: int, *, bias: bool, dtype: str, rngs: nnx.Rngs) -> nnx.Linear:
+class Linear(nnx.Linear):
+    """y = x W + b, and with an adapter, which `lora.adapt` gives it, + scale * drop(x) A B."""
+
+    def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
+        y = super().__call__(x)
+        if not hasattr(self, "lora_a"):
+            return y
+        x, a, b = self.promote_dtype((x, self.lora_a[...], self.lora_b[...]), dtype=self.dtype)
+        if self.dropout:
+            # A key of its own for each call: a layer reads prompts and completions one after the other.
+            self.noise[...], key = jax.random.split(self.noise[...])
+            heard = jax.random.bernoulli(key, 1 - self.dropout, x.shape)
+            x = jnp.where(heard, x / (1 - self.dropout), 0)
+        return y + _flat_dot(self.scale * _flat_dot(x, a), b)
+
+
+def linear(inputs: int, outputs: int, *, bias: bool, dtype: str, rngs: nnx.Rngs) -> Linear:
     """[..., inputs] -> [..., outputs], initialised as the Qwen family is: normal, std 0.02."""
-    return nnx.Linear(
+    return Linear(
         inputs,
         outputs,
         use_bias=bias,
@@ -29,7 +45,7 @@ def linear(inputs: int, outputs: int, *, bias: bool, dtype: str, rngs: nnx.Rngs)
     )
 
 
-def _flat_dot(x: Array, kernel: Array, dimension_numbers: Any, **settings: Any) -> Array:
+def _flat_dot(x: Array, kernel: Array, dimension_numbers: Any = None, **settings: Any) -> Array:
     """x @ kernel with x's leading axes as one, so that the kernel's gradient too is one plain matrix product."""
     rows = x.reshape(-1, x.shape[-1])
     return jax.lax.dot(rows, kernel, **settings).reshape(*x.shape[:-1], kernel.shape[-1])

@@ -79,6 +79,7 @@ def step_flops(
     *,
     passes: int,
     learns: Collection[str],
+    adapted: Collection[str] = (),
 ) -> float:
     """Of one whole step.
 
@@ -88,6 +89,8 @@ def step_flops(
             are one each. A frozen tower runs once in any case.
         learns: those of tower, projector and decoder that do. Where the decoder does not, its weights' gradients are
             left out, and its inputs' lead to the projector.
+        adapted: those of them that have adapters, which the gradient passes by. Their own work is not counted: a few
+            hundredths of their kernels', the rank over the width.
     """
     frames = frame_counts(samples[samples > 0])[0]
     heard = sum(encoder_flops(config, n) for n in frames.tolist())
@@ -95,10 +98,11 @@ def step_flops(
     groups = zip(prompts.tolist(), completions.tolist(), strict=True)
     read = sum(group_flops(config, prompt, lengths) for prompt, lengths in groups)
     through = passes + (BACKWARD if "decoder" in learns else BACKWARD / 2)
+    heard_back = BACKWARD if "tower" in learns else BACKWARD / 2
     return (
         through * read
         + (passes + BACKWARD) * placed
-        + (passes + BACKWARD if "tower" in learns else 1) * heard
+        + (passes + heard_back if "tower" in (*learns, *adapted) else 1) * heard
     )
 
 

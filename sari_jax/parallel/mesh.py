@@ -30,19 +30,42 @@ TABLE: Table = {
     "heads": "tensor",
     "ffn": "tensor",
     "vocabulary": "tensor",
+    # An adapter's one long axis takes both, as far as they divide it: its gradients and moments are wide.
+    "adapter_embed": ("fsdp", "tensor"),
+    "adapter_heads": ("tensor", "fsdp"),
+    "adapter_ffn": ("tensor", "fsdp"),
 }
-DECODING: Table = {**TABLE, "embed": None}
+DECODING: Table = {
+    **TABLE,
+    "embed": None,
+    "adapter_embed": None,
+    "adapter_heads": "tensor",
+    "adapter_ffn": "tensor",
+}
+
+
+def _long(axis: str | None) -> str | None:
+    """What an adapter calls an axis of its kernel."""
+    return axis and f"adapter_{axis}"
+
+
 # The first pattern that fits a parameter's path names its axes; what none fits (norms, biases, convolutions,
 # positions) is small and replicated.
+KERNELS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    ("projector", (None, "embed")),
+    ("*/layers/[qkv]_proj", ("layers", "embed", "heads")),
+    ("*/layers/o_proj", ("layers", "heads", "embed")),
+    ("*/layers/gate_proj", ("layers", "embed", "ffn")),
+    ("*/layers/up_proj", ("layers", "embed", "ffn")),
+    ("*/layers/down_proj", ("layers", "ffn", "embed")),
+)
+# An adapter's A is split by its kernel's inputs and B by the outputs; nothing splits the rank.
 PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    ("projector/kernel", (None, "embed")),
     ("decoder/embed/embedding", ("vocabulary", "embed")),
     ("decoder/head/embedding", ("vocabulary", "embed")),
-    ("*/layers/[qkv]_proj/kernel", ("layers", "embed", "heads")),
-    ("*/layers/o_proj/kernel", ("layers", "heads", "embed")),
-    ("*/layers/gate_proj/kernel", ("layers", "embed", "ffn")),
-    ("*/layers/up_proj/kernel", ("layers", "embed", "ffn")),
-    ("*/layers/down_proj/kernel", ("layers", "ffn", "embed")),
+    *((f"{path}/kernel", axes) for path, axes in KERNELS),
+    *((f"{path}/lora_a", (*axes[:-2], _long(axes[-2]), None)) for path, axes in KERNELS),
+    *((f"{path}/lora_b", (*axes[:-2], None, _long(axes[-1]))) for path, axes in KERNELS),
 )
 
 
@@ -145,7 +168,9 @@ def parameter_sharding(
         if fnmatch.fnmatch(path, pattern):
             for size, name in zip(shape, logical, strict=True):
                 axis = table[name] if name else None
-                if axis and size % mesh.shape[axis]:
+                if isinstance(axis, tuple):
+                    table = {**table, name: _dividing(axis, size, mesh)}
+                elif axis and size % mesh.shape[axis]:
                     fit = [n for n in range(1, mesh.size + 1) if size % n == 0]
                     raise InputError(
                         f"{path}: axis {name} of {size} does not divide by mesh {axis}={mesh.shape[axis]};"
@@ -156,6 +181,15 @@ def parameter_sharding(
             except ValueError as error:
                 raise InputError(f"{path}: {error}; give one of them another axis") from error
     return NamedSharding(mesh, P())
+
+
+def _dividing(
+    axes: tuple[str, ...], size: int, mesh: Mesh | AbstractMesh
+) -> tuple[str, ...] | None:
+    """As many of these mesh axes, from the first, as divide the size together."""
+    while axes and size % math.prod(mesh.shape[axis] for axis in axes):
+        axes = axes[:-1]
+    return axes or None
 
 
 def parameter_shardings(mesh: Mesh, params: Any, table: Table = TABLE) -> Any:

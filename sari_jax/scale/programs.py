@@ -16,11 +16,12 @@ from sari_jax.generate.layout import DecodingPolicy
 from sari_jax.generate.rollout import Completions, decode, encode, prefill
 from sari_jax.generate.sampling import Sampler
 from sari_jax.hf.config import read_config
-from sari_jax.models.audio_lm import Prompts, abstract_params
+from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.decoder import KeyValues
 from sari_jax.models.encoder import frame_counts
 from sari_jax.models.kernels import require
+from sari_jax.models.lora import is_adapter, without_adapter
 from sari_jax.models.sizes import SIZES
 from sari_jax.models.work import BACKWARD, encoder_flops, group_flops, projector_flops
 from sari_jax.parallel.mesh import (
@@ -33,7 +34,8 @@ from sari_jax.parallel.mesh import (
 from sari_jax.rl.policy import reference_logprobs
 from sari_jax.scale.topology import Topology
 from sari_jax.train.config import Run
-from sari_jax.train.optimizer import make_optimizer, merge, partition
+from sari_jax.train.optimizer import make_optimizer, merge
+from sari_jax.train.parameters import learning, shapes_of
 from sari_jax.train.reference import dtype_of
 from sari_jax.train.state import create_state
 from sari_jax.train.steps import Part, make_grpo_step, make_sft_step
@@ -76,7 +78,9 @@ def model_config(run: Run) -> AudioLMConfig:
         InputError: neither is given.
     """
     model = run.model
-    settings = dict(dtype=model.dtype, remat=model.remat, attention=model.attention)
+    settings = dict(
+        dtype=model.dtype, remat=model.remat, attention=model.attention, adapter=model.added
+    )
     if model.path:
         return read_config(model.path, **settings)
     if model.size:
@@ -111,12 +115,9 @@ class Programs:
         self._lay_out_question(question)
 
     def _lay_out_state(self) -> None:
-        run, param = self.run, jnp.dtype(self.run.model.param_dtype)
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, param), abstract_params(self.config)
-        )
+        run = self.run
         self.optimizer = make_optimizer(run.optimizer, run.steps)
-        trainable, frozen = partition(shapes, run.model.trainable)
+        trainable, frozen = shapes_of(run.model, self.config)
         self.frozen = self._placed(frozen)
         self.state = self._placed(
             jax.eval_shape(lambda params: create_state(params, self.optimizer), trainable)
@@ -128,6 +129,7 @@ class Programs:
             self.reference = {
                 path: jax.ShapeDtypeStruct(x.shape, narrow, sharding=x.sharding)
                 for path, x in self.state.params.items()
+                if not is_adapter(path)
             }
         self.waiting = self.reference if run.model.reference_memory == "host" else {}
         self.resident = bytes_of((self.state, self.frozen, self.reference)) - bytes_of(self.waiting)
@@ -162,7 +164,10 @@ class Programs:
         row = lambda shape, dtype: self._rows((rows, *shape), dtype)  # noqa: E731
         answers, mask = row((1, longest), jnp.int32), row((1, longest), jnp.bool_)
         part = Part(self._prompts(rows), answers, mask, self._features(rows))
-        step = jax.jit(make_sft_step(self.config, self.optimizer), donate_argnums=0)
+        step = make_sft_step(
+            self.config, self.optimizer, dropout=run.model.adapter.dropout, seed=run.seed
+        )
+        step = jax.jit(step, donate_argnums=0)
         parts = [part] * min(run.micro_batches, 2)  # more of them take more time and no more memory
         forward = rows * group_flops(self.config, self.tokens, [longest])
         given = (self.state, self._without_tower(self.frozen))
@@ -203,7 +208,8 @@ class Programs:
             self._program(
                 "reference",
                 lambda: reference_logprobs.lower(
-                    config, kept, prompts, done.tokens, features, temperature=settings.temperature
+                    without_adapter(config), kept, prompts, done.tokens, features,
+                    temperature=settings.temperature,
                 ),
                 reference, forward + heard, more=bytes_of(self.waiting), kernels=True,
             ),
@@ -232,6 +238,8 @@ class Programs:
         layout = DecodingPolicy(config, self.decoding)
         flat = layout.needed({**self.frozen, **self.state.params})
         flat_policy = layout.shapes(flat)
+        moved = layout.changing(flat)
+        kept = {path: leaf for path, leaf in flat.items() if path not in moved}  # as they lie
         policy = merge(flat_policy, {})
         prompts, features = (make(rows, self.decoding) for make in (self._prompts, self._features))
         if features is None:
@@ -258,15 +266,16 @@ class Programs:
         token = 2 * dtype.itemsize * c.layers * c.kv_heads * c.head_dim
         ways = batch_ways(self.decoding) * self.decoding.shape["tensor"]
         seen = rows * (self.tokens + group * sampler.max_tokens / 2)
+        laid_out = lambda: layout.program(moved).lower(moved)  # noqa: E731
         return [
-            self._program("policy", lambda: layout.program(flat).lower(flat), flat, 0.0),
+            *([self._program("policy", laid_out, moved, 0.0)] if moved else []),
             self._program(
                 "prefill",
                 lambda: prefill.lower(config, policy, prompts, features),
-                (),
+                kept,
                 prompt_flops,
                 mesh=self.decoding,
-                more=bytes_of(flat_policy),
+                more=bytes_of(flat_policy) - bytes_of(kept),
                 kernels=True,
             ),
             self._program(
@@ -274,10 +283,10 @@ class Programs:
                 lambda: decode.lower(
                     config, sampler, policy, lengths, hidden, prefix, lengths, key
                 ),
-                (),
+                kept,
                 token_flops,
                 mesh=self.decoding,
-                more=sampler.max_tokens * (weights + token * seen / ways),
+                more=sampler.max_tokens * (weights + token * seen / ways) - bytes_of(kept),
                 turns=sampler.max_tokens,
             ),
         ]
@@ -306,7 +315,10 @@ class Programs:
         """FLOPs of a differentiated pass, the tower's too where it learns."""
         placed = rows * projector_flops(self.config, self.frames)
         heard = rows * encoder_flops(self.config, self.frames) if self.tower_learns else 0.0
-        return (1 + BACKWARD) * (forward + placed + heard)
+        own = learning(self.state.params)["learns"]
+        # Where an adapter alone learns, its kernels have no gradient.
+        times = lambda part: 1 + (BACKWARD if part in own else BACKWARD / 2)  # noqa: E731
+        return times("decoder") * forward + (1 + BACKWARD) * placed + times("tower") * heard
 
     def _placed(self, tree: Any) -> Any:
         """Shapes where the table lays such arrays."""

@@ -79,7 +79,11 @@ def topology(name: str, slices: int = 1) -> Topology:
 
     try:
         described = topologies.get_topology_desc(
-            name, platform="tpu", **({"num_slices": slices} if slices > 1 else {})
+            name,
+            platform="tpu",
+            **({"num_slices": slices} if slices > 1 else {}),
+            # Hosts have four chips unless told; one that is sold alone has a host of its own.
+            **({"chips_per_host_bounds": (1, 1, 1)} if set(found[2].split("x")) == {"1"} else {}),
         )
     except Exception as error:  # JAX raises several kinds
         reason = " ".join(str(error).split())[:200]

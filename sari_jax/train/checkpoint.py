@@ -205,6 +205,10 @@ def _settings(workdir: Path | str) -> dict[str, Any]:
             if isinstance(model, dict) and isinstance(model.get("remat"), bool):
                 # What was yes or no before it had names.
                 model["remat"] = "layer" if model["remat"] else "none"
+            if isinstance(model, dict) and "adapter" not in model:
+                # The default was written out before adapters had another.
+                if model.get("trainable") == ["projector/*", "decoder/*"]:
+                    model["trainable"] = []
             return settings
     except ValueError:
         pass

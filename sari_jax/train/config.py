@@ -15,7 +15,9 @@ from sari_jax.data.curriculum import ADAPTIVE, ORDERS, Curriculum
 from sari_jax.data.processor import Shapes
 from sari_jax.data.styles import STYLES
 from sari_jax.errors import InputError
+from sari_jax.models.config import Adapter
 from sari_jax.models.layers import REMAT
+from sari_jax.models.lora import LEAVES
 from sari_jax.models.sizes import SIZES
 from sari_jax.rl.rewards import REWARDS
 
@@ -25,15 +27,28 @@ class Model:
     path: str = ""  # a Hugging Face directory; also the frozen reference of GRPO
     dtype: str = "float32"  # of activations
     param_dtype: str = "float32"  # of parameters and optimizer state
+    frozen_dtype: str = ""  # of parameters that do not learn; "": as param_dtype
     remat: str = "none"  # none | products | layer: what the backward pass computes again
     attention: str = "xla"  # xla | splash (TPU) | cudnn (GPU)
     reference_dtype: str = ""  # of GRPO's reference; "": as param_dtype
     reference_memory: str = "device"  # device | host: the reference waits in the host's memory
     size: str = ""  # a known size, for `sari compile` where there is no model directory
-    trainable: tuple[str, ...] = (
-        "projector/*",
-        "decoder/*",
-    )  # path patterns; "*" trains the tower too
+    # Path patterns of what learns as a whole; "*" trains the tower too. (): with an adapter nothing beside it, and
+    # without one projector and decoder.
+    trainable: tuple[str, ...] = ()
+    adapter: Adapter = Adapter()
+
+    @property
+    def learns(self) -> tuple[str, ...]:
+        """Path patterns of all that is trained: the adapter, where there is one, and `trainable` beside it."""
+        if self.adapter.rank:
+            return (LEAVES, *self.trainable)
+        return self.trainable or ("projector/*", "decoder/*")
+
+    @property
+    def added(self) -> Adapter | None:
+        """What is added to the network: the adapter, whose dropout the supervised step alone knows of."""
+        return dataclasses.replace(self.adapter, dropout=0.0) if self.adapter.rank else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +159,7 @@ class Run:
         for key, dtype in (
             ("model.dtype", self.model.dtype),
             ("model.param_dtype", self.model.param_dtype),
+            ("model.frozen_dtype", self.model.frozen_dtype or "float32"),
             ("model.reference_dtype", self.model.reference_dtype or "float32"),
             ("optimizer.moments_dtype", self.optimizer.moments_dtype),
         ):
@@ -153,6 +169,7 @@ class Run:
             ("batch_size", self.batch_size, 1),
             ("micro_batches", self.micro_batches, 1),
             ("seed", self.seed, 0),
+            ("model.adapter.rank", self.model.adapter.rank, 0),
             ("samples_every", self.samples_every, 1),
             ("max_skipped", self.max_skipped, 1),
             ("checkpoint.every", self.checkpoint.every, 1),
@@ -178,6 +195,7 @@ class Run:
                 f"config: held_out.every = {self.held_out.every}, and held_out.data names no file; give a JSONL of"
                 " records"
             )
+        self._check_adapter()
         if self.stage == "sft" and self.data.order == ADAPTIVE:
             raise InputError(
                 f"config: data.order = {ADAPTIVE!r} follows the rewards of GRPO; choose {', '.join(ORDERS)} for SFT"
@@ -189,6 +207,25 @@ class Run:
         if self.stage == "grpo" and not self.grpo.temperature > 0:
             raise InputError(
                 f"config: grpo.temperature = {self.grpo.temperature} must be above 0: at 0 a group has no spread"
+            )
+
+    def _check_adapter(self) -> None:
+        adapter = self.model.adapter
+        if not 0 <= adapter.dropout < 1:
+            raise InputError(
+                f"config: model.adapter.dropout = {adapter.dropout} must be at least 0 and below 1"
+            )
+        if adapter.rank and not (adapter.targets and adapter.alpha > 0):
+            raise InputError(
+                "config: an adapter needs model.adapter.alpha above 0 and model.adapter.targets; without one set"
+                " model.adapter.rank=0"
+            )
+        # GRPO's gradient is that of the policy that sampled. One that drops out other numbers is another policy, whose
+        # ratio to the sampling one is no longer 1: no clipping or KL term would mean what it says.
+        if self.stage == "grpo" and adapter.dropout:
+            raise InputError(
+                f"config: model.adapter.dropout = {adapter.dropout} is for SFT: GRPO learns from what its policy"
+                " sampled without dropout; set it to 0"
             )
 
     @property

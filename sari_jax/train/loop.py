@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from tqdm import tqdm
 
@@ -21,8 +20,6 @@ from sari_jax.data.schedule import make_schedule
 from sari_jax.data.styles import style
 from sari_jax.errors import InputError
 from sari_jax.hf.config import read_config
-from sari_jax.hf.load import load_params
-from sari_jax.models.audio_lm import abstract_params
 from sari_jax.models.kernels import require
 from sari_jax.models.work import chip
 from sari_jax.parallel import hosts
@@ -32,7 +29,8 @@ from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints, flat
 from sari_jax.train.config import Run
 from sari_jax.train.held_out import HeldOut
 from sari_jax.train.metrics import Metrics, read_metrics
-from sari_jax.train.optimizer import learning_rates, make_optimizer, merge, partition
+from sari_jax.train.optimizer import learning_rates, make_optimizer, merge
+from sari_jax.train.parameters import shapes_of, starting_params, table
 from sari_jax.train.preemption import Stop
 from sari_jax.train.reference import make_reference
 from sari_jax.train.rollouts import Rollouts
@@ -68,7 +66,11 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     model = run.model
     with hosts.together():
         config = read_config(
-            model.path, dtype=model.dtype, remat=model.remat, attention=model.attention
+            model.path,
+            dtype=model.dtype,
+            remat=model.remat,
+            attention=model.attention,
+            adapter=model.added,
         )
         processor = Processor(model.path, config)
         records, counts = _records(run)
@@ -89,12 +91,11 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     mesh = make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor)
     require(config, ways=mesh.shape["tensor"], decoding=run.mesh.decode_tensor)
     rows = own_rows(mesh, run.batch_size)
-    params = load_params(run.model.path, config, dtype=run.model.param_dtype, mesh=mesh)
-    trainable, frozen = partition(params, run.model.trainable)
+    trainable, frozen = starting_params(run, config, mesh)
     optimizer = make_optimizer(run.optimizer, run.steps)
     reference = make_reference(model, trainable) if run.stage == "grpo" else {}
     state = onto_mesh(mesh, create_state(trainable, optimizer))
-    del params, trainable  # donated step by step with the state: nobody else may hold them
+    del trainable  # donated step by step with the state: nobody else may hold them
     answer_style, shapes = style(run.data.style), run.data.shapes
     reader = Reader(records, processor, answer_style, shapes, run.stage == "sft", tuple(rows))
     data = Batches(schedule, reader, workers=run.data.workers)
@@ -207,10 +208,8 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
 
 def trained_params(run: Run, workdir: Path | str, step: int | None = None) -> tuple[Any, Any]:
     """(config, parameters) of a run's checkpoint: what it trained, and nothing else."""
-    config = read_config(run.model.path, dtype=run.model.dtype)
-    trainable, _ = partition(abstract_params(config), run.model.trainable)
-    dtype = jnp.dtype(run.model.param_dtype)
-    abstract = {path: jax.ShapeDtypeStruct(leaf.shape, dtype) for path, leaf in trainable.items()}
+    config = read_config(run.model.path, dtype=run.model.dtype, adapter=run.model.added)
+    abstract, _ = shapes_of(run.model, config)
     checkpoints = Checkpoints(workdir, keep=run.checkpoint.keep)
     trained = checkpoints.params(abstract, step)
     checkpoints.close()
@@ -300,3 +299,4 @@ def _announce(
         + (f" on {jax.process_count()} hosts" if hosts.several() else "")
         + (f", resumed after step {start}" if start else "")
     )
+    _tell(table(trainable))

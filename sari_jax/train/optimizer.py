@@ -15,6 +15,7 @@ from sari_jax.models.audio_lm import Params
 from sari_jax.train.config import Optimizer
 
 Flat = dict[str, Array]
+MATRICES = ("kernel", "lora_a", "lora_b")
 
 
 def partition(params: Params, patterns: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -67,7 +68,7 @@ def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformat
             b1=settings.b1,
             b2=settings.b2,
             weight_decay=settings.weight_decay,
-            mask=lambda flat: {path: path.endswith(("kernel", "embedding")) for path in flat},
+            mask=lambda flat: {path: path.endswith((*MATRICES, "embedding")) for path in flat},
         )
     else:
         descend = optax.contrib.muon(
@@ -111,5 +112,5 @@ def _matrices(flat: dict[str, Any]) -> dict[str, optax.contrib.MuonDimensionNumb
     """
     matrix = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
     return {
-        path: matrix if path.endswith("kernel") and "/conv" not in path else None for path in flat
+        path: matrix if path.endswith(MATRICES) and "/conv" not in path else None for path in flat
     }

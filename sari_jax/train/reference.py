@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from sari_jax.models.lora import is_adapter
 from sari_jax.train.config import Model
 from sari_jax.train.optimizer import Flat
 
@@ -10,11 +11,15 @@ KINDS = {"device": "device", "host": "pinned_host"}  # JAX's names of memories
 
 
 def make_reference(model: Model, trainable: Flat) -> Flat:
-    """A copy of the parameters that learn; the others need none."""
+    """A copy of the parameters that learn as a whole; the others need none.
+
+    Nor do adapters: before the first step they do nothing, so the reference is the network without them.
+    """
     kind = KINDS[model.reference_memory]
     return {
         path: jax.device_put(jnp.copy(x).astype(dtype_of(model)), x.sharding.with_memory_kind(kind))
         for path, x in trainable.items()
+        if not is_adapter(path)
     }
 
 

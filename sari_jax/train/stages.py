@@ -16,6 +16,7 @@ from sari_jax.generate.rollout import Completions
 from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
+from sari_jax.models.lora import without_adapter
 from sari_jax.models.work import step_flops
 from sari_jax.parallel.mesh import (
     all_rows,
@@ -31,6 +32,7 @@ from sari_jax.rl.rewards import score
 from sari_jax.train.config import Run
 from sari_jax.train.features import TowerFeatures
 from sari_jax.train.optimizer import Flat, merge
+from sari_jax.train.parameters import learning
 from sari_jax.train.reference import on_device
 from sari_jax.train.rollouts import Rollouts
 from sari_jax.train.samples import Sample, described
@@ -120,8 +122,9 @@ def _work(config: AudioLMConfig, passes: int) -> Callable[..., dict[str, float]]
     def work(
         state: TrainState, samples: np.ndarray, prompts: np.ndarray, completions: np.ndarray
     ) -> dict[str, float]:
-        learns = {path.split("/")[0] for path in state.params}
-        flops = step_flops(config, samples, prompts, completions, passes=passes, learns=learns)
+        flops = step_flops(
+            config, samples, prompts, completions, passes=passes, **learning(state.params)
+        )
         return {
             "model_tflop": flops / 1e12,
             "audio_seconds": float(samples.sum()) / SAMPLE_RATE,
@@ -136,7 +139,7 @@ def _tower_learns(state: TrainState) -> bool:
 
 
 def _sft(run, config, processor, mesh, optimizer, frozen, reference, rollouts) -> Stage:
-    step = make_sft_step(config, optimizer)
+    step = make_sft_step(config, optimizer, dropout=run.model.adapter.dropout, seed=run.seed)
     work_of = _work(config, passes=1)
     features_of = _features(run, config, mesh, frozen)
     answer_style = style(run.data.style)
@@ -229,7 +232,7 @@ def _grpo(run, config, processor, mesh, optimizer, frozen, reference, rollouts) 
         # Dispatched before the host reads the text, so that the two overlap.
         # A reference that waits with the host is held here no longer than that takes.
         reference_scores = reference_logprobs(
-            config,
+            without_adapter(config),
             merge(on_device(reference), frozen),
             prompts,
             completions.tokens,

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sari_jax.generate.rollout import Completions
 from sari_jax.models.audio_lm import Prompts, bind
 from sari_jax.models.config import AudioLMConfig
+from sari_jax.models.lora import with_dropout, with_noise
 from sari_jax.parallel.mesh import batch_ways, constrain
 from sari_jax.rl.loss import grpo_loss
 from sari_jax.rl.policy import completion_logprobs
@@ -34,44 +35,70 @@ class Part(NamedTuple):
     features: Features = None
 
 
-def make_sft_step(config: AudioLMConfig, optimizer: optax.GradientTransformation) -> Step:
+def make_sft_step(
+    config: AudioLMConfig,
+    optimizer: optax.GradientTransformation,
+    *,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> Step:
     """(state, frozen, parts) -> (state, metrics).
 
     The gradient of a batch is the sum of its parts', which are worked on one after the other: memory is that of the
     largest part, and short rows are not padded to the longest. A program is compiled for each shape of a part, not
     for each combination.
-    """
 
-    def loss(params: Flat, frozen: Flat, part: Part, tokens: Array | None):
-        return sft_loss(bind(config, merge(params, frozen)), *part, tokens)
+    Args:
+        dropout: of what goes into adapters, drawn by (seed, step, part of the batch).
+    """
+    config = with_dropout(config, dropout)
+
+    def loss(params: Flat, frozen: Flat, part: Part, tokens: Array | None, key: Array):
+        whole = with_noise(config, merge(params, frozen), key)
+        return sft_loss(bind(config, whole), *part, tokens)
+
+    def key_of(step: Array, part: int) -> Array:
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), part)
 
     @functools.partial(jax.jit, donate_argnames="so_far")
-    def add(so_far: Sums, params: Flat, frozen: Flat, part: Part, tokens: Array) -> Sums:
-        return add_gradient(params, lambda params: loss(params, frozen, part, tokens), so_far)
+    def add(
+        so_far: Sums, params: Flat, frozen: Flat, part: Part, tokens: Array, key: Array
+    ) -> Sums:
+        return add_gradient(params, lambda params: loss(params, frozen, part, tokens, key), so_far)
 
     @functools.partial(jax.jit, donate_argnames="state")
     def finish(
-        state: TrainState, so_far: Sums | None, frozen: Flat, part: Part, tokens: Array | None
+        state: TrainState,
+        so_far: Sums | None,
+        frozen: Flat,
+        part: Part,
+        tokens: Array | None,
+        key: Array | None,
     ) -> tuple[TrainState, dict[str, Array]]:
-        down = lambda params: loss(params, frozen, part, tokens)  # noqa: E731
+        key = key_of(state.step, 0) if key is None else key
+        down = lambda params: loss(params, frozen, part, tokens, key)  # noqa: E731
         return apply_gradient(state, optimizer, down, so_far)
 
     @jax.jit
-    def start(params: Flat, frozen: Flat, part: Part, masks: list[Array]) -> tuple[Sums, Array]:
-        """Metrics and gradient of no rows, and the tokens of all."""
+    def start(
+        state: TrainState, frozen: Flat, part: Part, masks: list[Array]
+    ) -> tuple[Sums, Array, list[Array]]:
+        """Metrics and gradient of no rows, the tokens of all, and each part's key."""
         tokens = sum(mask.sum() for mask in masks)
-        return nothing(params, lambda params: loss(params, frozen, part, tokens)), tokens
+        keys = [key_of(state.step, number) for number in range(len(masks))]
+        down = lambda params: loss(params, frozen, part, tokens, keys[0])  # noqa: E731
+        return nothing(state.params, down), tokens, keys
 
     def sft_step(
         state: TrainState, frozen: Flat, parts: Sequence[Part]
     ) -> tuple[TrainState, dict[str, Array]]:
-        so_far = tokens = None
+        so_far, tokens, keys = None, None, [None]
         if len(parts) > 1:
             masks = [part.mask for part in parts]
-            so_far, tokens = start(state.params, frozen, parts[0], masks)
-        for part in parts[:-1]:
-            so_far = add(so_far, state.params, frozen, part, tokens)
-        return finish(state, so_far, frozen, parts[-1], tokens)
+            so_far, tokens, keys = start(state, frozen, parts[0], masks)
+        for part, key in zip(parts[:-1], keys[:-1], strict=True):
+            so_far = add(so_far, state.params, frozen, part, tokens, key)
+        return finish(state, so_far, frozen, parts[-1], tokens, keys[-1])
 
     return sft_step
 

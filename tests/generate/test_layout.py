@@ -1,5 +1,7 @@
 """Decoding in a layout of its own: the same completions, and no weights that travel with a token."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -95,6 +97,24 @@ def test_nothing_is_copied_where_nothing_changes(model):
     params = load_params(model.directory, model.config, mesh=make_mesh(8, 1, 1))
     policy = layout(flat(params))
     assert policy["decoder"]["head"]["embedding"] is params["decoder"]["head"]["embedding"]
+
+
+def test_of_a_frozen_narrow_model_its_adapter_alone_is_narrowed(model):
+    """One device: the kernels that all of training reads are decoding's too."""
+    config = dataclasses.replace(model.config, dtype="bfloat16")
+    mesh = make_mesh(8, 1, 1)
+    params = flat(load_params(model.directory, model.config, mesh=mesh, dtype="bfloat16"))
+    place = NamedSharding(mesh, P())
+    factors = {
+        f"decoder/layers/q_proj/lora_{letter}": jax.device_put(np.ones(shape, np.float32), place)
+        for letter, shape in (("a", (2, 32, 3)), ("b", (2, 3, 32)))
+    }
+    layout = DecodingPolicy(config, decoding_mesh(mesh, 1))
+    assert set(layout.changing(params | factors)) == set(factors)
+    policy = flat(layout(params | factors))
+    assert {array.dtype.name for array in policy.values()} == {"bfloat16"}
+    for path, array in policy.items():
+        assert path in factors or array is params[path]
 
 
 def test_the_policy_is_laid_out_by_one_program(model, trained):

@@ -66,6 +66,9 @@ def test_a_step_adds_its_passes_up():
     assert flops(passes=3, learns=all_of_it) == pytest.approx(5 * (tower + placed + reading))
     assert flops(passes=3, learns=most) == pytest.approx(tower + 5 * (placed + reading))
     assert flops(passes=3, learns=least) == pytest.approx(tower + 5 * placed + 4 * reading)
+    # An adapter's gradient goes through its kernels, which have none.
+    by_adapters = flops(passes=3, learns=set(), adapted={"tower", "decoder"})
+    assert by_adapters == pytest.approx(4 * tower + 5 * placed + 4 * reading)
 
 
 def test_as_xla_counts_a_model_of_one_layer():

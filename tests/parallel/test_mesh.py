@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from sari_jax.errors import InputError
 from sari_jax.parallel.mesh import (
+    DECODING,
     TABLE,
     across_slices,
     make_mesh,
@@ -15,6 +16,15 @@ from sari_jax.parallel.mesh import (
     shard_batch,
     spec,
 )
+
+
+def test_an_adapter_is_split_as_far_as_its_long_axis_divides():
+    mesh, path = make_mesh(1, 2, 4), "decoder/layers/v_proj/lora_b"
+    for size, axes in ((16, ("tensor", "fsdp")), (12, ("tensor",)), (6, None)):
+        found = parameter_sharding(mesh, path, (2, 3, size))
+        assert found.spec == P(None, None, axes), size
+    decoding = parameter_sharding(mesh, path, (2, 3, 16), DECODING)
+    assert decoding.spec == P(None, None, "tensor")
 
 
 def test_one_axis_takes_what_the_others_leave():

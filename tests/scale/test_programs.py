@@ -8,6 +8,7 @@ import tiny
 
 from sari_jax.errors import InputError
 from sari_jax.models.audio_lm import abstract_params
+from sari_jax.models.config import Adapter
 from sari_jax.models.sizes import SIZES
 from sari_jax.scale.programs import Programs, Question, model_config
 from sari_jax.scale.topology import GIB, Topology
@@ -71,6 +72,31 @@ def test_sft_has_its_own(eight):
     twice = {program.name: program for program in Programs(in_two, eight).all()}
     assert twice["sft"].flops == pytest.approx(2 * rows["sft"].flops)
     assert twice["decode"].flops == rows["decode"].flops
+
+
+def test_an_adapter_keeps_one_copy_of_the_model(eight):
+    """Two bytes a parameter, and of the adapter its weights and moments; its reference is the model without it."""
+    adapted = Model(
+        size="qwen2_audio_7b", dtype="bfloat16", frozen_dtype="bfloat16", adapter=Adapter(rank=32)
+    )
+    run = dataclasses.replace(FULL, model=adapted)
+    count = sum(x.size for x in jax.tree.leaves(abstract_params(SIZES["qwen2_audio_7b"])))
+    found = Programs(run, eight)
+    added = sum(x.size for x in found.state.params.values())
+    assert added == 32 * 32 * (4 * 8192 + 3 * (4096 + 11008)) and found.reference == {}
+    assert found.resident == pytest.approx((2 * count + 12 * added) / 8, rel=0.02)
+    assert found.largest_replicated < 64 * 2**20
+    rows = {program.name: program for program in found.all()}
+    full = {program.name: program for program in Programs(FULL, eight).all()}
+    assert list(rows) == list(full)
+    assert rows["update"].flops < 0.7 * full["update"].flops  # no kernel has a gradient
+    alone = Topology("v6e:1x1", "v6e", 1, tuple(jax.devices()[:1]))
+    one = Programs(dataclasses.replace(run, batch_size=1, mesh=Mesh()), alone)
+    beside = {program.name: program.beside for program in one.all()}
+    # Decoding is given the frozen decoder that lies there already: beside it are the tower, and the adapter's state.
+    params = abstract_params(SIZES["qwen2_audio_7b"])
+    tower = sum(x.size for x in jax.tree.leaves(params["tower"]))
+    assert beside["decode"] == pytest.approx(2 * tower + 12 * added, rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,11 @@ def test_a_slice_that_is_not_there():
     assert {device.platform for device in found.devices} == {"tpu"}
 
 
+@pytest.mark.parametrize("name", ["v6e:1x1", "v5e:1x1"])
+def test_a_single_chip(name):
+    assert topology(name).chips == 1
+
+
 def test_two_slices():
     found = topology("v5e:2x2", 2)
     assert found.chips == 8 and {device.slice_index for device in found.devices} == {0, 1}

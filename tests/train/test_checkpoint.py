@@ -52,6 +52,22 @@ def test_a_folder_from_before_remat_had_names(run, tmp_path, before, now):
     assert read_run(tmp_path).model.remat == now
 
 
+@pytest.mark.parametrize(
+    ("before", "now"), [(["projector/*", "decoder/*"], ()), (["*"], ("*",))], ids=["default", "all"]
+)
+def test_a_folder_from_before_adapters(run, tmp_path, before, now):
+    """It names what was the default of what is trained; or another, and that stays."""
+    run = dataclasses.replace(run, model=dataclasses.replace(run.model, trainable=now))
+    claim(tmp_path, settings(run))
+    path = tmp_path / "config.json"
+    kept = json.loads(path.read_text())
+    kept["model"]["trainable"] = before
+    del kept["model"]["adapter"], kept["model"]["frozen_dtype"]
+    path.write_text(json.dumps(kept))
+    assert read_run(tmp_path) == run
+    claim(tmp_path, settings(run))
+
+
 def test_a_changed_setting_is_named_in_full(run, tmp_path):
     claim(tmp_path / "run", settings(run))
     other = dataclasses.replace(run, optimizer=Optimizer(b1=0.5))

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 from sari_jax.errors import InputError
-from sari_jax.train.config import Run, defaults, freeze, nearest
+from sari_jax.models.config import Adapter
+from sari_jax.train.config import Model, Run, defaults, freeze, nearest
 
 
 def test_defaults_freeze_to_the_default_run():
@@ -28,6 +29,10 @@ def test_what_was_written_to_disk_reads_back():
         ("steps", 0, "steps = 0 must be at least 1"),
         ("steps", 1.5, "steps = 1.5 must be int"),
         ("model.remat", True, "must be str"),
+        ("model.frozen_dtype", "int8", "unknown"),
+        ("model.adapter.rank", -1, "model.adapter.rank = -1 must be at least 0"),
+        ("model.adapter.rnk", 4, "unknown key model.adapter.rnk; did you mean 'rank'?"),
+        ("model.adapter.dropout", 1.0, "dropout = 1.0 must be at least 0 and below 1"),
         ("optimizer.learning_rate", "fast", "must be float"),
     ],
 )
@@ -39,6 +44,28 @@ def test_bad_values_are_told_in_one_line(path, value, told):
         node = node[key]
     node[last] = value
     with pytest.raises(InputError, match=told.replace("?", r"\?")):
+        freeze(config)
+
+
+def test_what_learns_with_an_adapter_and_without():
+    """The adapter, and what is named beside it; without one projector and decoder unless others are named."""
+    assert Model().learns == ("projector/*", "decoder/*") and Model().added is None
+    assert Model(trainable=("*",)).learns == ("*",)
+    adapter = Adapter(rank=4, dropout=0.1)
+    assert Model(adapter=adapter).learns == ("*/lora_[ab]",)
+    assert Model(adapter=adapter, trainable=("projector/*",)).learns == (
+        "*/lora_[ab]",
+        "projector/*",
+    )
+    assert Model(adapter=adapter).added == Adapter(rank=4)
+
+
+def test_an_adapter_on_nothing():
+    config = defaults().to_dict()
+    config["model"]["adapter"] |= {"rank": 2, "targets": ()}
+    with pytest.raises(
+        InputError, match="needs model.adapter.alpha above 0 and model.adapter.targets"
+    ):
         freeze(config)
 
 

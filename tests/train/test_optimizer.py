@@ -44,6 +44,16 @@ def test_norms_are_not_decayed():
     np.testing.assert_allclose(updates["decoder/proj/kernel"], -0.5)
 
 
+def test_adapters_decay_as_kernels_do():
+    factors = {f"layers/q_proj/lora_{letter}": jnp.ones((2, 2, 2)) for letter in "ab"}
+    optimizer = make_optimizer(Optimizer(learning_rate=1.0, weight_decay=0.5), 10)
+    zero = {path: jnp.zeros_like(array) for path, array in factors.items()}
+    _, state = optimizer.update(zero, optimizer.init(factors), factors)
+    updates, _ = optimizer.update(zero, state, factors)
+    for update in updates.values():
+        np.testing.assert_allclose(update, -0.5)
+
+
 def test_muon_orthogonalises_each_layers_matrix_and_leaves_the_rest_to_adam():
     rng = np.random.default_rng(0)
     shapes = {"layers/q_proj/kernel": (3, 8, 4), "norm/scale": (8,), "embed/embedding": (16, 8)}

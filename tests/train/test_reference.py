@@ -9,6 +9,11 @@ from sari_jax.train.config import Model
 from sari_jax.train.reference import make_reference, on_device
 
 
+def test_adapters_are_not_in_it():
+    policy = {path: jnp.ones((2, 2)) for path in ("a/kernel", "b/lora_a", "b/lora_b")}
+    assert set(make_reference(Model(), policy)) == {"a/kernel"}
+
+
 @pytest.mark.parametrize(("memory", "kind"), [("device", "device"), ("host", "pinned_host")])
 @pytest.mark.parametrize("dtype", ["", "bfloat16"])
 def test_a_copy_as_the_config_says(memory, kind, dtype):
