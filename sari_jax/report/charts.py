@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from sari_jax.evaluate.scores import bootstrap_interval
 from sari_jax.report.experiment import Experiment, Result, Run
 
 POINTS = 1000  # of a line: longer runs are averaged down to as many
-GROUPS = ("task", "kind", "difficulty", "category", "sub-category", "modality")
+GROUPS = ("task", "kind", "difficulty")  # of a run's own questions
+COMPILES = 5.0  # times the median step: a step that takes longer has compiled a program
 LEVELS = ("0", "to 1/4", "to 1/2", "to 3/4", "below 1", "1")
 PARTS = ("data", "rollout", "reward", "reference", "sample", "update")
 
@@ -71,7 +73,6 @@ class Chart:
         key: its name among an experiment's charts, fit for a file's name.
         rates: whether values are fractions.
         stacked: lines on top of each other.
-        top: where the axis ends, if not with the largest value.
     """
 
     key: str
@@ -82,7 +83,6 @@ class Chart:
     bars: tuple[Bars, ...] = ()
     rates: bool = False
     stacked: bool = False
-    top: float | None = None
 
     @property
     def crowded(self) -> bool:
@@ -111,7 +111,7 @@ def make_charts(experiment: Experiment) -> list[Chart]:
     charts += [_curve(runs, name) for name in CURVES]
     charts += [_times(run, place) for place, run in enumerate(runs)]
     charts += [_pass_rates(run, place) for place, run in enumerate(runs)]
-    charts += [_by(group, experiment) for group in GROUPS]
+    charts += _by_category(experiment)
     return [chart for chart in charts if chart.lines or chart.bars]
 
 
@@ -154,16 +154,18 @@ def _held_out(runs: Sequence[Run], metric: str, title: str) -> Chart:
 
 
 def _times(run: Run, place: int) -> Chart:
-    """The first step of a run compiles, which would leave the others no room."""
-    lines = _present([line(run.metrics, f"seconds_{part}", part) for part in PARTS])
-    title = f"Seconds of a step: {run.name}"
-    top = 2 * sum(float(np.median(one.smooth)) for one in lines) or None
-    return Chart(f"seconds_{place}", title, "seconds", lines, stacked=True, top=top)
+    """Without the steps that compiled: a mean over twenty steps would spread their minutes over all of them."""
+    timed = [row for row in run.metrics if "seconds" in row]
+    usual = float(np.median([row["seconds"] for row in timed])) if timed else 0.0
+    rows = [row for row in timed if row["seconds"] <= COMPILES * usual]
+    lines = _present([line(rows, f"seconds_{part}", part) for part in PARTS])
+    title = f"Seconds of a step, but for those that compiled: {run.name}"
+    return Chart(f"seconds_{place}", title, "seconds", lines, stacked=True)
 
 
 def _pass_rates(run: Run, place: int) -> Chart:
     before, after, told = before_and_after(run.questions)
-    bars = (Bars(told, before), Bars("at the end", after, place=1)) if sum(after) else ()
+    bars = (Bars(told, before), Bars("when last asked", after, place=1)) if sum(after) else ()
     title = f"Pass rates of the same questions: {run.name}"
     return Chart(f"pass_rates_{place}", title, "questions", labels=LEVELS, bars=bars)
 
@@ -173,8 +175,10 @@ def before_and_after(
 ) -> tuple[list[float], list[float], str]:
     """Of the questions that the last quarter of a run asked, how many have a pass rate on each of `LEVELS`.
 
-    Before, as the base model was scored; or, where it was not, when the run first asked them, if it did so earlier.
-    After, when it asked them last. The same questions on both sides: a curriculum's end is harder than its beginning.
+    Before, when the run first asked them, and after, when it asked them last: the same questions, as often each time.
+    A curriculum's end is harder than its beginning. A run that asks none twice is compared with the base model's
+    scores, by which its questions were chosen: with others of 0 or 1 left out, and from another number of attempts,
+    rates spread from the middle to both ends even if nothing is learnt.
     """
     rows = [row for row in questions if "pass_rates" in row]
     last = max((row["step"] for row in rows), default=0)
@@ -188,14 +192,11 @@ def before_and_after(
             first.setdefault(name, (row["step"], rate))
             after[name] = (row["step"], rate)
     late = [name for name, (step, _) in after.items() if step > 0.75 * last]
-    if any(scored[name] is not None for name in late):
+    pairs = [(first[name][1], after[name][1]) for name in late if first[name][0] < after[name][0]]
+    told = "when first asked"
+    if not pairs:
         pairs = [(scored[name], after[name][1]) for name in late if scored[name] is not None]
-        told = "as scored before"
-    else:
-        pairs = [
-            (first[name][1], after[name][1]) for name in late if first[name][0] < after[name][0]
-        ]
-        told = "when first asked"
+        told = "as scored, by which they were chosen"
     levels = [np.bincount([_level(r) for r in side], minlength=6) for side in zip(*pairs)]  # noqa: B905
     before, now = levels if levels else (np.zeros(6), np.zeros(6))
     return before.tolist(), now.tolist(), told
@@ -206,28 +207,48 @@ def _level(rate: float) -> int:
     return 0 if rate <= 0 else 5 if rate >= 1 else 1 + int(np.searchsorted((0.25, 0.5, 0.75), rate))
 
 
-def _by(group: str, experiment: Experiment) -> Chart:
-    """Accuracy by category, of each run's last held-out answers and of each evaluation."""
-    found = [
-        *((run.name, _last_answers(run, group)) for run in experiment.runs),
-        *((result.name, _scored(result, group)) for result in experiment.results),
+Category = tuple[float, list[float] | None, int]  # accuracy, interval, rows
+
+
+def _by_category(experiment: Experiment) -> list[Chart]:
+    """Accuracy by category, a chart for each set of questions: different questions are not put side by side."""
+    sets: dict[tuple[str, str], list[tuple[str, int, dict[str, Category]]]] = {}
+    for place, run in enumerate(experiment.runs):
+        data = Path(str(run.settings.get("held_out.data", ""))).stem
+        for group in GROUPS:
+            by = _last_answers(run, group)
+            sets.setdefault((group, f"{data}, held out"), []).append((run.name, place, by))
+    for place, result in enumerate(experiment.results, len(experiment.runs)):
+        for group in result.scores.get("by") or {}:
+            by = _scored(result, group)
+            sets.setdefault((group, result.benchmark), []).append((result.name, place, by))
+    present = [item for item in sorted(sets.items()) if any(by for _, _, by in item[1])]
+    return [
+        _by(group, asked, found, number) for number, ((group, asked), found) in enumerate(present)
     ]
-    labels = tuple(dict.fromkeys(label for _, by in found for label in by))
+
+
+def _by(
+    group: str, asked: str, found: Sequence[tuple[str, int, dict[str, Category]]], number: int
+) -> Chart:
+    values = list(dict.fromkeys(value for _, _, by in found for value in by))
     bars = tuple(
         Bars(
             name,
-            [by[label][0] if label in by else None for label in labels],
-            [by[label][1] if label in by else None for label in labels],
+            [by[value][0] if value in by else None for value in values],
+            [by[value][1] if value in by else None for value in values],
             place,
         )
-        for place, (name, by) in enumerate(found)
+        for name, place, by in found
         if by
     )
-    title = f"Accuracy by {group}, with 95 % intervals"
-    return Chart(f"by_{group}", title, "fraction right", labels=labels, bars=bars, rates=True)
+    counts = {value: {by[value][2] for _, _, by in found if value in by} for value in values}
+    labels = tuple(f"{value} ({'/'.join(map(str, sorted(counts[value])))})" for value in values)
+    title = f"{asked}: accuracy by {group}, with 95 % intervals and rows"
+    return Chart(f"by_{number}", title, "fraction right", labels=labels, bars=bars, rates=True)
 
 
-def _last_answers(run: Run, group: str) -> dict[str, tuple[float, list[float] | None]]:
+def _last_answers(run: Run, group: str) -> dict[str, Category]:
     rows = [row for row in run.samples if row["split"] == "held_out" and group in row]
     last = max((row["step"] for row in rows), default=0)
     right: dict[str, list[float]] = {}
@@ -235,14 +256,14 @@ def _last_answers(run: Run, group: str) -> dict[str, tuple[float, list[float] | 
         if row["step"] == last:
             right.setdefault(row[group], []).append(row["completions"][0]["accuracy"])
     return {
-        value: (float(np.mean(each)), bootstrap_interval(np.array(each) > 0))
+        value: (float(np.mean(each)), bootstrap_interval(np.array(each) > 0), len(each))
         for value, each in sorted(right.items())
     }
 
 
-def _scored(result: Result, group: str) -> dict[str, tuple[float, list[float] | None]]:
-    by = result.scores.get("by", {}).get(group, {})
-    return {value: (row["accuracy"], row.get("interval")) for value, row in by.items()}
+def _scored(result: Result, group: str) -> dict[str, Category]:
+    by = result.scores["by"][group]
+    return {value: (row["accuracy"], row.get("interval"), row["rows"]) for value, row in by.items()}
 
 
 def _present(lines: Sequence[Line | None]) -> tuple[Line, ...]:

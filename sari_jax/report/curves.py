@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from sari_jax.report.charts import CURVES, Bars, Chart, line
 
@@ -22,7 +23,7 @@ COLOURS = (BLUE, ORANGE, GREEN, "#b5548f", "#7d66c9", "#a68b00", "#c94f4a", "#3f
 def plot_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
     """Draws each chart into a PNG of its own, named after its key."""
     paths = []
-    for chart in charts:
+    for chart in tqdm(charts, desc="pictures", disable=None):
         figure = new_figure(1, 1)
         draw(figure.axes[0], chart)
         paths.append(Path(folder) / f"{chart.key}.png")
@@ -86,8 +87,6 @@ def draw(axes: Axes, chart: Chart) -> None:
     else:
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=GREY)
         return
-    if chart.top is not None:
-        axes.set_ylim(0, chart.top)
     if chart.rates:
         axes.set_ylim(-0.03, 1.08 if chart.bars else 1.03)
     if len(chart.lines) > 1:
@@ -115,19 +114,18 @@ def _draw_lines(axes: Axes, chart: Chart) -> None:
 def _draw_bars(axes: Axes, chart: Chart) -> None:
     count = len(chart.bars)
     width = 0.8 / count
-    alone = count == 1 and len(chart.labels) <= len(COLOURS)
     for place, bars in enumerate(chart.bars):
         shown = [(i, value) for i, value in enumerate(bars.values) if value is not None]
         for i, value in shown:
             x = i + (place - (count - 1) / 2) * width
-            colour = COLOURS[(i if alone else bars.place) % len(COLOURS)]
+            colour = COLOURS[bars.place % len(COLOURS)]
             label = bars.name if (i, value) == shown[0] else None
             axes.bar(x, value, width=0.9 * width, color=colour, label=label)
             top = value
             if bars.intervals and (interval := bars.intervals[i]):
                 axes.vlines(x, *interval, color="black", linewidth=1.2)
                 top = interval[1]
-            if alone and chart.rates:
+            if count == 1 and chart.rates and len(chart.labels) <= 6:
                 axes.annotate(
                     f"{value:.1%}", (x, top), (0, 3), textcoords="offset points", ha="center"
                 )

@@ -46,6 +46,13 @@ class Result:
     name: str
     scores: dict[str, Any]
 
+    @property
+    def benchmark(self) -> str:
+        """Which questions it is over."""
+        return ", ".join(
+            str(self.scores[name]) for name in ("benchmark", "version") if self.scores.get(name)
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -59,7 +66,7 @@ def read_experiment(folders: Sequence[Path | str]) -> Experiment:
     Raises:
         InputError: a folder that is neither, or a run without a step.
     """
-    paths = [Path(folder) for folder in folders]
+    paths = [Path(folder).absolute() for folder in folders]
     names = _names(paths)
     runs, results = [], []
     for path, name in zip(paths, names, strict=True):
@@ -107,12 +114,13 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """The folders' own, with those of their parents where two are the same."""
-    parts = [path.absolute().parts for path in paths]
+    parts = [path.parts for path in paths]
     for count in range(1, max(map(len, parts), default=1) + 1):
         names = ["/".join(part[-count:]) for part in parts]
         if max(Counter(names).values(), default=0) < 2:
             return names
-    raise InputError(f"{paths[0]}: a folder is named twice; name each once")
+    twice = next(path for path in paths if paths.count(path) > 1)
+    raise InputError(f"{twice}: named twice; name each folder once")
 
 
 def differing(runs: Sequence[Run]) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import hashlib
 import importlib.resources
-from collections.abc import Sequence
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from sari_jax.atomic import told, write_text
+from sari_jax.errors import InputError
 from sari_jax.report.charts import Chart, make_charts
 from sari_jax.report.curves import plot_charts
 from sari_jax.report.experiment import Experiment, Result, Run, differing
-from sari_jax.report.rollouts import add_sounds, browse
+from sari_jax.report.rollouts import SHARES, add_sounds, browse
 
 MEGABYTE, MARGIN = 2**20, 2**16  # bytes; the margin is for what stands around each sound
 FILES = importlib.resources.files("sari_jax.report") / "page"
@@ -27,26 +28,36 @@ def write_page(experiment: Experiment, out: Path, megabytes: int) -> dict[str, A
     """Writes the page.
 
     Args:
-        megabytes: the page's largest size; sounds that have no room in it are left out, and it says how many.
+        megabytes: the page's largest size. Fewer rollouts are shown if all of `SHARES`' first have no room in it, and
+            sounds that have none are left out.
 
     Returns:
         What is on it, counted, and its size in `megabytes`.
+
+    Raises:
+        InputError: the page cannot be written, or is too large however little it shows.
     """
     charts = make_charts(experiment)
-    questions = browse(experiment.runs)
-    data = {
-        "charts": list(map(_plain, charts)),
-        "runs": [run.name for run in experiment.runs],
-        "questions": questions,
-    }
-    fixed = len(_render(experiment, charts, data).encode())
-    counts = add_sounds(questions, max(0, megabytes * MEGABYTE - fixed - MARGIN))
-    page = _render(experiment, charts, data)
+    data = {"charts": list(map(_plain, charts)), "runs": [run.name for run in experiment.runs]}
+    limit = megabytes * MEGABYTE - MARGIN
+    for share in SHARES:
+        questions = browse(experiment.runs, share)
+        fixed = len(_render(experiment, charts, data | {"questions": questions, "sounds": []}))
+        if fixed <= limit:
+            break
+    else:
+        raise InputError(
+            f"a page of these folders takes {fixed / MEGABYTE:.1f} MB without any sound; raise --megabytes"
+            f" {megabytes}, or name fewer folders"
+        )
+    sounds, counts = add_sounds(questions, limit - fixed)
+    told_sounds = {"sounds": list(map(dataclasses.asdict, sounds))}
+    page = _render(experiment, charts, data | {"questions": questions} | told_sounds)
     with told(out):
-        write_text(out, page)
+        write_text(out, page.decode())
     return {
         "out": str(out),
-        "megabytes": round(len(page.encode()) / MEGABYTE, 2),
+        "megabytes": round(len(page) / MEGABYTE, 2),
         "runs": len(experiment.runs),
         "results": len(experiment.results),
         "charts": len(charts),
@@ -62,24 +73,38 @@ def write_pictures(experiment: Experiment, folder: Path) -> list[str]:
         return [str(path) for path in plot_charts(make_charts(experiment), folder)]
 
 
-def _render(experiment: Experiment, charts: list[Chart], data: dict[str, Any]) -> str:
-    """Texts are escaped by the template, and in the data; no script but ours may run, whatever gets in."""
+def _render(experiment: Experiment, charts: list[Chart], data: dict[str, Any]) -> bytes:
+    """Texts are escaped by the template, and in the data; no script but ours may run, whatever gets in.
+
+    Half a character, which a name or a text may hold and UTF-8 cannot, becomes a question mark.
+    """
     plotly, script = get_plotlyjs(), (FILES / "page.js").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False}
     template = environment.from_string((FILES / "page.html").read_text("utf-8"))
-    return template.render(
+    page = template.render(
         charts=charts,
         rows=[_row(run) for run in experiment.runs],
         columns=COLUMNS,
         names=[run.name for run in experiment.runs],
         differing=differing(experiment.runs),
         results=[_scores(result) for result in experiment.results],
-        data=data,
+        data=_finite(data),
         style=Markup((FILES / "page.css").read_text("utf-8")),
         script=Markup(script),
         plotly=Markup(plotly),
         hashes=[_hash(text) for text in (plotly, script)],
     )
+    return page.encode("utf-8", "replace")
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for numbers that JSON has not got."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _hash(script: str) -> str:
@@ -128,34 +153,48 @@ def _row(run: Run) -> list[str]:
     ]
 
 
+FIGURES = ("benchmark", "version", "rule", "rows", "answered", "unreadable", "repeated")
+
+
 def _scores(result: Result) -> dict[str, Any]:
     """A result as its card shows it: figures by name, and published ones of the same version."""
     scores = result.scores
-    accuracy = scores.get("accuracy", {})
-    low, high = scores.get("interval") or (None, None)
-    names = (("benchmark", "benchmark"), ("version", "version"), ("rule", "rule"), ("rows", "rows"))
-    figures = [(told, str(scores[name])) for name, told in names if name in scores]
-    figures += [
-        (f"accuracy over {which}", f"{value:.1%}")
-        for which, value in accuracy.items()
-        if value is not None
-    ]
-    if low is not None:
+    figures = [(name, str(scores[name])) for name in FIGURES if scores.get(name) is not None]
+    official = scores.get("official") or {}
+    if official.get("accuracy") is not None:
+        over = f"the script's own accuracy, over {official['rows']}"
+        figures.append((over, f"{official['accuracy']:.1%}"))
+    if scores.get("fail_rate") is not None:
+        figures.append(("answers that the script guesses", f"{scores['fail_rate']:.1%}"))
+    for which, value in (scores.get("accuracy") or {}).items():
+        if value is not None:
+            figures.append((f"accuracy over {which}", f"{value:.1%}"))
+    if scores.get("interval"):
+        low, high = scores["interval"]
         figures.append(("95 % interval", f"{low:.1%} to {high:.1%}"))
-    return {
-        "name": result.name,
-        "figures": figures,
-        "published": _published(scores.get("published") or {}),
-    }
+    return {"name": result.name, "figures": figures, "published": _published(result)}
 
 
-def _published(rows: dict[str, dict[str, float]]) -> dict[str, Any]:
-    columns: Sequence[str] = list(dict.fromkeys(name for row in rows.values() for name in row))
+def _published(result: Result) -> dict[str, Any]:
+    """A table of published figures with ours as its first row; without any, none."""
+    scores, rows = result.scores, result.scores.get("published") or {}
+    if not rows:
+        return {"columns": [], "rows": []}
+    names = dict.fromkeys(name for row in rows.values() for name in row if name != "source")
+    by = (scores.get("by") or {}).get("task", {})
+    ours = {name: by[name]["accuracy"] for name in names if name in by}
+    official, accuracy = scores.get("official") or {}, scores.get("accuracy") or {}
+    ours["all"] = official.get("accuracy", accuracy.get("all"))
+    table = {result.name: ours | {"source": "here"}} | rows
     return {
-        "columns": columns,
+        "columns": [*names, "source"],
         "rows": [
-            [name, *(f"{row[column]:.1%}" if column in row else "–" for column in columns)]
-            for name, row in rows.items()
+            [
+                model,
+                *("–" if row.get(name) is None else f"{row[name]:.1%}" for name in names),
+                row.get("source", ""),
+            ]
+            for model, row in table.items()
         ],
     }
 
@@ -173,5 +212,5 @@ def _plain(chart: Chart) -> dict[str, Any]:
         }
         for one in chart.lines
     ]
-    told = {name: getattr(chart, name) for name in ("unit", "labels", "rates", "stacked", "top")}
+    told = {name: getattr(chart, name) for name in ("unit", "labels", "rates", "stacked")}
     return told | {"lines": lines, "bars": [dataclasses.asdict(bars) for bars in chart.bars]}

@@ -67,12 +67,12 @@ class Metrics:
 
     def _show(self, step: int, place: int, record: Record, row: dict) -> None:
         completions = row.pop("completions")
-        lines = [f"{name}: {value}" for name, value in row.items()]
+        parts = [f"{name}: {value}" for name, value in row.items()]
         for one in completions:
-            lines += ["", *(f"{name}: {value}" for name, value in one.items() if name != "text")]
-            lines += one["text"].split("\n")
-        # Four spaces make it a code block: a completion is shown as it is, never as markup.
-        text = "\n".join("    " + line for line in lines)
+            parts += ["", *(f"{name}: {value}" for name, value in one.items() if name != "text")]
+            parts.append(one["text"])
+        # Four spaces before each line make it a code block: text is shown as it is, never as markup.
+        text = "\n".join("    " + line for line in "\n".join(parts).splitlines())
         tag = f"{row['split']}/{place}"
         self._board.add_text(tag, text, step)
         if place == 0:

@@ -33,7 +33,7 @@ def test_a_long_line_is_averaged_and_ends_where_it_ended():
 
 
 def test_charts_are_of_what_there_is():
-    metrics = [{"step": 1, "reward": 0.5, "seconds_data": 0.1, "seconds_update": 1.0}]
+    metrics = [{"step": 1, "reward": 0.5, "seconds": 1, "seconds_data": 0.1, "seconds_update": 0.9}]
     others = [{"step": 1, "loss": 2.0}]
     charts = make_charts(Experiment([run("a", metrics=metrics), run("b", metrics=others)], []))
     assert [chart.key for chart in charts] == ["reward", "loss", "seconds_0"]
@@ -50,19 +50,23 @@ def asked(step, rates, scored=None):
 
 def test_pass_rates_are_of_the_same_questions_before_and_after():
     rows = [
-        asked(1, {"old": 1.0, "q": 0.25}, {"old": 0.5, "q": 0.0625}),
-        asked(8, {"q": 1.0, "r": 0.5, "new": 1.0}, {"q": 0.0625, "r": 0.5}),
+        asked(1, {"q": 0.0, "old": 1.0}, {"q": 0.5, "old": 0.5}),
+        asked(4, {"q": 0.25}, {"q": 0.5}),
+        asked(8, {"q": 0.875, "once": 0.0}, {"q": 0.5}),
     ]
-    before, after, told = before_and_after(rows)
-    assert before == [0, 1, 1, 0, 0, 0]  # q and r; "new" was not scored, "old" not asked again
-    assert after == [0, 0, 1, 0, 0, 1] and told == "as scored before"
-
-
-def test_unscored_questions_are_compared_with_when_they_were_first_asked():
-    rows = [asked(1, {"q": 0.0, "old": 1.0}), asked(8, {"q": 0.875, "once": 0.0})]
     before, after, told = before_and_after(rows)
     assert before == [1, 0, 0, 0, 0, 0] and after == [0, 0, 0, 0, 1, 0]
     assert told == "when first asked"
+
+
+def test_where_none_is_asked_twice_there_are_the_scores_by_which_they_were_chosen():
+    rows = [
+        asked(1, {"old": 1.0}, {"old": 0.5}),
+        asked(8, {"r": 0.5, "new": 1.0, "q": 1.0}, {"q": 0.0625, "r": 0.5}),
+    ]
+    before, after, told = before_and_after(rows)
+    assert before == [0, 1, 1, 0, 0, 0]  # q and r; "new" was not scored, "old" is not of the end
+    assert after == [0, 0, 1, 0, 0, 1] and told == "as scored, by which they were chosen"
     assert sum(before_and_after([])[0]) == 0
 
 
@@ -75,14 +79,26 @@ def held_out(step, task, *right):
 
 def test_categories_are_of_the_last_held_out_answers_and_of_results():
     samples = held_out(0, "music", 0.0) + held_out(5, "music", 1.0, 0.0) + held_out(5, "sound", 1.0)
-    scores = {"by": {"task": {"speech": {"accuracy": 0.5, "rows": 4, "interval": [0.25, 0.75]}}}}
-    (chart,) = make_charts(Experiment([run(samples=samples)], [Result("eval", scores)]))
-    assert chart.key == "by_task" and chart.labels == ("music", "sound", "speech")
-    mine, theirs = chart.bars
-    assert mine.values == [0.5, 1.0, None] and theirs.values == [None, None, 0.5]
-    low, high = mine.intervals[0]
-    assert low == 0 and high == 1 and mine.intervals[1] == [1, 1] and mine.intervals[2] is None
-    assert theirs.intervals == [None, None, [0.25, 0.75]]
+    by = {"task_name": {"speech": {"accuracy": 0.5, "rows": 4, "interval": [0.25, 0.75]}}}
+    results = [Result(name, {"benchmark": "mmsu", "by": by}) for name in ("x", "y")]
+    runs = [run(samples=samples), run("b", samples=held_out(9, "sound", 0.0))]
+    mine, theirs = make_charts(Experiment(runs, results))
+    assert mine.title.startswith(", held out: accuracy by task")
+    assert mine.labels == ("music (2)", "sound (1)")
+    assert [bars.values for bars in mine.bars] == [[0.5, 1.0], [None, 0.0]]
+    low, high = mine.bars[0].intervals[0]
+    assert low == 0 and high == 1
+    assert theirs.title.startswith("mmsu: accuracy by task_name")
+    assert theirs.labels == ("speech (4)",)
+    assert [(bars.name, bars.place) for bars in theirs.bars] == [("x", 2), ("y", 3)]
+    assert theirs.bars[0].intervals == [[0.25, 0.75]]
+
+
+def test_steps_that_compiled_do_not_count_as_steps():
+    rows = [{"step": i, "seconds": 1.0, "seconds_update": 1.0} for i in range(1, 100)]
+    rows[0] |= {"seconds": 60.0, "seconds_update": 60.0}
+    (chart,) = make_charts(Experiment([run(metrics=rows)], []))
+    assert chart.lines[0].steps[0] == 2 and chart.lines[0].smooth.max() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("window", [1, 3])

@@ -24,8 +24,8 @@ def test_a_run_under_way_is_read_as_far_as_it_is_whole(tmp_path):
 def test_folders_of_one_name_are_told_apart_by_their_parents(tmp_path):
     folders = [workdir(tmp_path / parent / "run") for parent in ("x", "y")]
     assert [run.name for run in read_experiment(folders).runs] == ["x/run", "y/run"]
-    with pytest.raises(InputError, match="named twice"):
-        read_experiment([folders[0], folders[0]])
+    with pytest.raises(InputError, match="x/run: named twice"):
+        read_experiment([folders[1], folders[0], folders[0]])
 
 
 def test_settings_in_which_runs_differ(tmp_path):

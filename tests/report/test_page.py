@@ -1,7 +1,9 @@
 import base64
 import hashlib
 import json
+import math
 import re
+import shutil
 
 import pytest
 from workdirs import HOSTILE, STEPS, hostile_result, hostile_run
@@ -31,11 +33,18 @@ def test_what_is_on_it_is_told(folders, tmp_path, capsys):
     assert told.pop("megabytes") == pytest.approx(out.stat().st_size / 2**20, abs=0.01)
     assert told.pop("pictures") == [
         str(tmp_path / "png" / f"{name}.png")
-        for name in ("held_out_accuracy", "reward", "accuracy", "pass_rates_0", "by_task")
+        for name in (
+            "held_out_accuracy",
+            "reward",
+            "accuracy",
+            "pass_rates_0",
+            "by_0",
+            "by_1",
+        )
     ]
     assert told == {
         "out": str(out),
-        **{"runs": 1, "results": 1, "charts": 5, "questions": 2, "visits": 2 * STEPS},
+        **{"runs": 1, "results": 1, "charts": 6, "questions": 2, "visits": 2 * STEPS},
         **{"clips": 2, "clips_left_out": 0, "clips_missing": 1},
     }
     assert {path.name for path in tmp_path.iterdir()} == {"page.html", "png"}
@@ -66,10 +75,40 @@ def test_it_asks_nothing_of_the_network_and_runs_no_script_but_its_own(page):
     assert not re.findall(r'(?:src|href)="(?!#|data:)', own)
 
 
-def test_sounds_give_way_to_the_size(folders, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sari_jax.report.page.MARGIN", 2**40)
-    assert main(["report", str(folders[0]), "--out", str(tmp_path / "page.html"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["clips_left_out"] == 1
+def test_what_has_no_room_is_left_out(folders, tmp_path, capsys, monkeypatch):
+    words = ["report", str(folders[0]), "--out", str(tmp_path / "page.html"), "--json"]
+    monkeypatch.setattr("sari_jax.report.page.MARGIN", 0)
+    page, told = tmp_path / "page.html", []
+    assert main(words) == 0
+    for _ in range(2):  # first without a sound, then with fewer visits
+        size = page.stat().st_size - 600
+        monkeypatch.setattr("sari_jax.report.page.MEGABYTE", size // 6)
+        capsys.readouterr()
+        assert main([*words, "--megabytes", "6"]) == 0
+        assert page.stat().st_size <= size
+        told.append(json.loads(capsys.readouterr().out))
+    assert [row["clips_left_out"] for row in told] == [2, 2]
+    assert [row["visits"] for row in told] == [2 * STEPS, 4]
+    monkeypatch.setattr("sari_jax.report.page.MEGABYTE", 1000)
+    assert main([*words, "--megabytes", "6"]) == 2
+    assert "raise --megabytes" in capsys.readouterr().err
+
+
+def test_numbers_and_names_that_json_or_utf_8_has_not_got(folders, tmp_path, capsys):
+    workdir = tmp_path / b"half \xff".decode("utf-8", "surrogateescape")
+    shutil.copytree(folders[0], workdir)
+    sample = json.loads((workdir / "samples.jsonl").read_text().splitlines()[0])
+    sample["completions"][0] |= {"advantage": math.nan, "text": "\ud83d"}
+    with (workdir / "samples.jsonl").open("a") as file:
+        file.write(json.dumps(sample) + "\n")
+    assert main(["report", str(workdir), "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text("utf-8")
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    (question, _) = json.loads(data[1], parse_constant=pytest.fail)["questions"]
+    completions = [one for visit in question["visits"] for one in visit["completions"]]
+    found = [one for one in completions if one["spans"] == [["", "?"]]]
+    assert found[0]["advantage"] is None
+    assert "<h1>half ?</h1>" in page
 
 
 @pytest.mark.parametrize(

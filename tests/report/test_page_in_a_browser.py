@@ -141,6 +141,39 @@ def test_the_keyboard_is_enough(of_a_run, opened):
     assert "Nothing matches" in page.locator("#detail").inner_text()
 
 
+def test_a_finger_scrolls_over_charts(of_hostile_texts, chromium):
+    """A plot that took the finger for itself could not be got past on a phone."""
+    context = chromium.new_context(viewport=NARROW, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(of_hostile_texts.as_uri())
+    wait_for_charts(page)
+    plot = page.locator("[data-chart] .main-svg").first
+    plot.scroll_into_view_if_needed()
+    box, before = plot.bounding_box(), page.evaluate("window.scrollY")
+    touch = context.new_cdp_session(page).send
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.8
+    touch("Input.synthesizeScrollGesture", {"x": x, "y": y, "yDistance": -200})
+    assert page.evaluate("window.scrollY") > before + 100
+    context.close()
+
+
+def test_the_theme_stays_as_it_was_pressed(of_hostile_texts, opened):
+    page = opened(of_hostile_texts)
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("document.documentElement.classList.contains('dark')")
+    button = page.get_by_role("button", name="Dark")
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+    page.emulate_media(color_scheme="light")
+    page.wait_for_function("matchMedia('(prefers-color-scheme: light)').matches")
+    button.click()
+    page.emulate_media(color_scheme="dark")
+    page.emulate_media(color_scheme="light")
+    page.wait_for_timeout(100)
+    assert page.evaluate("document.documentElement.classList.contains('dark')")
+    assert button.get_attribute("aria-pressed") == "true"
+
+
 def test_numbers_filter_by_reward(of_hostile_texts, opened):
     page = opened(of_hostile_texts)
     page.locator("#filters [name=low]").fill("0.6")  # in training 0.5 is the mean, held out 1

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import struct
@@ -105,14 +106,15 @@ def test_tensorboard_has_curves_text_that_is_no_markup_and_sound(tmp_path, recor
     metrics = Metrics(tmp_path, start=0)
     metrics.write(1, {"reward": 0.5})
     metrics.examine(1, {"accuracy": 0.25})
-    metrics.sample(1, [Sample(1, completions("<b>x</b>\n# y"))], records)
+    records[1] = dataclasses.replace(records[1], question="Which?\n\n# Big [link](x)")
+    metrics.sample(1, [Sample(1, completions("<b>x</b>\n# y\r\r# z"))], records)
     metrics.close()
     found = {value.tag: value for value in shown(tmp_path / "tensorboard")}
     assert found["reward"].simple_value == 0.5
     assert found["held_out/accuracy"].simple_value == 0.25
     lines = found["train/0/text_summary"].tensor.string_val[0].decode().split("\n")
-    assert "    <b>x</b>" in lines and "    # y" in lines
-    assert all(line.startswith("    ") for line in lines)
+    assert {"    <b>x</b>", "    # y", "    # z", "    # Big [link](x)"} <= set(lines)
+    assert all(line.startswith("    ") and "\r" not in line for line in lines)
     waveform, rate = soundfile.read(io.BytesIO(found["train/0"].audio.encoded_audio_string))
     assert rate == 16_000 and len(waveform) == 960
 

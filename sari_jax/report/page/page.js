@@ -1,7 +1,7 @@
 "use strict";
 // Every text reaches the page as a text node: nothing that a model or a file says is ever read as markup.
 (() => {
-  const { charts, runs, questions } = JSON.parse(document.getElementById("data").textContent);
+  const { charts, runs, questions, sounds } = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
 
   function make(tag, attributes = {}, ...children) {
@@ -17,6 +17,7 @@
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const setTheme = (isDark) => {
     document.documentElement.classList.toggle("dark", isDark);
+    byId("theme").setAttribute("aria-pressed", String(isDark));
     drawn.forEach(draw);
   };
   const drawn = new Set();
@@ -60,6 +61,9 @@
   // Plotly reads a few tags, links and formulas in its texts; a name shall be none of them.
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/\$/g, "&#36;");
 
+  // A finger scrolls the page; only a mouse zooms.
+  const coarse = window.matchMedia("(pointer: coarse)").matches;
+
   function draw(node) {
     const chart = charts[node.dataset.chart];
     const traces = chart.lines.length ? lineTraces(chart) : barTraces(chart);
@@ -67,13 +71,13 @@
       if (trace.name) trace.name = plain(trace.name);
       if (trace.type === "bar") trace.x = trace.x.map(plain);
     }
-    const axis = { gridcolor: ink("--line"), zerolinecolor: ink("--line"), automargin: true, fixedrange: false };
+    const axis = { gridcolor: ink("--line"), zerolinecolor: ink("--line"), automargin: true, fixedrange: coarse };
     const layout = {
       margin: { l: 55, r: 10, t: 25, b: 40 }, height: 280, barmode: "group", showlegend: traces.filter((t) => t.name).length > 1,
       legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: { color: ink("--ink"), size: 12 }, hovermode: chart.lines.length ? "x" : "closest",
+      font: { color: ink("--ink"), size: 12 }, hovermode: chart.lines.length ? "x" : "closest", dragmode: coarse ? false : "zoom",
       xaxis: { ...axis, title: { text: chart.lines.length ? "step" : "" }, type: chart.lines.length ? "linear" : "category" },
-      yaxis: { ...axis, title: { text: chart.unit }, ...(chart.rates && { range: [-0.02, 1.04] }), ...(chart.top && { range: [0, chart.top] }) },
+      yaxis: { ...axis, title: { text: chart.unit }, ...(chart.rates && { range: [-0.02, 1.04] }) },
     };
     Plotly.react(node, traces, layout, { responsive: true, displayModeBar: false, displaylogo: false });
     drawn.add(node);
@@ -94,7 +98,7 @@
   for (const visit of visits) {
     visit.rights = visit.completions.map((one) => one.rewards.accuracy > 0);
     visit.right = visit.rights.filter(Boolean).length;
-    visit.reward = mean(visit.completions.map((one) => one.total));
+    visit.reward = mean(visit.completions.map((one) => one.total ?? NaN));
   }
   const SPLITS = { train: "in training", held_out: "held out" };
   const form = byId("filters"), list = byId("list"), detail = byId("detail");
@@ -159,12 +163,14 @@
     if (shown.length) choose(shown[Math.max(0, Math.min(shown.length - 1, place))]);
   }
 
-  const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
+  // A number that was not finite comes as null.
+  const number = (value) => (Number.isFinite(value) ? value.toFixed(2) : "–");
+  const signed = (value) => (value < 0 ? "−" : "+") + number(Math.abs(value ?? NaN));
 
   function show(visit) {
     const { question } = visit;
     const facts = [SPLITS[visit.split], question.task, question.kind, question.difficulty, question.source, `id ${question.id}`];
-    if (question.pass_rate !== undefined) facts.push(`pass rate before ${question.pass_rate.toFixed(2)}`);
+    if (question.pass_rate !== undefined) facts.push(`pass rate before ${number(question.pass_rate)}`);
     const back = make("button", { type: "button", class: "back" }, "Back to the list");
     back.addEventListener("click", () => { list.scrollIntoView(); list.focus(); });
     detail.replaceChildren(
@@ -174,24 +180,25 @@
         choice === question.answer ? make("li", { class: "right" }, `✓ ${choice}`) : make("li", {}, choice))),
       make("p", { class: "note" }, facts.filter(Boolean).join(" · ")),
       ...question.clips.map(showClip),
-      make("h4", {}, `${runs[visit.run]}, step ${visit.step}: ${visit.right} of ${visit.rights.length} right, mean reward ${visit.reward.toFixed(2)}`),
+      make("h4", {}, `${runs[visit.run]}, step ${visit.step}: ${visit.right} of ${visit.rights.length} right, mean reward ${number(visit.reward)}`),
       ...visit.completions.map(showCompletion),
       showTimes(visit),
     );
   }
 
-  function showClip(clip) {
-    if (!clip.mp3) return make("p", { class: "note" }, `♪ ${clip.name}: no sound on this page (${clip.lacks})`);
-    const told = `♪ ${clip.name}, ${clip.seconds.toFixed(1)} s${clip.shortened ? ", of which the first 30 are here" : ""}`;
-    const audio = make("audio", { controls: "", preload: "metadata", src: clip.mp3, "aria-label": clip.name });
-    const step = 100 / clip.peaks.length;
-    const up = clip.peaks.map((peak, i) => `${(i * step).toFixed(1)},${(50 - peak / 2.1).toFixed(1)}`);
-    const down = clip.peaks.map((peak, i) => `${(i * step).toFixed(1)},${(50 + peak / 2.1).toFixed(1)}`).reverse();
+  function showClip({ name, sound, lacks }) {
+    if (lacks) return make("p", { class: "note" }, `♪ ${name}: no sound on this page (${lacks})`);
+    const { mp3, spectrogram, peaks, seconds, shortened } = sounds[sound];
+    const told = `♪ ${name}, ${seconds.toFixed(1)} s${shortened ? ", of which the first 30 are here" : ""}`;
+    const audio = make("audio", { controls: "", preload: "metadata", src: mp3, "aria-label": name });
+    const step = 100 / peaks.length;
+    const up = peaks.map((peak, i) => `${(i * step).toFixed(1)},${(50 - peak / 2.1).toFixed(1)}`);
+    const down = peaks.map((peak, i) => `${(i * step).toFixed(1)},${(50 + peak / 2.1).toFixed(1)}`).reverse();
     const head = make("div", { class: "head" });
     const sight = make("div", { class: "sight", title: "Click to play from there" },
       make("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img", "aria-label": "Waveform" },
         make("path", { d: `M${[...up, ...down].join("L")}Z` })),
-      make("img", { src: clip.spectrogram, alt: "Log-mel spectrogram, low frequencies at the bottom" }), head);
+      make("img", { src: spectrogram, alt: "Log-mel spectrogram, low frequencies at the bottom" }), head);
     sight.addEventListener("click", (event) => {
       const box = sight.getBoundingClientRect();
       if (audio.duration) audio.currentTime = audio.duration * (event.clientX - box.left) / box.width;
@@ -207,9 +214,9 @@
     const facts = [
       make("strong", {}, `${place + 1}`),
       make("span", { class: `badge ${right ? "right" : "wrong"}` }, right ? "right" : "wrong"),
-      make("span", {}, `reward ${one.total.toFixed(2)}`),
+      make("span", {}, `reward ${number(one.total)}`),
       one.advantage === undefined ? null : make("span", {}, `advantage ${signed(one.advantage)}`),
-      ...Object.entries(others).map(([name, value]) => make("span", {}, `${name} ${Number(value.toFixed(3))}`)),
+      ...Object.entries(others).map(([name, value]) => make("span", {}, `${name} ${number(value)}`)),
       make("span", {}, `${one.tokens} tokens${one.ended ? "" : ", cut at the limit"}`),
     ];
     const pieces = one.spans.map(([section, text]) =>
@@ -274,8 +281,12 @@
   }
 
   setTheme(dark.matches);
-  dark.addEventListener("change", (event) => setTheme(event.matches));
-  byId("theme").addEventListener("click", () => setTheme(!document.documentElement.classList.contains("dark")));
+  let pressed = false;
+  dark.addEventListener("change", (event) => { if (!pressed) setTheme(event.matches); });
+  byId("theme").addEventListener("click", () => {
+    pressed = true;
+    setTheme(!document.documentElement.classList.contains("dark"));
+  });
   if (visits.length) startBrowser();
   drawRest(document.querySelectorAll("[data-chart]"));
 })();
