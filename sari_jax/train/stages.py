@@ -1,4 +1,4 @@
-"""What one step of each stage does around its jitted update."""
+"""What one step does around its jitted update: what both stages share, and SFT; GRPO's is in `grpo`."""
 
 import dataclasses
 import time
@@ -26,23 +26,21 @@ from sari_jax.parallel.mesh import (
     local_rows,
     move,
     onto_mesh,
-    own_rows,
     shard_batch,
     spec,
-    whole,
 )
-from sari_jax.rl.advantages import group_advantages, zero_spread
-from sari_jax.rl.policy import reference_logprobs
-from sari_jax.rl.rewards import score
+from sari_jax.rl.rewards.completion import Completion
+from sari_jax.rl.rewards.registry import make_scorer
 from sari_jax.train.config import Run
 from sari_jax.train.features import TowerFeatures
 from sari_jax.train.optimizer import Flat, merge
-from sari_jax.train.reference import on_device
 from sari_jax.train.state import TrainState
-from sari_jax.train.steps import Part, make_grpo_step, make_sft_step
+from sari_jax.train.steps import Part, make_sft_step
 
 SFT_SAMPLES = 4  # prompts of a batch whose greedy completions are shown
 Samples = list[dict[str, Any]]
+# (a batch's numbers, its pass rates) -> the batch that comes after it.
+Another = Callable[[list[int], list[float]], Batch]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +48,13 @@ class Stage:
     """What the loop does in each step, on every host at once.
 
     Attributes:
-        update: (state, batch, whether to show sample completions, the next batch if it is to be decoded already)
-            -> `Updated`.
+        update: (state, batch, whether to show sample completions, the next batch if it is to be decoded already,
+            what draws another batch for the same step) -> `Updated`.
         under_way: the completions that are decoded already, for a checkpoint to hold; none is None.
         take_up: (state, their batch, what `under_way` gave) puts them there again.
     """
 
-    update: Callable[[TrainState, Batch, bool, Batch | None], "Updated"]
+    update: Callable[[TrainState, Batch, bool, Batch | None, Another], "Updated"]
     under_way: Callable[[], dict[str, np.ndarray] | None] = lambda: None
     take_up: Callable[[TrainState, Batch, dict[str, np.ndarray]], None] = lambda *_: None
 
@@ -67,7 +65,7 @@ class Updated(NamedTuple):
     Attributes:
         metrics: over all hosts' rows.
         samples: of this host's rows.
-        numbers: of all rows' records.
+        numbers: of all rows' records, batch by batch if there were several.
         pass_rates: of all rows, the fraction of completions that were right; none where nothing is sampled.
     """
 
@@ -88,23 +86,11 @@ class Stopwatch:
     def lap(self, name: str, wait_for: Any = None) -> None:
         jax.block_until_ready(wait_for)
         now = time.perf_counter()
-        self.seconds[f"seconds_{name}"], self._last = now - self._last, now
+        key = f"seconds_{name}"
+        self.seconds[key], self._last = self.seconds.get(key, 0.0) + now - self._last, now
 
 
-def make_stage(
-    run: Run,
-    config: AudioLMConfig,
-    processor: Processor,
-    mesh: Mesh,
-    optimizer: optax.GradientTransformation,
-    frozen: Flat,
-    reference: Flat,
-) -> Stage:
-    make = {"sft": _sft, "grpo": _grpo}[run.stage]
-    return make(run, config, processor, mesh, optimizer, frozen, reference)
-
-
-def _features(
+def make_features(
     run: Run, config: AudioLMConfig, mesh: Mesh, frozen: Flat
 ) -> Callable[..., jax.Array | None]:
     """(state, batch, prompts) -> the tower's output, if the tower does not learn; else each pass computes its own."""
@@ -118,14 +104,18 @@ def _features(
     return features
 
 
-def _work(config: AudioLMConfig, passes: int) -> Callable[..., dict[str, float]]:
+def make_work(
+    config: AudioLMConfig, *, passes: int, updates: int = 1
+) -> Callable[..., dict[str, float]]:
     """(state, of all rows: sounds' samples, prompts' lengths, completions' lengths) -> the step's work by formula."""
 
     def work(
         state: TrainState, samples: np.ndarray, prompts: np.ndarray, completions: np.ndarray
     ) -> dict[str, float]:
         learns = {path.split("/")[0] for path in state.params}
-        flops = step_flops(config, samples, prompts, completions, passes=passes, learns=learns)
+        flops = step_flops(
+            config, samples, prompts, completions, passes=passes, updates=updates, learns=learns
+        )
         return {
             "model_tflop": flops / 1e12,
             "audio_seconds": float(samples.sum()) / SAMPLE_RATE,
@@ -172,17 +162,29 @@ class Rollouts:
         return move(done.replace(computed=None), here).replace(computed=counted)
 
 
-def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
+def make_sft(
+    run: Run,
+    config: AudioLMConfig,
+    processor: Processor,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation,
+    frozen: Flat,
+    reference: Flat,
+) -> Stage:
+    """Of supervised fine-tuning, which has no reference."""
     step = make_sft_step(config, optimizer)
-    work_of = _work(config, passes=1)
+    work_of = make_work(config, passes=1)
     rollouts = Rollouts(run, config, mesh, frozen)
-    features_of = _features(run, config, mesh, frozen)
+    features_of = make_features(run, config, mesh, frozen)
     answer_style = style(run.data.style)
+    score = make_scorer(run.reward_weights, run.grpo.reward_file)
     root = onto_mesh(
         mesh, jax.random.key(run.seed)
     )  # greedy decoding takes a key and does not use it
 
-    def sft(state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None = None) -> Updated:
+    def sft(
+        state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None, another: Another
+    ) -> Updated:
         watch = Stopwatch()
         rows = (
             batch.prompts.samples,
@@ -202,142 +204,26 @@ def _sft(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
             seeds = shard_batch(mesh, batch.seeds)
             done = rollouts(sampler, state, prompts, seeds, root, features)
             tokens, lengths = local_rows(mesh, (done.tokens, done.lengths))
-            texts = processor.texts(tokens[:SFT_SAMPLES, 0], lengths[:SFT_SAMPLES, 0])
+            lengths = lengths[:SFT_SAMPLES, 0]
+            texts = processor.texts(tokens[:SFT_SAMPLES, 0], lengths)
             scores = [
-                score(text, record, answer_style, run.reward_weights)
-                for text, record in zip(texts, batch.records, strict=False)
+                score(Completion(text, int(length), sampler.max_tokens), record, answer_style)
+                for text, length, record in zip(texts, lengths, batch.records, strict=False)
             ]
-            samples = _samples(batch.records, texts, scores)
+            samples = sample_rows(batch.records, texts, scores)
             watch.lap("sample")
         state, metrics = step(state, frozen, parts)
         watch.lap("update", metrics)
         *rows, numbers = all_rows(mesh, rows)
         work = work_of(state, *rows)
         return Updated(
-            state, {**_host(metrics), **work, **watch.seconds}, samples, numbers.tolist(), []
+            state, {**on_host(metrics), **work, **watch.seconds}, samples, numbers.tolist(), []
         )
 
     return Stage(sft)
 
 
-def _grpo(run, config, processor, mesh, optimizer, frozen, reference) -> Stage:
-    settings = run.grpo
-    rollouts = Rollouts(run, config, mesh, frozen)
-    step = make_grpo_step(config, settings, optimizer, run.micro_batches)
-    work_of = _work(config, passes=3)  # sampling, reference, update
-    features_of = _features(run, config, mesh, frozen)
-    answer_style = style(run.data.style)
-    sampler = Sampler(
-        completions=settings.completions,
-        max_tokens=settings.max_tokens,
-        end_ids=processor.end_ids,
-        pad_id=processor.pad_id,
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-    )
-    root = onto_mesh(mesh, jax.random.key(run.seed))
-    compare = jax.jit(lambda rewards: (group_advantages(rewards), zero_spread(rewards)))
-
-    key_of, after = jax.jit(jax.random.fold_in), jax.jit(lambda step: step + 1)
-    under_way: list[tuple[Prompts, jax.Array | None, Completions]] = []
-
-    def alike(batch: Batch) -> Batch:
-        """In the shapes of all hosts, who wait for each other here: while no device works."""
-        return batch.parts(1, run.data.shapes)[0]
-
-    def read(state: TrainState, batch: Batch) -> tuple[Prompts, jax.Array | None]:
-        prompts = shard_batch(mesh, batch.prompts)
-        return prompts, features_of(state, batch, prompts)
-
-    def decode(
-        state: TrainState, batch: Batch, number: jax.Array
-    ) -> tuple[Prompts, jax.Array | None, Completions]:
-        prompts, features = read(state, batch)
-        seeds = shard_batch(mesh, batch.seeds)
-        done = rollouts(sampler, state, prompts, seeds, key_of(root, number), features)
-        return prompts, features, done
-
-    def grpo(state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None = None) -> Updated:
-        watch, behind = Stopwatch(), len(under_way)
-        ahead = ahead and alike(ahead)
-        current = under_way.pop() if under_way else decode(state, alike(batch), state.step)
-        prompts, features, completions = current
-        watch.lap("rollout", completions)
-
-        # Dispatched before the host reads the text, so that the two overlap.
-        # A reference that waits with the host is held here no longer than that takes.
-        reference_scores = reference_logprobs(
-            config,
-            merge(on_device(reference), frozen),
-            prompts,
-            completions.tokens,
-            features,
-            temperature=settings.temperature,
-        )
-        if ahead is not None:
-            under_way.append(decode(state, ahead, after(state.step)))
-        tokens, lengths, ended = local_rows(
-            mesh, (completions.tokens, completions.lengths, completions.ended)
-        )
-        texts = processor.texts(tokens.reshape(-1, tokens.shape[-1]), lengths.reshape(-1))
-        records = [record for record in batch.records for _ in range(settings.completions)]
-        scores = [
-            score(text, record, answer_style, run.reward_weights)
-            for text, record in zip(texts, records, strict=True)
-        ]
-        totals = np.array([row["total"] for row in scores], np.float32).reshape(lengths.shape)
-        rewards = shard_batch(mesh, totals)
-        watch.lap("reward")
-        jax.block_until_ready(reference_scores)
-        watch.lap("reference")
-
-        advantages, flat = compare(rewards)
-        state, metrics = step(
-            state, frozen, prompts, completions, reference_scores, advantages, features
-        )
-        watch.lap("update", metrics)
-        values = np.array([list(row.values()) for row in scores], np.float32)
-        rows = (batch.prompts.samples, batch.prompts.lengths, lengths)
-        own = (*rows, batch.seeds, ended, values.reshape(*lengths.shape, -1))
-        *work, numbers, every_end, every_score = all_rows(mesh, own)
-        every_length = work[-1]
-        right = every_score[..., list(scores[0]).index("accuracy")].mean(1, dtype=np.float64)
-        means = every_score.mean((0, 1), dtype=np.float64).tolist()
-        means = dict(zip(scores[0], means, strict=True))
-        return Updated(
-            state,
-            {
-                "reward": means.pop("total"),
-                **means,
-                **_host(metrics),
-                "zero_spread": float(whole(mesh, flat).mean()),
-                "completion_tokens": float(every_length.mean()),
-                "ended": float(every_end.mean()),
-                "updates_behind": float(behind),
-                "rows_idle": float(1 - every_length.sum() / whole(mesh, completions.computed)),
-                **work_of(state, *work),
-                **watch.seconds,
-            },
-            _samples(records[: settings.completions], texts, scores) if sampled else [],
-            numbers.tolist(),
-            right.tolist(),
-        )
-
-    def saved() -> dict[str, np.ndarray] | None:
-        return vars(whole(mesh, under_way[0][-1])) if under_way else None
-
-    def take_up(state: TrainState, batch: Batch, arrays: dict[str, np.ndarray]) -> None:
-        mine = own_rows(mesh, run.batch_size)
-        per_row = {name: array[mine] for name, array in arrays.items() if np.ndim(array)}
-        others = {name: array for name, array in arrays.items() if not np.ndim(array)}
-        done = Completions(**shard_batch(mesh, per_row), **onto_mesh(mesh, jax.device_put(others)))
-        under_way.append((*read(state, alike(batch)), done))
-
-    return Stage(grpo, saved, take_up)
-
-
-def _samples(
+def sample_rows(
     records: Sequence[Record], texts: Sequence[str], scores: Sequence[dict[str, float]]
 ) -> Samples:
     """What people read beside the curves: as many as the shortest of the three."""
@@ -353,5 +239,5 @@ def _samples(
     ]
 
 
-def _host(metrics: dict[str, jax.Array]) -> dict[str, float]:
+def on_host(metrics: dict[str, jax.Array]) -> dict[str, float]:
     return {name: float(value) for name, value in jax.device_get(metrics).items()}
