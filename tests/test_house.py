@@ -65,7 +65,6 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "sari_jax/scale/jax_side.py": "scale/test_bench.py compares it with torch_side.py",
     "sari_jax/scale/torch_side.py": "scale/test_bench.py compares it with jax_side.py",
     "sari_jax/train/stages.py": "train/test_loop.py runs both stages",
-    "sari_jax/train/grpo.py": "train/test_loop.py runs both stages",
 }
 
 
