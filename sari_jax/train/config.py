@@ -80,38 +80,29 @@ class Grpo:
     temperature: float = 1.0  # ours
     top_k: int = 0
     top_p: float = 1.0
-    objective: str = (
-        "grpo"  # grpo | dr_grpo | dapo | gspo | rloo: rl/objectives.py has their values
-    )
-    # Of the objective, these may be set by themselves. Below 0, or "": the objective's own.
+    objective: str = "grpo"  # grpo | dr_grpo | dapo | gspo | rloo: rows of rl/objectives.py
+    # These may be set by themselves; below 0, "" or (): as the objective has them.
     clip_low: float = -1.0
     clip_high: float = -1.0
     kl: str = ""  # k1 (in the reward) | k2 | k3 (in the loss)
     kl_coefficient: float = -1.0  # 0: no reference is kept, and none is run
+    sampling_tries: int = -1  # batches that a step may draw until all groups have spread
+    rewards: tuple[str, ...] = ()  # "NAME=WEIGHT"
+    reward_file: str = ""  # a Python file with a function for each name that is not built in
     updates_per_rollout: int = 1  # on the same completions; steps count rollouts
-    importance_cap: float = (
-        0.0  # weigh tokens by min(trainer's / sampler's probability, this); 0: not
-    )
-    sampling_tries: int = (
-        0  # batches that a step may draw until all groups' rewards differ; 0: the objective's
-    )
+    importance_cap: float = 0.0  # of the weight p_trainer / p_sampler of a token; 0: no weight
     overlap: bool = (
         False  # decode the next batch while this one is scored: its policy is one update old
     )
-    rewards: tuple[
-        str, ...
-    ] = ()  # "NAME=WEIGHT"; (): the objective's, accuracy and format at least
-    reward_file: str = ""  # a Python file with a function for each name that is not built in
 
     @property
     def formula(self) -> Objective:
         """The objective, with what is set here in the place of its own values."""
         own = OBJECTIVES[self.objective]
-        numbers = ("clip_low", "clip_high", "kl_coefficient")
+        numbers = ("clip_low", "clip_high", "kl_coefficient", "sampling_tries")
         return dataclasses.replace(
             own,
             kl=self.kl or own.kl,
-            sampling_tries=self.sampling_tries or own.sampling_tries,
             rewards=self.rewards or own.rewards,
             **{name: getattr(self, name) for name in numbers if getattr(self, name) >= 0},
         )
@@ -202,7 +193,7 @@ class Run:
             ("data.workers", self.data.workers, 0),
             ("optimizer.warmup_steps", self.optimizer.warmup_steps, 0),
             ("grpo.updates_per_rollout", self.grpo.updates_per_rollout, 1),
-            ("grpo.sampling_tries", self.grpo.sampling_tries, 0),
+            ("grpo.sampling_tries", self.grpo.formula.sampling_tries, 1),
             ("grpo.importance_cap", self.grpo.importance_cap, 0),
         ):
             if value < least:
@@ -219,7 +210,7 @@ class Run:
             raise InputError(
                 f"config: grpo.completions = {self.grpo.completions}: a group needs at least 2"
             )
-        if self.grpo.overlap and self.grpo.formula.sampling_tries > 1:
+        if self.stage == "grpo" and self.grpo.overlap and self.grpo.formula.sampling_tries > 1:
             raise InputError(
                 "config: grpo.overlap decodes the next batch before it is known how many this step draws; set"
                 " grpo.sampling_tries=1, or grpo.overlap=False"

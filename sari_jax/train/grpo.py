@@ -171,7 +171,7 @@ def make_grpo(
     def grpo(
         state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None, another: Another
     ) -> Updated:
-        watch, behind = Stopwatch(), len(under_way)
+        watch, behind = Stopwatch(), len(under_way) * settings.updates_per_rollout
         ahead = ahead and alike(ahead)
         rollout = (
             under_way.pop() if under_way else decode(state, alike(batch), key_of(root, state.step))

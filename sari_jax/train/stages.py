@@ -86,8 +86,7 @@ class Stopwatch:
     def lap(self, name: str, wait_for: Any = None) -> None:
         jax.block_until_ready(wait_for)
         now = time.perf_counter()
-        key = f"seconds_{name}"
-        self.seconds[key], self._last = self.seconds.get(key, 0.0) + now - self._last, now
+        self.seconds[f"seconds_{name}"], self._last = now - self._last, now
 
 
 def make_features(

@@ -106,6 +106,8 @@ def test_what_is_set_by_hand_takes_the_place_of_an_objectives_own():
     assert run.grpo.formula == expected and run.has_reference
     assert run.reward_weights == {"accuracy": 2.0}
     assert not grpo(kl_coefficient=0.0).has_reference
+    once = grpo(objective="dapo", overlap=True, sampling_tries=1)
+    assert once.grpo.formula == dataclasses.replace(own, sampling_tries=1)
 
 
 def test_when_the_trainer_computes_the_old_log_probabilities_apart():
@@ -133,6 +135,11 @@ def test_default_rewards_and_the_objectives():
     ("settings", "told"),
     [
         ({"objective": "dr-grpo"}, "did you mean 'dr_grpo'"),
+        (
+            {"objective": "dapo", "overlap": True},
+            "grpo.overlap decodes .*; set grpo.sampling_tries=1",
+        ),
+        ({"sampling_tries": 0}, "grpo.sampling_tries = 0 must be at least 1"),
         ({"kl": "k4"}, "grpo.kl = 'k4' is unknown"),
         ({"updates_per_rollout": 0}, "grpo.updates_per_rollout = 0 must be at least 1"),
         ({"rewards": ["accurcy=1"]}, "grpo.rewards: 'accurcy' is unknown"),

@@ -97,7 +97,7 @@ def drew_more(workdir):
 
 def went_two_updates_on(workdir):
     found = rows(workdir)
-    assert [row["updates_behind"] for row in found] == [0] + [1] * (STEPS - 1)
+    assert [row["updates_behind"] for row in found] == [0] + [2] * (STEPS - 1)
     assert "kl" not in found[0] and found[0]["ratio"] == pytest.approx(1, abs=1e-6)
     for row in found[1:]:
         # The trainer's old log-probabilities are those of the policy that sampled, which has moved on since.

@@ -420,17 +420,7 @@ SETTINGS_OF = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("settings", [SETTINGS, *SETTINGS_OF.values()], ids=["grpo", *SETTINGS_OF])
-@pytest.mark.parametrize("mesh", [None, (2, 4)], ids=["one", "eight"])
-def test_a_batch_in_parts_is_the_same_update(mesh, settings, one_tiny, wide):
-    alone = settings != SETTINGS and (settings.objective != "dapo" or "omni" in wide.sizes.family)
-    if mesh and alone:
-        pytest.skip(
-            "devices do not know the objectives, nor these the families: one of each is enough"
-        )
-    model = one_tiny if mesh is None else wide
-    mesh = make_mesh(1, *mesh) if mesh else None
+def same_in_parts(mesh, model, settings):
     metrics, gradient = on(mesh, model, "grpo", settings=settings)
     for count in (2, 4):
         found, found_gradient = on(mesh, model, "grpo", count, settings)
@@ -438,6 +428,23 @@ def test_a_batch_in_parts_is_the_same_update(mesh, settings, one_tiny, wide):
         for name, value in metrics.items():
             assert found[name] == pytest.approx(value, rel=1e-5, abs=1e-7), name
         tiny.assert_close(found_gradient, gradient, 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [None, (2, 4)], ids=["one", "eight"])
+def test_a_batch_in_parts_is_the_same_update(mesh, one_tiny, wide):
+    same_in_parts(make_mesh(1, *mesh) if mesh else None, wide if mesh else one_tiny, SETTINGS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", SETTINGS_OF.values(), ids=list(SETTINGS_OF))
+def test_a_batch_in_parts_is_the_same_by_every_objective(settings, one_tiny):
+    same_in_parts(None, one_tiny, settings)
+
+
+@pytest.mark.slow
+def test_two_updates_over_devices_in_parts_are_the_same(wide):
+    same_in_parts(make_mesh(1, 2, 4), wide, SETTINGS_OF["dapo"])
 
 
 def test_an_update_over_devices_gathers_weights_and_never_prompts(wide):

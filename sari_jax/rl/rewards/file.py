@@ -1,5 +1,6 @@
 """A user's own rewards: functions of one Python file, which the config names as it is named itself."""
 
+import importlib.machinery
 import importlib.util
 import inspect
 from collections.abc import Callable, Iterable
@@ -7,6 +8,13 @@ from pathlib import Path
 
 from sari_jax.digests import files_digest
 from sari_jax.errors import InputError
+
+
+class _Source(importlib.machinery.SourceFileLoader):
+    """Reads the text itself each time: code that was compiled before is told from it by size and second alone."""
+
+    def path_stats(self, path: str) -> dict[str, float]:
+        raise OSError  # so Python neither looks for such code nor leaves any
 
 
 def load_rewards(
@@ -21,12 +29,10 @@ def load_rewards(
         InputError: no such file, one that fails, one without such a function, or with one of a name that is taken.
     """
     require(path)
-    spec = importlib.util.spec_from_file_location("reward_file", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"grpo.reward_file {path}: not a Python file; name one that ends in .py")
-    module = importlib.util.module_from_spec(spec)
+    loader = _Source("reward_file", path)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except Exception as error:  # the file is the user's program and may fail in any way
         raise InputError(f"grpo.reward_file {path}: {told(error)}") from error
     for name in taken:

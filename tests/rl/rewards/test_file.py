@@ -48,14 +48,19 @@ def test_a_file_that_fails_says_so_in_one_line(path, text, told):
     assert len(str(caught.value).splitlines()) == 1 and "my_rewards.py" in str(caught.value)
 
 
-def test_no_such_file_and_no_python(path):
+def test_no_such_file(path):
     for read in (digest, lambda path: load_rewards(path, [])):
         with pytest.raises(InputError, match=r"absent\.py: no such file"):
             read(str(path.with_name("absent.py")))
-    text = path.with_name("rewards.txt")
-    text.write_text(BREVITY)
-    with pytest.raises(InputError, match="not a Python file"):
-        load_rewards(str(text), [])
+
+
+def test_what_runs_is_what_stands_in_the_file_now(path):
+    """Though it is as long as before, and was written in the same second; and nothing is left beside it."""
+    for limit in ("10", "20", "40"):
+        path.write_text(BREVITY.replace("LIMIT = 10", f"LIMIT = {limit}"))
+        brevity = load_rewards(str(path), ["brevity"])["brevity"]
+        assert brevity("abcde", None, None) == 1 - 5 / int(limit)
+    assert [file.name for file in path.parent.iterdir()] == ["my_rewards.py"]
 
 
 def test_a_digest_follows_the_content(path):
