@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,20 @@ def rows_so_far(workdir: Path) -> list[dict]:
         return rows(workdir)
     except ValueError:  # a line that is being written
         return []
+
+
+def killed(words: list[str], workdir: Path, after: int) -> None:
+    """Starts a command and kills it for good once so many steps stand in its metrics."""
+    process = subprocess.Popen(
+        words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 200
+    while (
+        len(rows_so_far(workdir)) < after and process.poll() is None and time.monotonic() < deadline
+    ):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
 
 
 def untimed(workdir: Path) -> list[dict]:

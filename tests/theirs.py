@@ -219,3 +219,59 @@ def module_name(hub_name: str, names: Names) -> str:
 def unused(module_name: str) -> bool:
     """What Omni's thinker has and we do not: eyes, and an embedding that its tower never looks at."""
     return ".visual." in module_name or "audio_bos_eos_token" in module_name
+
+
+def objective_loss(
+    name: str,
+    new: Sequence[torch.Tensor],
+    old: Sequence[torch.Tensor],
+    reference: Sequence[torch.Tensor],
+    sampler: Sequence[torch.Tensor],
+    rewards: torch.Tensor,
+    longest: int,
+    kl: str,
+    beta: float,
+) -> torch.Tensor:
+    """GRPO and its relatives as their papers write them, completion by completion.
+
+    Args:
+        new, old, reference, sampler: of each completion, group by group, its tokens' log-probabilities [T].
+        rewards: [B, G].
+        longest: T that a completion may have.
+        kl: "", or k1 (in the reward), k2, k3 (in the loss).
+    """
+    group = rewards.shape[1]
+    if kl == "k1":
+        penalties = [(o - r).sum() for o, r in zip(old, reference, strict=True)]
+        rewards = rewards - beta * torch.stack(penalties).reshape(rewards.shape)
+    totals = []
+    for place, now in enumerate(new):
+        of_group, reward = rewards[place // group], rewards.flatten()[place]
+        if name == "rloo":
+            advantage = reward - (of_group.sum() - reward) / (group - 1)
+        elif name == "dr_grpo":
+            advantage = reward - of_group.mean()
+        else:
+            advantage = (reward - of_group.mean()) / (of_group.std() + 1e-4)
+        change = now - old[place]
+        if name == "gspo":
+            ratio = torch.exp(change.sum() / len(now)).expand(len(now))
+            clipped = ratio.clamp(1 - 3e-4, 1 + 4e-4)
+        else:
+            ratio = torch.exp(change)
+            most = {"dapo": 1.28, "rloo": torch.inf}.get(name, 1.2)
+            clipped = ratio.clamp(-torch.inf if name == "rloo" else 0.8, most)
+        gains = torch.minimum(ratio * advantage, clipped * advantage)
+        gains = gains * torch.exp(old[place] - sampler[place]).clamp(max=2.0)
+        if kl in ("k2", "k3"):
+            distance = now - reference[place]
+            k3 = torch.exp(-distance) + distance - 1
+            gains = gains - beta * (0.5 * distance**2 if kl == "k2" else k3)
+        totals.append(gains)
+    if name == "dapo":
+        return -torch.cat(totals).mean()
+    if name == "rloo":
+        return -torch.stack([gains.sum() for gains in totals]).mean()
+    if name == "dr_grpo":
+        return -torch.stack([gains.sum() / longest for gains in totals]).mean()
+    return -torch.stack([gains.mean() for gains in totals]).mean()

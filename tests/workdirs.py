@@ -37,7 +37,9 @@ def hostile_run(folder: Path) -> Path:
         metrics.ask(step, records, [0.5, step / STEPS])
         texts = [f"<think><caption>{HOSTILE}</caption></think><answer>{HOSTILE}</answer>", HOSTILE]
         scores = [{"format": 1.0, "accuracy": float(i == 0), "total": 1.0 - i} for i in (0, 1)]
-        completions = described(texts, [5, 9], [True, False], scores, [0.7, -0.7])
+        completions = described(
+            texts, np.array([5, 9]), np.array([True, False]), scores, np.array([0.7, -0.7])
+        )
         samples = [Sample(i, completions) for i in (0, 1)]
         metrics.sample(step, samples[:1], records)
         metrics.sample(step, [Sample(1, completions[:1])], records, "held_out")

@@ -27,7 +27,7 @@ from sari_jax.digests import corpus_digest, model_digest
 from sari_jax.errors import InputError
 from sari_jax.generate.engine import Answered, Engine
 from sari_jax.parallel import hosts
-from sari_jax.rl.rewards import REWARDS
+from sari_jax.rl.rewards.answer import accuracy_reward
 
 SETTINGS = "settings.json"
 
@@ -125,7 +125,7 @@ def _row(record: Record, answered: Answered | InputError, style: Style) -> dict[
     if isinstance(answered, InputError):
         return {"id": record.id, "error": str(answered)}
     tries = [
-        {"text": text, "ended": ended, "right": bool(REWARDS["accuracy"](text, record, style))}
+        {"text": text, "ended": ended, "right": bool(accuracy_reward(text, record, style))}
         for text, ended in zip(answered.texts, answered.ended, strict=True)
     ]
     return {"id": record.id, "attempts": tries}

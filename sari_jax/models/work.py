@@ -78,6 +78,7 @@ def step_flops(
     completions: Int[np.ndarray, "B G"],
     *,
     passes: int,
+    updates: int = 1,
     learns: Collection[str],
     adapted: Collection[str] = (),
 ) -> float:
@@ -85,8 +86,9 @@ def step_flops(
 
     Args:
         samples: of each clip at 16 kHz; 0 for none.
-        passes: forward passes, of which one is differentiated: 1 in SFT; 3 in GRPO, as sampling and the reference
-            are one each. A frozen tower runs once in any case.
+        passes: forward passes: 1 in SFT; 3 in GRPO, as sampling and the reference are one each. A frozen tower runs
+            once in any case.
+        updates: of those passes, how many are differentiated.
         learns: those of tower, projector and decoder that do. Where the decoder does not, its weights' gradients are
             left out, and its inputs' lead to the projector.
         adapted: those of them that have adapters, which the gradient passes by. Their own work is not counted: a few
@@ -97,11 +99,11 @@ def step_flops(
     placed = sum(projector_flops(config, n) for n in frames.tolist())
     groups = zip(prompts.tolist(), completions.tolist(), strict=True)
     read = sum(group_flops(config, prompt, lengths) for prompt, lengths in groups)
-    through = passes + (BACKWARD if "decoder" in learns else BACKWARD / 2)
-    heard_back = BACKWARD if "tower" in learns else BACKWARD / 2
+    through = passes + updates * (BACKWARD if "decoder" in learns else BACKWARD / 2)
+    heard_back = updates * (BACKWARD if "tower" in learns else BACKWARD / 2)
     return (
         through * read
-        + (passes + BACKWARD) * placed
+        + (passes + updates * BACKWARD) * placed
         + (passes + heard_back if "tower" in (*learns, *adapted) else 1) * heard
     )
 

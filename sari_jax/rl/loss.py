@@ -1,55 +1,65 @@
-"""The GRPO objective (Shao et al. 2024, equations 3 and 4)."""
+"""The clipped policy objective that GRPO and its relatives share; `Objective` says which parts it is made of."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from sari_jax.rl.aggregation import AGGREGATIONS
+from sari_jax.rl.kl import ESTIMATORS, IN_REWARD
+from sari_jax.rl.objectives import Objective
+from sari_jax.rl.ratios import RATIOS
+
 
 def grpo_loss(
+    objective: Objective,
     logprobs: Float[Array, "B G T"],
     old_logprobs: Float[Array, "B G T"],
-    reference_logprobs: Float[Array, "B G T"],
+    reference_logprobs: Float[Array, "B G T"] | None,
     advantages: Float[Array, "B G"],
     mask: Bool[Array, "B G T"],
     *,
-    clip_epsilon: float = 0.2,
-    kl_coefficient: float = 0.04,
+    importance: Float[Array, "B G T"] | None = None,
     completions: Int[Array, ""] | None = None,
     tokens: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Clipped ratio times advantage, minus a k3 KL to the reference.
+    """min(ratio * advantage, clipped ratio * advantage), less the KL where its place is the loss, by token weights.
 
-    Tokens are averaged within a completion, then completions over the batch. A group whose advantages are
-    all NaN-free zeros still feels the KL. A row without tokens (padding of the batch) counts nowhere.
+    A group whose advantages are all zeros still feels the KL. A row without tokens (padding of the batch) counts
+    nowhere.
 
     Args:
-        old_logprobs: under the policy that sampled; pass `stop_gradient(logprobs)` for one update per rollout.
+        old_logprobs: under the policy that sampled; `stop_gradient(logprobs)` if it is the one that learns.
+        reference_logprobs: None where the objective has no KL.
+        importance: a weight of each token's gain, for instance `truncated_importance`; the KL is not weighted.
         completions, tokens: of the whole batch, where this is a part of it: the parts' losses and metrics then add up
             to the batch's.
 
     Returns:
-        The loss, and `kl` (mean k3 per token), `clip_fraction` and `ratio`.
+        The loss, and as means over tokens `kl` (by the objective's estimator), `ratio`, `clip_fraction` (of ratios
+        beyond the clip, whatever the advantage's sign) and `importance`; `kl` and `importance` where there is one.
 
     References:
-        k3: Schulman, "Approximating KL divergence" (2020): exp(d) - d - 1 with d = reference - policy.
+        Shao et al. 2024, "DeepSeekMath", equation 3; `rl.objectives` for the others.
     """
-    weight = mask / jnp.maximum(mask.sum(axis=-1, keepdims=True), 1)
     completions = mask.any(axis=-1).sum() if completions is None else completions
-    weight = weight / jnp.maximum(completions, 1)
+    tokens = mask.sum() if tokens is None else tokens
+    weight = AGGREGATIONS[objective.aggregation](mask, completions, tokens)
+    mean = lambda x: jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(tokens, 1)  # noqa: E731
 
-    ratio = jnp.exp(jnp.where(mask, logprobs - old_logprobs, 0.0))
-    clipped = jnp.clip(ratio, 1 - clip_epsilon, 1 + clip_epsilon)
-    gain = jnp.minimum(ratio * advantages[..., None], clipped * advantages[..., None])
-    distance = jnp.where(mask, reference_logprobs - logprobs, 0.0)
-    kl = jnp.exp(distance) - distance - 1
-
-    loss = -jnp.sum(weight * (gain - kl_coefficient * kl))
-    tokens = jnp.maximum(mask.sum() if tokens is None else tokens, 1)
-    outside = mask & (jnp.abs(ratio - 1) > clip_epsilon)
-    metrics = {
-        "loss": loss,
-        "kl": jnp.sum(kl) / tokens,
-        "ratio": jnp.sum(jnp.where(mask, ratio, 0.0)) / tokens,
-        "clip_fraction": outside.sum() / tokens,
-    }
-    return loss, jax.lax.stop_gradient(metrics)
+    ratio = RATIOS[objective.ratio](logprobs, old_logprobs, mask)
+    least, most = 1 - objective.clip_low, 1 + objective.clip_high
+    gain = jnp.minimum(
+        ratio * advantages[..., None], jnp.clip(ratio, least, most) * advantages[..., None]
+    )
+    metrics = {"ratio": mean(ratio), "clip_fraction": mean((ratio < least) | (ratio > most))}
+    if importance is not None:
+        gain *= importance
+        metrics["importance"] = mean(importance)
+    if reference_logprobs is not None:
+        distance = jnp.where(mask, logprobs - reference_logprobs, 0.0)
+        kl = ESTIMATORS[objective.kl](distance)
+        if objective.kl not in IN_REWARD:
+            gain -= objective.kl_coefficient * kl
+        metrics["kl"] = mean(kl)
+    loss = -jnp.sum(weight * gain)
+    return loss, jax.lax.stop_gradient({"loss": loss, **metrics})

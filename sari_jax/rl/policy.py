@@ -32,5 +32,5 @@ def reference_logprobs(
     *,
     temperature: float = 1.0,
 ) -> Float[Array, "B G T"]:
-    """Of the frozen reference; no gradient is kept."""
+    """Under parameters held fixed: the reference's, or the policy's before its first update. No gradient is kept."""
     return completion_logprobs(bind(config, params), prompts, tokens, features, temperature)[0]

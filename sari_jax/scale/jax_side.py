@@ -21,7 +21,7 @@ from sari_jax.scale.work import AUDIO_ID, RATE, read
 from sari_jax.train.config import Grpo, Optimizer
 from sari_jax.train.optimizer import make_optimizer, merge, partition
 from sari_jax.train.state import create_state
-from sari_jax.train.steps import Part, make_grpo_step, make_sft_step
+from sari_jax.train.steps import Part, Rollout, make_grpo_step, make_sft_step
 
 LONGEST, SHAPES = 30 * RATE, Shapes()
 
@@ -62,7 +62,8 @@ def phases(directory: Path, tower: str) -> dict[str, Callable[[], object]]:
 
     def update(kept: jax.Array, known: jax.Array | None) -> dict[str, jax.Array]:
         nonlocal state
-        state, metrics = grpo_step(state, frozen, prompts, done, kept, advantages, known)
+        rollout = Rollout(prompts, done, known, kept, advantages=advantages)
+        state, metrics = grpo_step(state, frozen, rollout)
         return metrics
 
     def sft() -> dict[str, jax.Array]:

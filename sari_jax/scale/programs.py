@@ -38,7 +38,7 @@ from sari_jax.train.optimizer import make_optimizer, merge
 from sari_jax.train.parameters import learning, shapes_of
 from sari_jax.train.reference import dtype_of
 from sari_jax.train.state import create_state
-from sari_jax.train.steps import Part, make_grpo_step, make_sft_step
+from sari_jax.train.steps import Part, Rollout, make_grpo_step, make_sft_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Programs:
 
     def _lay_out_state(self) -> None:
         run = self.run
-        self.optimizer = make_optimizer(run.optimizer, run.steps)
+        self.optimizer = make_optimizer(run.optimizer, run.updates)
         trainable, frozen = shapes_of(run.model, self.config)
         self.frozen = self._placed(frozen)
         self.state = self._placed(
@@ -124,7 +124,7 @@ class Programs:
         )
         self.tower_learns = any(path.startswith("tower/") for path in trainable)
         self.reference = {}
-        if run.stage == "grpo":
+        if run.has_reference:
             narrow = jnp.dtype(dtype_of(run.model))
             self.reference = {
                 path: jax.ShapeDtypeStruct(x.shape, narrow, sharding=x.sharding)
@@ -194,7 +194,12 @@ class Programs:
             self._rows((rows, group, size), jnp.int32), scores,
             self._rows((rows, group), jnp.int32), self._rows((rows, group), jnp.bool_),
         )  # fmt: skip
-        advantages = self._rows((rows, group), jnp.float32)
+        rollout = Rollout(
+            prompts, done, features,
+            reference=scores if settings.refers else None,
+            old=scores if settings.rescores else None,
+            advantages=self._rows((rows, group), jnp.float32),
+        )  # fmt: skip
         step = make_grpo_step(config, settings, self.optimizer, run.micro_batches)
         prompt_only = rows * group_flops(config, self.tokens, [])
         forward = rows * group_flops(config, self.tokens, [size] * group)
@@ -202,25 +207,35 @@ class Programs:
         frozen = self._without_tower(self.frozen)
         reference = frozen if self.waiting else (self.reference, frozen)
         learning = (self.state, frozen)
-        return [
+
+        def scoring(
+            name: str, config: AudioLMConfig, params: Any, given: Any, **rest: Any
+        ) -> Program:
+            lower = lambda: reference_logprobs.lower(  # noqa: E731
+                config, params, prompts, done.tokens, features, temperature=settings.temperature
+            )
+            return self._program(name, lower, given, forward + heard, kernels=True, **rest)
+
+        programs = [
             *self._encode(rows),
             *self._decoding(sampler, rows, prompt_only, forward - prompt_only),
-            self._program(
-                "reference",
-                lambda: reference_logprobs.lower(
-                    without_adapter(config), kept, prompts, done.tokens, features,
-                    temperature=settings.temperature,
-                ),
-                reference, forward + heard, more=bytes_of(self.waiting), kernels=True,
-            ),
-            self._program(
-                "update",
-                lambda: step.lower(
-                    self.state, self.frozen, prompts, done, scores, advantages, features
-                ),
-                learning, self._learning(forward, rows), kernels=True,
-            ),
-        ]  # fmt: skip
+        ]
+        if settings.refers:
+            programs.append(
+                scoring(
+                    "reference",
+                    without_adapter(config),
+                    kept,
+                    reference,
+                    more=bytes_of(self.waiting),
+                )
+            )
+        if settings.rescores:
+            policy = merge(self.state.params, self.frozen)
+            programs.append(scoring("old", config, policy, (self.state.params, frozen)))
+        flops = settings.updates_per_rollout * self._learning(forward, rows)
+        lower = lambda: step.lower(self.state, self.frozen, rollout)  # noqa: E731
+        return [*programs, self._program("update", lower, learning, flops, kernels=True)]
 
     def _encode(self, rows: int) -> list[Program]:
         """The tower alone: for decoding, and for everything where it does not learn."""

@@ -19,6 +19,7 @@ from flax import traverse_util
 from sari_jax.atomic import write_text
 from sari_jax.digests import corpus_digest, model_digest
 from sari_jax.errors import InputError
+from sari_jax.rl.rewards.file import digest as reward_digest
 from sari_jax.train.config import Run, defaults, freeze
 from sari_jax.train.state import TrainState
 
@@ -128,11 +129,16 @@ class Checkpoints:
 
 
 def fingerprints(run: Run) -> dict[str, str]:
-    """Of what a run reads: its model's config and weights, and its questions. Of whole files, wherever they differ."""
-    read = {"model": model_digest(run.model.path), "data": corpus_digest(Path(run.data.train))}
+    """Of what a run reads: its model's config and weights, its questions, and a user's rewards.
+
+    Of whole files, wherever they differ.
+    """
+    found = {"model": model_digest(run.model.path), "data": corpus_digest(Path(run.data.train))}
     if run.held_out.every:
-        read["held_out"] = corpus_digest(Path(run.held_out.data))
-    return read
+        found["held_out"] = corpus_digest(Path(run.held_out.data))
+    if run.grpo.reward_file:
+        found["rewards"] = reward_digest(run.grpo.reward_file)
+    return found
 
 
 def claim(workdir: Path | str, config: dict[str, Any]) -> None:
@@ -201,15 +207,30 @@ def _settings(workdir: Path | str) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text())
         if isinstance(settings, dict):
-            model = settings.get("model")
-            if isinstance(model, dict) and isinstance(model.get("remat"), bool):
-                # What was yes or no before it had names.
-                model["remat"] = "layer" if model["remat"] else "none"
-            if isinstance(model, dict) and "adapter" not in model:
-                # The default was written out before adapters had another.
-                if model.get("trainable") == ["projector/*", "decoder/*"]:
-                    model["trainable"] = []
+            _rename(settings)
             return settings
     except ValueError:
         pass
     raise InputError(f"{path}: not the settings of a run; it was changed or cut short")
+
+
+def _rename(settings: dict[str, Any]) -> None:
+    """What a folder from before calls otherwise."""
+    model, grpo = (settings.get(name) for name in ("model", "grpo"))
+    if isinstance(model, dict) and isinstance(model.get("remat"), bool):
+        # What was yes or no before it had names.
+        model["remat"] = "layer" if model["remat"] else "none"
+    if isinstance(model, dict) and "adapter" not in model:
+        # The default was written out before adapters had another.
+        if model.get("trainable") == ["projector/*", "decoder/*"]:
+            model["trainable"] = []
+    if isinstance(grpo, dict) and "clip_epsilon" in grpo:
+        # Of a time when GRPO was the only objective: what was its default then is its own value now.
+        epsilon, weights = grpo.pop("clip_epsilon"), {}
+        for name in ("accuracy", "format"):
+            weights[name] = grpo.pop(f"{name}_weight", 1.0)
+        grpo["clip_low"] = grpo["clip_high"] = -1.0 if epsilon == 0.2 else epsilon
+        if grpo.get("kl_coefficient") == 0.04:
+            grpo["kl_coefficient"] = -1.0
+        even = set(weights.values()) == {1.0}
+        grpo["rewards"] = [] if even else [f"{name}={weights[name]:g}" for name in weights]

@@ -19,7 +19,9 @@ from sari_jax.models.config import Adapter
 from sari_jax.models.layers import REMAT
 from sari_jax.models.lora import LEAVES
 from sari_jax.models.sizes import SIZES
-from sari_jax.rl.rewards import REWARDS
+from sari_jax.rl.kl import ESTIMATORS, IN_REWARD
+from sari_jax.rl.objectives import OBJECTIVES, Objective
+from sari_jax.rl.rewards.registry import make_scorer, parse_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,13 +95,47 @@ class Grpo:
     temperature: float = 1.0  # ours
     top_k: int = 0
     top_p: float = 1.0
-    clip_epsilon: float = 0.2  # ours
-    kl_coefficient: float = 0.04  # ours, after R1-AQA
+    objective: str = "grpo"  # grpo | dr_grpo | dapo | gspo | rloo: rows of rl/objectives.py
+    # These may be set by themselves; below 0, "" or (): as the objective has them.
+    clip_low: float = -1.0
+    clip_high: float = -1.0
+    kl: str = ""  # k1 (in the reward) | k2 | k3 (in the loss)
+    kl_coefficient: float = -1.0  # 0: no reference is kept, and none is run
+    sampling_tries: int = -1  # batches that a step may draw until all groups have spread
+    rewards: tuple[str, ...] = ()  # "NAME=WEIGHT"
+    reward_file: str = ""  # a Python file with a function for each name that is not built in
+    updates_per_rollout: int = 1  # on the same completions; steps count rollouts
+    importance_cap: float = 0.0  # of the weight p_trainer / p_sampler of a token; 0: no weight
     overlap: bool = (
         False  # decode the next batch while this one is scored: its policy is one update old
     )
-    format_weight: float = 1.0  # ours; the paper does not publish its weights
-    accuracy_weight: float = 1.0  # ours
+
+    @property
+    def formula(self) -> Objective:
+        """The objective, with what is set here in the place of its own values."""
+        own = OBJECTIVES[self.objective]
+        numbers = ("clip_low", "clip_high", "kl_coefficient", "sampling_tries")
+        return dataclasses.replace(
+            own,
+            kl=self.kl or own.kl,
+            rewards=self.rewards or own.rewards,
+            **{name: getattr(self, name) for name in numbers if getattr(self, name) >= 0},
+        )
+
+    @property
+    def refers(self) -> bool:
+        """Whether there is a reference."""
+        return self.formula.kl_coefficient > 0
+
+    @property
+    def rescores(self) -> bool:
+        """Whether the trainer computes the old log-probabilities in a pass of their own, before the first update.
+
+        Where that update is the only one, and by the policy that sampled, they are what it computes in any case.
+        """
+        in_reward = self.refers and self.formula.kl in IN_REWARD
+        stale = self.overlap and self.importance_cap > 0
+        return self.updates_per_rollout > 1 or in_reward or stale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +190,10 @@ class Run:
         one_of("optimizer.schedule", self.optimizer.schedule, ("constant", "cosine"))
         one_of("model.remat", self.model.remat, REMAT)
         one_of("model.reference_memory", self.model.reference_memory, ("device", "host"))
+        one_of("grpo.objective", self.grpo.objective, OBJECTIVES)
+        one_of("grpo.kl", self.grpo.kl, ("", *ESTIMATORS))
+        if not self.grpo.reward_file:  # else they are known once it is read
+            make_scorer(self.reward_weights)
         if self.model.size:
             one_of("model.size", self.model.size, SIZES)
         for key, dtype in (
@@ -183,6 +223,9 @@ class Run:
             ("held_out.every", self.held_out.every, 0),
             ("held_out.limit", self.held_out.limit, 0),
             ("held_out.max_tokens", self.held_out.max_tokens, 1),
+            ("grpo.updates_per_rollout", self.grpo.updates_per_rollout, 1),
+            ("grpo.sampling_tries", self.grpo.formula.sampling_tries, 1),
+            ("grpo.importance_cap", self.grpo.importance_cap, 0),
         ):
             if value < least:
                 raise InputError(f"config: {key} = {value} must be at least {least}")
@@ -203,6 +246,11 @@ class Run:
         if self.stage == "grpo" and self.grpo.completions < 2:
             raise InputError(
                 f"config: grpo.completions = {self.grpo.completions}: a group needs at least 2"
+            )
+        if self.stage == "grpo" and self.grpo.overlap and self.grpo.formula.sampling_tries > 1:
+            raise InputError(
+                "config: grpo.overlap decodes the next batch before it is known how many this step draws; set"
+                " grpo.sampling_tries=1, or grpo.overlap=False"
             )
         if self.stage == "grpo" and not self.grpo.temperature > 0:
             raise InputError(
@@ -229,8 +277,21 @@ class Run:
             )
 
     @property
+    def updates(self) -> int:
+        """Of the parameters, over all steps."""
+        return self.steps * self.updates_per_step
+
+    @property
+    def updates_per_step(self) -> int:
+        return self.grpo.updates_per_rollout if self.stage == "grpo" else 1
+
+    @property
+    def has_reference(self) -> bool:
+        return self.stage == "grpo" and self.grpo.refers
+
+    @property
     def reward_weights(self) -> dict[str, float]:
-        return {name: getattr(self.grpo, f"{name}_weight") for name in REWARDS}
+        return parse_weights(self.grpo.formula.rewards)
 
 
 def defaults() -> ConfigDict:

@@ -16,8 +16,10 @@ from sari_jax.data.styles import style
 from sari_jax.generate.sampling import Sampler
 from sari_jax.parallel import hosts
 from sari_jax.parallel.mesh import all_rows, local_rows, onto_mesh, own_rows, shard_batch
-from sari_jax.rl.rewards import score
+from sari_jax.rl.rewards.completion import Completion
+from sari_jax.rl.rewards.registry import make_scorer
 from sari_jax.train.config import Run
+from sari_jax.train.preemption import Stop
 from sari_jax.train.rollouts import Rollouts
 from sari_jax.train.samples import Sample, described
 from sari_jax.train.state import TrainState
@@ -41,6 +43,7 @@ class HeldOut:
         self._processor, self._rollouts = processor, rollouts
         self._style, ends = style(run.data.style), processor.end_ids
         self._sampler = Sampler(1, run.held_out.max_tokens, ends, processor.pad_id, 0.0)
+        self._score = make_scorer(run.reward_weights, run.grpo.reward_file)
         # Greedy decoding takes a key and does not use it.
         self._key = onto_mesh(mesh, jax.random.key(run.seed))
 
@@ -48,11 +51,17 @@ class HeldOut:
         every = self._run.held_out.every
         return every > 0 and (step % every == 0 or step == self._run.steps)
 
-    def __call__(self, state: TrainState) -> tuple[dict[str, float], list[Sample]]:
+    def __call__(
+        self, state: TrainState, stop: Stop = lambda: False
+    ) -> tuple[dict[str, float], list[Sample]] | None:
         """On every host at once.
+
+        Args:
+            stop: asked before every batch, whether to end there.
 
         Returns:
             `accuracy` and `format`, fractions of `rows`, and `completion_tokens`; and each question with its answer.
+            None if it was stopped.
         """
         run, count = self._run, len(self._records)
         size = run.batch_size
@@ -63,6 +72,9 @@ class HeldOut:
         batches, samples = Batches(schedule, reader), []
         quiet = None if hosts.first() else True
         for _ in tqdm(range(-(-count // size)), desc="held out", leave=False, disable=quiet):
+            if stop():
+                batches.close()
+                return None
             (batch,) = next(batches).parts(1, run.data.shapes)
             prompts, seeds = shard_batch(self._mesh, (batch.prompts, batch.seeds))
             done = self._rollouts(self._sampler, state, prompts, seeds, self._key, None)
@@ -72,26 +84,23 @@ class HeldOut:
         batches.close()
         samples = samples[:count]  # the last batch goes on with the first questions again
         (scores,) = zip(*(sample.completions for sample in samples), strict=True)
-        told = {"rows": count}
-        for name, what in (("accuracy",) * 2, ("format",) * 2, ("completion_tokens", "tokens")):
-            told[name] = float(np.mean([row[what] for row in scores]))
+        told = {
+            "rows": count,
+            "accuracy": float(np.mean([row["accuracy"] for row in scores])),
+            "format": float(np.mean([self._style.matches(row["text"]) for row in scores])),
+            "completion_tokens": float(np.mean([row["tokens"] for row in scores])),
+        }
         return told, samples
 
     def _judged(
         self, numbers: np.ndarray, tokens: np.ndarray, lengths: np.ndarray, ended: np.ndarray
     ) -> list[Sample]:
         texts = self._processor.texts(tokens[:, 0], lengths[:, 0])
-        return [
-            Sample(
-                number,
-                described(
-                    [text],
-                    length,
-                    end,
-                    [score(text, self._records[number], self._style, self._run.reward_weights)],
-                ),
+        samples = []
+        for row, number in enumerate(numbers.tolist()):
+            said = Completion(texts[row], int(lengths[row, 0]), self._sampler.max_tokens)
+            scores = [self._score(said, self._records[number], self._style)]
+            samples.append(
+                Sample(number, described([texts[row]], lengths[row], ended[row], scores))
             )
-            for number, text, length, end in zip(
-                numbers.tolist(), texts, lengths, ended, strict=True
-            )
-        ]
+        return samples

@@ -27,14 +27,15 @@ from sari_jax.parallel.mesh import all_rows, make_mesh, onto_mesh, own_rows, sha
 from sari_jax.programs import counted
 from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints, flat
 from sari_jax.train.config import Run
+from sari_jax.train.grpo import make_grpo
 from sari_jax.train.held_out import HeldOut
-from sari_jax.train.metrics import Metrics, read_metrics
+from sari_jax.train.metrics import Metrics, examined, read_metrics
 from sari_jax.train.optimizer import learning_rates, make_optimizer, merge
 from sari_jax.train.parameters import shapes_of, starting_params, table
 from sari_jax.train.preemption import Stop
 from sari_jax.train.reference import make_reference
 from sari_jax.train.rollouts import Rollouts
-from sari_jax.train.stages import make_stage
+from sari_jax.train.stages import make_sft
 from sari_jax.train.state import TrainState, create_state
 
 NAMED = 8  # records of a batch in a message
@@ -92,21 +93,22 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     require(config, ways=mesh.shape["tensor"], decoding=run.mesh.decode_tensor)
     rows = own_rows(mesh, run.batch_size)
     trainable, frozen = starting_params(run, config, mesh)
-    optimizer = make_optimizer(run.optimizer, run.steps)
-    reference = make_reference(model, trainable) if run.stage == "grpo" else {}
+    optimizer = make_optimizer(run.optimizer, run.updates)
+    reference = make_reference(model, trainable) if run.has_reference else {}
     state = onto_mesh(mesh, create_state(trainable, optimizer))
     del trainable  # donated step by step with the state: nobody else may hold them
     answer_style, shapes = style(run.data.style), run.data.shapes
     reader = Reader(records, processor, answer_style, shapes, run.stage == "sft", tuple(rows))
     data = Batches(schedule, reader, workers=run.data.workers)
     rollouts = Rollouts(run, config, mesh, frozen)
+    make_stage = {"sft": make_sft, "grpo": make_grpo}[run.stage]
     stage = make_stage(run, config, processor, mesh, optimizer, frozen, reference, rollouts)
     held_out = HeldOut(run, others, processor, mesh, rollouts)
     _try_first_batch(run, processor, records, rows, mesh)
     _claim(workdir, settings)
     checkpoints = Checkpoints(workdir, keep=run.checkpoint.keep)
     totals = {"audio_seconds": 0.0, "examples": 0, "skipped_in_a_row": 0, "skipped_total": 0}
-    ahead = None
+    each, size, ahead = run.updates_per_step, run.batch_size, None
     restored = checkpoints.restore(state)
     if restored is not None:
         state, totals = restored.state, totals | restored.counters
@@ -115,22 +117,35 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
             ahead = next(data)
             with jax.set_mesh(mesh):
                 stage.take_up(state, ahead, restored.under_way)
+
+    def another(numbers: list[int], pass_rates: list[float]) -> Batch:
+        """A step that draws several batches has learnt of each before it draws the next, as several steps have."""
+        data.learn(numbers, pass_rates)
+        return next(data)
+
     start = step = int(state.step)
     _announce(run, records, counts, state.params, frozen, start)
 
-    metrics = Metrics(workdir, start + 1 if restored else 0) if hosts.first() else None
+    # Examined once a checkpoint holds the step: what a kill has cut short is done again.
+    owed = held_out.due(start) and not (restored and start in examined(workdir))
+    metrics = None
+    if hosts.first():
+        metrics = Metrics(workdir, start + 1 if restored else 0, owed=owed)
 
-    def examine(state: TrainState, step: int) -> None:
-        if not held_out.due(step):
-            return
+    def examine(state: TrainState, step: int) -> bool:
+        """Whether it was told to stop before all questions were answered."""
         with jax.transfer_guard("disallow"), jax.set_mesh(mesh):
-            values, answers = held_out(state)
+            found = held_out(state, stop)
+        if found is None:
+            return True
+        values, answers = found
         if metrics:
-            metrics.examine(step, values)
             metrics.sample(step, answers, others, "held_out")
+            metrics.examine(step, values)
         _tell(f"held out after step {step}: accuracy {values['accuracy']:.3f} of {values['rows']}")
+        return False
 
-    rates = learning_rates(run.optimizer, run.steps)
+    rates = learning_rates(run.optimizer, run.updates)
     row = (read_metrics(workdir) or [{}])[-1]  # what a finished run tells again
     bar = tqdm(
         total=run.steps,
@@ -139,33 +154,35 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
         file=sys.stderr,
         disable=None if hosts.first() else True,
     )
-    if restored is None:
-        examine(state, 0)
+    if owed:
+        owed = examine(state, start)
     while step < run.steps and not stop():
         step += 1
         begun = time.perf_counter()
         batch = next(data) if ahead is None else ahead
-        # What a checkpoint holds beside it: where the next batch begins, and what is decoded of that one already.
-        position = data.position
         overlaps = run.stage == "grpo" and run.grpo.overlap and step < run.steps
         ahead = next(data) if overlaps else None
         waited = time.perf_counter() - begun
         sampled = step % run.samples_every == 0 or step == 1
         # Every transfer in a step is an explicit one; an accidental one fails loudly.
         with jax.transfer_guard("disallow"), jax.set_mesh(mesh):
-            state, values, samples, numbers, pass_rates = stage.update(state, batch, sampled, ahead)
-        data.learn(numbers, pass_rates)
+            state, values, samples, numbers, pass_rates = stage.update(
+                state, batch, sampled, ahead, another
+            )
+        data.learn(numbers[-size:], pass_rates[-size:])
+        # What a checkpoint holds beside it: where the next batch begins, and what is decoded of that one already.
+        position = data.position - (ahead is not None)
         skipped = int(values["skipped"])
         totals = {
             "audio_seconds": totals["audio_seconds"] + values.pop("audio_seconds"),
             "examples": totals["examples"] + values.pop("examples"),
-            "skipped_in_a_row": totals["skipped_in_a_row"] + 1 if skipped else 0,
+            "skipped_in_a_row": totals["skipped_in_a_row"] + skipped if skipped == each else 0,
             "skipped_total": totals["skipped_total"] + skipped,
         }
         row = {
             **values,
             # An update that is skipped does not move the schedule on.
-            "learning_rate": float(rates(step - 1 - totals["skipped_total"] + skipped)),
+            "learning_rate": float(rates(each * (step - 1) - totals["skipped_total"] + skipped)),
             "seconds_data": waited,
             "seconds": time.perf_counter() - begun,
             **totals,
@@ -185,11 +202,13 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
         if totals["skipped_in_a_row"] >= run.max_skipped:
             checkpoints.wait()
             _give_up(run, step, mesh, batch, records)
-        examine(state, step)  # before a checkpoint says that this step is done
-        if step % run.checkpoint.every == 0 or step == run.steps:
+        owed = held_out.due(step)
+        if step % run.checkpoint.every == 0 or step == run.steps or owed:
             checkpoints.save(state, data.state(position), totals, stage.under_way())
+        if owed:
+            owed = examine(state, step)
     bar.close()
-    finished = step == run.steps
+    finished = step == run.steps and not owed
     if not finished:
         if step > start:  # otherwise as it was
             checkpoints.save(state, data.state(position), totals, stage.under_way())

@@ -21,12 +21,17 @@ class Metrics:
 
     After a kill the files may reach past the checkpoint; rows from `start` on are cut, so that every step
     stands there once. One host of several writes.
+
+    Args:
+        owed: whether the held-out questions after the step before `start` are asked again: what was written of them
+            is cut too.
     """
 
-    def __init__(self, workdir: Path | str, start: int):
+    def __init__(self, workdir: Path | str, start: int, *, owed: bool = False):
         files = ("metrics", "questions", "samples", "held_out")
+        again = start - 1 if owed else None
         self._rows, self._questions, self._samples, self._held_out = self._files = [
-            _reopen(Path(workdir) / f"{name}.jsonl", start) for name in files
+            _reopen(Path(workdir) / f"{name}.jsonl", start, again) for name in files
         ]
         self._board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=start)
 
@@ -106,6 +111,11 @@ def read_metrics(workdir: Path | str) -> list[dict[str, float]]:
     return _rows_before(Path(workdir) / "metrics.jsonl", None)
 
 
+def examined(workdir: Path | str) -> set[int]:
+    """The steps after which all held-out questions were answered."""
+    return {int(row["step"]) for row in read_held_out(workdir)}
+
+
 def _add(file: TextIO, row: dict) -> None:
     file.write(json.dumps(row) + "\n")
     file.flush()
@@ -123,7 +133,11 @@ def _rows_before(path: Path, start: int | None) -> list[dict]:
     return rows
 
 
-def _reopen(path: Path, start: int) -> TextIO:
-    kept = _rows_before(path, start)
+def _reopen(path: Path, start: int, again: int | None) -> TextIO:
+    kept = [
+        row
+        for row in _rows_before(path, start)
+        if row["step"] != again or row.get("split") != "held_out"
+    ]
     write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
     return path.open("a")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from sari_jax.data.records import Record
 
@@ -22,18 +23,18 @@ class Sample(NamedTuple):
 
 def described(
     texts: Sequence[str],
-    lengths: Sequence[int],
-    ended: Sequence[bool],
+    lengths: Int[np.ndarray, "G"],
+    ended: Bool[np.ndarray, "G"],
     scores: Sequence[dict[str, float]],
-    advantages: Sequence[float] | None = None,
+    advantages: Float[np.ndarray, "G"] | None = None,
 ) -> list[dict[str, Any]]:
     """One question's completions, in the order in which they were sampled."""
     rows = [
         {"text": text, "ended": bool(end), "tokens": int(length), **score}
         for text, length, end, score in zip(texts, lengths, ended, scores, strict=True)
     ]
-    for row, advantage in zip(rows, () if advantages is None else advantages, strict=False):
-        row["advantage"] = round(float(np.float32(advantage)), 6)
+    for row, advantage in zip(rows, [] if advantages is None else advantages, strict=False):
+        row["advantage"] = round(float(advantage), 6)
     return rows
 
 

@@ -16,10 +16,11 @@ from sari_jax.models.lora import with_dropout, with_noise
 from sari_jax.parallel.mesh import batch_ways, constrain
 from sari_jax.rl.loss import grpo_loss
 from sari_jax.rl.policy import completion_logprobs
+from sari_jax.rl.ratios import truncated_importance
 from sari_jax.sft.loss import sft_loss
 from sari_jax.train.config import Grpo
 from sari_jax.train.optimizer import Flat, merge
-from sari_jax.train.state import TrainState, add_gradient, apply_gradient, nothing
+from sari_jax.train.state import TrainState, add_gradient, apply_gradient, in_place, nothing
 
 Features = Float[Array, "B A F D"] | None
 Step = Callable[..., tuple[TrainState, dict[str, Array]]]
@@ -104,13 +105,19 @@ def make_sft_step(
 
 
 class Rollout(NamedTuple):
-    """What a GRPO update learns from; each array's first axis is the batch's prompts."""
+    """What a GRPO update learns from; each array's first axis is the batch's prompts.
+
+    Attributes:
+        reference: log-probabilities under the reference, where there is one.
+        old: under the policy that sampled, as the trainer computes them, where that was done before.
+    """
 
     prompts: Prompts
     completions: Completions
-    reference: Float[Array, "B G T"]
-    advantages: Float[Array, "B G"]
     features: Features = None
+    reference: Float[Array, "B G T"] | None = None
+    old: Float[Array, "B G T"] | None = None
+    advantages: Float[Array, "B G"] | None = None
 
 
 def make_grpo_step(
@@ -119,38 +126,48 @@ def make_grpo_step(
     optimizer: optax.GradientTransformation,
     micro_batches: int = 1,
 ) -> Step:
-    """(state, frozen, prompts, completions, reference, advantages, features) -> (state, metrics).
+    """(state, frozen, rollout) -> (state, metrics).
 
-    One update per rollout: the sampling policy is the policy of this step, so the old log-probabilities are the
-    trainer's own, held constant. Where `settings.overlap` makes it one update older, they are the sampler's, and the
-    ratio and its clipping come into play. `sampler_gap` is how far the two differ at most: by rounding, and by that
-    update too where there was one between them (`updates_behind`).
+    `updates_per_rollout` updates, and one step. Where the old log-probabilities are not given, they are those of this
+    update's own policy, held constant; or with `overlap`, where the policy that sampled is an update older, the
+    sampler's. `sampler_gap` is how far trainer and sampler differ at most: by rounding, and by that update too where
+    there was one between them (`updates_behind`).
+
+    Metrics are means over the updates, but for `sampler_gap`, which is the first's, and `skipped`, a number of them.
 
     Args:
         micro_batches: equal parts of each device's prompts, whose gradients are added up one after the other: the
             same update, in the memory of one part.
     """
+    formula = settings.formula
+
+    def old_logprobs(rollout: Rollout, logprobs: Array) -> Array:
+        if rollout.old is not None:
+            return rollout.old
+        return rollout.completions.logprobs if settings.overlap else jax.lax.stop_gradient(logprobs)
 
     def loss(
         params: Flat, frozen: Flat, rollout: Rollout, completions: Array, tokens: Array
     ) -> tuple[Array, dict[str, Array]]:
-        prompts, done, reference, advantages, features = rollout
-        mask = done.mask
+        done, mask = rollout.completions, rollout.completions.mask
         logprobs, entropy = completion_logprobs(
             bind(config, merge(params, frozen)),
-            prompts,
+            rollout.prompts,
             done.tokens,
-            features,
+            rollout.features,
             settings.temperature,
         )
+        old, importance = old_logprobs(rollout, logprobs), None
+        if settings.importance_cap:
+            importance = truncated_importance(old, done.logprobs, mask, settings.importance_cap)
         value, metrics = grpo_loss(
+            formula,
             logprobs,
-            done.logprobs if settings.overlap else jax.lax.stop_gradient(logprobs),
-            reference,
-            advantages,
+            old,
+            rollout.reference,
+            rollout.advantages,
             mask,
-            clip_epsilon=settings.clip_epsilon,
-            kl_coefficient=settings.kl_coefficient,
+            importance=importance,
             completions=completions,
             tokens=tokens,
         )
@@ -161,20 +178,8 @@ def make_grpo_step(
         }
         return value, metrics
 
-    @functools.partial(jax.jit, donate_argnames="state")
-    def grpo_step(
-        state: TrainState,
-        frozen: Flat,
-        prompts: Prompts,
-        completions: Completions,
-        reference: Float[Array, "B G T"],
-        advantages: Float[Array, "B G"],
-        features: Features = None,
-    ) -> tuple[TrainState, dict[str, Array]]:
-        mask = completions.mask
-        whole = Rollout(
-            prompts, completions.replace(computed=None), reference, advantages, features
-        )
+    def update(state: TrainState, frozen: Flat, whole: Rollout) -> tuple[TrainState, dict]:
+        mask = whole.completions.mask
         counts = mask.any(-1).sum(), mask.sum()
         of_part = lambda part: lambda params: loss(params, frozen, part, *counts)  # noqa: E731
         if micro_batches == 1:
@@ -189,7 +194,26 @@ def make_grpo_step(
         so_far, _ = jax.lax.scan(add, none, parts)
         return apply_gradient(state, optimizer, None, so_far)
 
+    @functools.partial(jax.jit, donate_argnames="state")
+    def grpo_step(
+        state: TrainState, frozen: Flat, rollout: Rollout
+    ) -> tuple[TrainState, dict[str, Array]]:
+        whole = rollout._replace(completions=rollout.completions.replace(computed=None))
+        if settings.updates_per_rollout == 1:
+            return update(state, frozen, whole)
+        again = lambda state, _: update(state, frozen, whole)  # noqa: E731
+        after, rows = jax.lax.scan(again, state, length=settings.updates_per_rollout)
+        params, opt_state = in_place((after.params, after.opt_state))
+        return TrainState(state.step + 1, params, opt_state), over_updates(rows)
+
     return grpo_step
+
+
+def over_updates(rows: dict[str, Float[Array, "U"]]) -> dict[str, Float[Array, ""]]:
+    """The metrics of several updates -> those of their step."""
+    # Sampler and trainer are compared before the first of them moves the trainer away.
+    of = {"skipped": jnp.sum, "sampler_gap": lambda values: values[0]}
+    return {name: of.get(name, jnp.mean)(values) for name, values in rows.items()}
 
 
 def by_part(x: Array, count: int) -> Array:

@@ -64,6 +64,8 @@ def test_a_step_adds_its_passes_up():
     )
     assert flops(passes=1, learns=all_of_it) == pytest.approx(3 * (tower + placed + reading))
     assert flops(passes=3, learns=all_of_it) == pytest.approx(5 * (tower + placed + reading))
+    twice = flops(passes=4, updates=2, learns=most)
+    assert twice == pytest.approx(tower + 8 * (placed + reading))
     assert flops(passes=3, learns=most) == pytest.approx(tower + 5 * (placed + reading))
     assert flops(passes=3, learns=least) == pytest.approx(tower + 5 * placed + 4 * reading)
     # An adapter's gradient goes through its kernels, which have none.

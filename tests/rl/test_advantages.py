@@ -3,7 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sari_jax.rl.advantages import group_advantages, zero_spread
+from sari_jax.rl.advantages import (
+    ADVANTAGES,
+    centred_advantages,
+    group_advantages,
+    leave_one_out_advantages,
+    zero_spread,
+)
 
 
 def test_against_numpy():
@@ -22,12 +28,28 @@ def test_by_hand():
     )
 
 
+def test_without_the_deviation():
+    rewards = jnp.array([[1.0, 0.0, 0.0, 1.0], [3.0, 0.0, 0.0, 0.0]])
+    expected = [[0.5, -0.5, -0.5, 0.5], [2.25, -0.75, -0.75, -0.75]]
+    np.testing.assert_array_equal(centred_advantages(rewards), expected)
+
+
+def test_less_the_mean_of_the_others():
+    rewards = np.random.default_rng(1).integers(0, 3, (16, 5)).astype(np.float32)
+    others = [
+        [np.delete(row, place).mean(dtype=np.float64) for place in range(5)] for row in rewards
+    ]
+    found = leave_one_out_advantages(jnp.array(rewards))
+    np.testing.assert_allclose(found, rewards - others, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ADVANTAGES.values(), ids=list(ADVANTAGES))
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("value", [0.0, 0.1, 0.7, 1 / 3, 1e-8, 1e8, -2.3])
 @pytest.mark.parametrize("size", [2, 3, 7, 8, 16])
-def test_equal_rewards_give_exactly_zero(value, size, dtype):
+def test_equal_rewards_give_exactly_zero(value, size, dtype, kind):
     rewards = jnp.full((3, size), value, dtype)
-    for advantages in (group_advantages(rewards), jax.jit(group_advantages)(rewards)):
+    for advantages in (kind(rewards), jax.jit(kind)(rewards)):
         assert advantages.dtype == dtype
         assert not np.asarray(advantages).any()
     assert zero_spread(rewards).all()
@@ -41,8 +63,9 @@ def test_zero_spread_is_per_group():
     assert advantages[1].all()
 
 
-def test_a_group_of_one_teaches_nothing():
-    np.testing.assert_array_equal(group_advantages(jnp.array([[1.0], [0.0]])), [[0.0], [0.0]])
+@pytest.mark.parametrize("kind", ADVANTAGES.values(), ids=list(ADVANTAGES))
+def test_a_group_of_one_teaches_nothing(kind):
+    np.testing.assert_array_equal(kind(jnp.array([[1.0], [0.0]])), [[0.0], [0.0]])
 
 
 def test_shapes_are_checked():

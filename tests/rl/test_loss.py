@@ -1,9 +1,15 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sari_jax.rl.advantages import ADVANTAGES
+from sari_jax.rl.kl import penalised
 from sari_jax.rl.loss import grpo_loss
+from sari_jax.rl.objectives import OBJECTIVES, Objective
+from sari_jax.rl.ratios import truncated_importance
 
 LENGTHS = np.array([[4, 1, 7], [2, 7, 3]])
 MASK = np.arange(7) < LENGTHS[..., None]
@@ -42,15 +48,17 @@ def by_torch(logprobs, old, reference, advantages, mask, epsilon, beta):
     return {"loss": loss.detach(), "gradient": logprobs.grad.numpy()}
 
 
-def ours(logprobs, old, reference, advantages, mask, epsilon=0.2, beta=0.04):
+def symmetric(epsilon=0.2, beta=0.04) -> Objective:
+    return dataclasses.replace(
+        OBJECTIVES["grpo"], clip_low=epsilon, clip_high=epsilon, kl_coefficient=beta
+    )
+
+
+def ours(logprobs, old, reference, advantages, mask, objective=symmetric(), importance=None):
+    reference = None if reference is None else jnp.array(reference)
+    given = jnp.array(old), reference, jnp.array(advantages), jnp.array(mask)
     (loss, metrics), gradient = jax.value_and_grad(
-        lambda x: grpo_loss(
-            x,
-            *map(jnp.array, (old, reference, advantages, mask)),
-            clip_epsilon=epsilon,
-            kl_coefficient=beta,
-        ),
-        has_aux=True,
+        lambda x: grpo_loss(objective, x, *given, importance=importance), has_aux=True
     )(jnp.array(logprobs))
     return (
         float(loss),
@@ -59,18 +67,76 @@ def ours(logprobs, old, reference, advantages, mask, epsilon=0.2, beta=0.04):
     )
 
 
+def agree(recorded, loss, gradient, find):
+    for found, wanted in recorded({"loss": loss, "gradient": gradient}, find):
+        assert float(found["loss"]) == pytest.approx(float(wanted["loss"]), rel=1e-5)
+        bound = 1e-6 * np.abs(wanted["gradient"]).max()
+        np.testing.assert_allclose(found["gradient"], wanted["gradient"], rtol=0, atol=bound)
+
+
 @pytest.mark.parametrize(("epsilon", "beta"), [(0.2, 0.04), (0.1, 0.0), (0.3, 1.0)])
 @pytest.mark.parametrize("seed", range(3))
 def test_against_the_formula(seed, epsilon, beta, recorded):
     arrays = drawn(seed)
-    loss, gradient, metrics = ours(*arrays, MASK, epsilon, beta)
+    loss, gradient, metrics = ours(*arrays, MASK, symmetric(epsilon, beta))
     assert metrics["clip_fraction"] > 0.1
-    for found, wanted in recorded(
-        {"loss": loss, "gradient": gradient}, lambda _: by_torch(*arrays, MASK, epsilon, beta)
-    ):
-        assert float(found["loss"]) == pytest.approx(float(wanted["loss"]), rel=1e-5)
-        bound = 1e-6 * np.abs(wanted["gradient"]).max()
-        np.testing.assert_allclose(found["gradient"], wanted["gradient"], rtol=0, atol=bound)
+    agree(recorded, loss, gradient, lambda _: by_torch(*arrays, MASK, epsilon, beta))
+
+
+REWARDS = np.array([[2.0, 0.0, 1.5], [1.0, 2.0, 1.0]], np.float32)
+# How far the policy has moved: as far as each objective's clip is wide, so that some ratios are beyond it.
+SPREAD = {"gspo": 1e-3}
+
+
+def papers(theirs, name, logprobs, old, reference, sampler, rewards, mask, kl, beta):
+    """In float64."""
+    import torch
+
+    arrays = [torch.tensor(x, dtype=torch.float64) for x in (logprobs, old, reference, sampler)]
+    arrays[0].requires_grad_(True)
+    rows = [[x[b, g, mask[b, g]] for b, g in np.ndindex(mask.shape[:2])] for x in arrays]
+    rewards = torch.tensor(rewards, dtype=torch.float64)
+    loss = theirs.objective_loss(name, *rows, rewards, mask.shape[-1], kl, beta)
+    loss.backward()
+    return {"loss": loss.detach(), "gradient": arrays[0].grad.numpy()}
+
+
+# Without KL and with each estimator; with a sampler that computes as the trainer does, and with another.
+CASES = [(kl, mismatch) for kl in ("", "k1", "k2", "k3") for mismatch in (0.0, 0.8)]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_as_its_paper_writes_it(name, recorded):
+    """From rewards on."""
+    logprobs, old, reference, _ = drawn(spread=SPREAD.get(name, 0.4))
+    noise = np.random.default_rng(9).standard_normal(old.shape)
+    found, given = {}, {}
+    for kl, mismatch in CASES:
+        beta = 0.3 if kl else 0.0
+        sampler = (old + mismatch * noise).astype(np.float32)
+        objective = dataclasses.replace(OBJECTIVES[name], kl=kl or "k3", kl_coefficient=beta)
+        rewards = jnp.array(REWARDS)
+        if kl == "k1":
+            rewards = penalised(rewards, *map(jnp.array, (old, reference, MASK)), beta)
+        advantages = ADVANTAGES[objective.advantages](rewards)
+        weights = truncated_importance(*map(jnp.array, (old, sampler, MASK)), 2.0)
+        loss, gradient, metrics = ours(
+            logprobs, old, reference if kl else None, advantages, MASK, objective, weights
+        )
+        assert ("kl" in metrics) == bool(kl) and (metrics["clip_fraction"] > 0) == (name != "rloo")
+        assert (metrics["importance"] == 1) == (mismatch == 0) and (weights <= 2).all()
+        found |= {f"loss {kl} {mismatch}": loss, f"gradient {kl} {mismatch}": gradient}
+        given[f"{kl} {mismatch}"] = logprobs, old, reference, sampler, REWARDS, MASK, kl, beta
+
+    def find(theirs):
+        of = {case: papers(theirs, name, *arrays) for case, arrays in given.items()}
+        return {f"{what} {case}": x for case, row in of.items() for what, x in row.items()}
+
+    for mine, wanted in recorded(found, find):
+        for key, array in wanted.items():
+            # Advantages of size one cancel in a loss, entirely where every ratio is near one.
+            bound = 1e-6 * (np.abs(array).max() if key.startswith("gradient") else 1)
+            np.testing.assert_allclose(mine[key], array, rtol=1e-6, atol=bound, err_msg=key)
 
 
 @pytest.mark.parametrize(
@@ -116,29 +182,34 @@ def test_completions_weigh_the_same_however_long():
     assert ours(*arrays)[0] == pytest.approx(np.mean(alone), rel=1e-5)
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("junk", [0.0, -1e9, np.inf, -np.inf, np.nan])
-def test_what_the_mask_hides_is_never_felt(junk):
+def test_what_the_mask_hides_is_never_felt(junk, name):
     """Not even in the gradient, where 0 * nan would be nan."""
-    logprobs, old, reference, advantages = drawn()
-    clean = ours(logprobs, old, reference, advantages, MASK)
+    logprobs, old, reference, advantages = drawn(spread=1e-4 if name == "gspo" else 0.4)
+    objective = dataclasses.replace(OBJECTIVES[name], kl_coefficient=0.04)
+    clean = ours(logprobs, old, reference, advantages, MASK, objective)
     spoilt = ours(
         *(np.where(MASK, x, junk).astype(np.float32) for x in (logprobs, old, reference)),
         advantages,
         MASK,
+        objective,
     )
     assert spoilt[0] == clean[0] and spoilt[2] == clean[2]
     np.testing.assert_array_equal(spoilt[1], clean[1])
     assert not clean[1][~MASK].any() and clean[1][MASK].all()
 
 
-def test_empty_rows_count_nowhere():
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_empty_rows_count_nowhere(name):
     """The rows that pad a batch: the loss of the others is what it was without them."""
+    objective = dataclasses.replace(OBJECTIVES[name], kl_coefficient=0.04)
     arrays = drawn()
     more = [np.concatenate([x, x[:1]]) for x in arrays]
     mask = np.concatenate([MASK, np.zeros_like(MASK[:1])])
     (loss, gradient, metrics), (padded, padded_gradient, padded_metrics) = (
-        ours(*arrays, MASK),
-        ours(*more, mask),
+        ours(*arrays, MASK, objective),
+        ours(*more, mask, objective),
     )
     assert padded == pytest.approx(loss, rel=1e-6) and padded_metrics == pytest.approx(
         metrics, rel=1e-6
@@ -147,8 +218,9 @@ def test_empty_rows_count_nowhere():
     assert not padded_gradient[2].any()
 
 
-def test_nothing_at_all():
-    loss, gradient, metrics = ours(*drawn(), np.zeros_like(MASK))
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_nothing_at_all(name):
+    loss, gradient, metrics = ours(*drawn(), np.zeros_like(MASK), OBJECTIVES[name])
     assert loss == 0 and not gradient.any() and set(metrics.values()) == {0.0}
 
 
@@ -156,3 +228,22 @@ def test_equal_rewards_still_feel_the_kl():
     logprobs, _, reference, _ = drawn()
     _, gradient, metrics = ours(logprobs, logprobs, reference, np.zeros((2, 3), np.float32), MASK)
     assert gradient[MASK].all() and metrics["kl"] > 0
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_losses_of_a_batchs_parts_add_up_to_its_own(name):
+    arrays = (*drawn(spread=1e-3 if name == "gspo" else 0.4), MASK)
+    objective = dataclasses.replace(OBJECTIVES[name], kl_coefficient=0.04)
+    loss, _, metrics = ours(*arrays, objective)
+    parts = [
+        grpo_loss(
+            objective,
+            *(jnp.array(x[b : b + 1]) for x in arrays),
+            completions=jnp.array(6),
+            tokens=jnp.array(LENGTHS.sum()),
+        )
+        for b in range(2)
+    ]
+    assert sum(float(part) for part, _ in parts) == pytest.approx(loss, rel=1e-5)
+    for key, value in metrics.items():
+        assert sum(float(of[key]) for _, of in parts) == pytest.approx(value, rel=1e-5), key

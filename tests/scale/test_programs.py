@@ -49,6 +49,24 @@ def test_state_is_split_over_all_chips(eight):
     assert Programs(many, eight).resident == pytest.approx(found.resident, rel=0.02)
 
 
+def test_an_objective_keeps_and_runs_what_it_compares_with(eight):
+    """DAPO has no reference at all; two updates, and a KL in the reward, have a pass for the old log-probabilities."""
+    whole = Programs(FULL, eight)
+    count = sum(x.size for x in jax.tree.leaves(abstract_params(SIZES["qwen2_audio_7b"])))
+    for settings, scoring in (
+        (Grpo(objective="dapo"), []),
+        (Grpo(objective="dapo", updates_per_rollout=2), ["old"]),
+        (Grpo(objective="rloo"), ["reference", "old"]),
+    ):
+        found = Programs(dataclasses.replace(FULL, grpo=settings), eight)
+        names = [program.name for program in found.all()]
+        assert names == ["encode", "policy", "prefill", "decode", *scoring, "update"]
+        spared = 0 if settings.refers else 2 * count / 8  # in bfloat16, over eight chips
+        assert whole.resident - found.resident == pytest.approx(spared, rel=0.02)
+        updates = whole.all()[-1].flops * settings.updates_per_rollout
+        assert found.all()[-1].flops == pytest.approx(updates)
+
+
 def test_work_and_what_is_beside(eight):
     rows = {program.name: program for program in Programs(FULL, eight).all()}
     assert list(rows) == ["encode", "policy", "prefill", "decode", "reference", "update"]

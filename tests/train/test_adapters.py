@@ -29,7 +29,7 @@ from sari_jax.train.loop import train, trained_params
 from sari_jax.train.optimizer import merge, partition
 from sari_jax.train.reference import make_reference
 from sari_jax.train.state import create_state
-from sari_jax.train.steps import Part, make_grpo_step, make_sft_step
+from sari_jax.train.steps import Part, Rollout, make_grpo_step, make_sft_step
 
 ADAPTER = Adapter(3, alpha=5.0, targets=("decoder/layers/*_proj", "projector"))
 SETTINGS = Grpo(temperature=0.7, kl_coefficient=0.3)
@@ -80,7 +80,9 @@ def test_a_grpo_update_as_peft(one_tiny, recorded):
     )
     step = make_grpo_step(model.config, SETTINGS, tiny.recording())
     state = create_state(jax.tree.map(jnp.copy, trainable), tiny.recording())
-    state, metrics = step(state, frozen, prompts, done, kept, group_advantages(jnp.array(REWARDS)))
+    advantages = group_advantages(jnp.array(REWARDS))
+    rollout = Rollout(prompts, done, reference=kept, advantages=advantages)
+    state, metrics = step(state, frozen, rollout)
     found = {name: metrics[name] for name in ("loss", "kl")} | jax.device_get(state.opt_state)
     for ours, wanted in recorded(found, lambda theirs: by_torch(theirs, model)):
         for name in ("loss", "kl"):

@@ -14,7 +14,7 @@ from runs import end_hosts, environment, finish, start_hosts
 
 from sari_jax.errors import InputError
 from sari_jax.train.checkpoint import claim, fingerprints, read_run
-from sari_jax.train.config import Data, Mesh, Model, Optimizer, Run
+from sari_jax.train.config import Data, Grpo, Mesh, Model, Optimizer, Run
 
 
 @pytest.fixture
@@ -66,6 +66,48 @@ def test_a_folder_from_before_adapters(run, tmp_path, before, now):
     path.write_text(json.dumps(kept))
     assert read_run(tmp_path) == run
     claim(tmp_path, settings(run))
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (dict(clip_epsilon=0.2, kl_coefficient=0.04, format_weight=1.0, accuracy_weight=1.0), {}),
+        (
+            dict(clip_epsilon=0.1, kl_coefficient=0.0, format_weight=0.5, accuracy_weight=2.0),
+            dict(
+                clip_low=0.1,
+                clip_high=0.1,
+                kl_coefficient=0.0,
+                rewards=("accuracy=2", "format=0.5"),
+            ),
+        ),
+    ],
+)
+def test_a_folder_from_before_grpo_had_relatives(run, tmp_path, before, now):
+    """The same command goes on."""
+    claim(tmp_path, settings(run))
+    path = tmp_path / "config.json"
+    written = json.loads(path.read_text())
+    new = ("clip_low", "clip_high", "kl", "objective", "rewards", "updates_per_rollout")
+    kept = {key: value for key, value in written["grpo"].items() if key not in new}
+    path.write_text(json.dumps(written | {"grpo": kept | before}))
+    expected = dataclasses.replace(run, grpo=Grpo(**now))
+    assert read_run(tmp_path) == expected
+    claim(tmp_path, settings(expected))
+
+
+def test_other_rewards_behind_the_same_path(run, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text("def brevity(completion, record, style):\n    return 1.0\n")
+    run = dataclasses.replace(run, grpo=Grpo(rewards=("brevity=1",), reward_file=str(own)))
+    claim(tmp_path / "run", settings(run))
+    claim(tmp_path / "run", settings(run))
+    own.write_text("def brevity(completion, record, style):\n    return 2.0\n")
+    with pytest.raises(InputError, match="another fingerprints.rewards;"):
+        claim(tmp_path / "run", settings(run))
+    own.unlink()
+    with pytest.raises(InputError, match=r"own\.py: no such file"):
+        fingerprints(run)
 
 
 def test_a_changed_setting_is_named_in_full(run, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 
 from sari_jax.errors import InputError
 from sari_jax.models.config import Adapter
+from sari_jax.rl.objectives import OBJECTIVES
 from sari_jax.train.config import Model, Run, defaults, freeze, nearest
 
 
@@ -104,11 +105,77 @@ def test_a_group_of_one_is_no_group():
         freeze(config)
 
 
-def test_whole_numbers_pass_as_floats_and_the_weights_are_named_after_rewards():
+def grpo(**settings):
     config = defaults().to_dict()
-    config["grpo"]["accuracy_weight"] = 2
-    run = freeze(config)
-    assert run.reward_weights == {"format": 1.0, "accuracy": 2.0}
+    config["stage"] = "grpo"
+    config["grpo"] |= settings
+    return freeze(config)
+
+
+def test_whole_numbers_pass_as_floats():
+    assert grpo(temperature=2).grpo.temperature == 2.0
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_by_name_has_its_own_values(name):
+    run = grpo(objective=name)
+    assert run.grpo.formula == OBJECTIVES[name]
+    assert run.has_reference == run.grpo.refers == (name in ("grpo", "rloo"))
+    assert run.grpo.rescores == (name == "rloo")  # its KL is in the reward
+
+
+def test_what_is_set_by_hand_takes_the_place_of_an_objectives_own():
+    own = OBJECTIVES["dapo"]
+    run = grpo(objective="dapo", clip_high=0.5, kl="k2", kl_coefficient=0.1, rewards=["accuracy=2"])
+    expected = dataclasses.replace(
+        own, clip_high=0.5, kl="k2", kl_coefficient=0.1, rewards=("accuracy=2",)
+    )
+    assert run.grpo.formula == expected and run.has_reference
+    assert run.reward_weights == {"accuracy": 2.0}
+    assert not grpo(kl_coefficient=0.0).has_reference
+    once = grpo(objective="dapo", overlap=True, sampling_tries=1)
+    assert once.grpo.formula == dataclasses.replace(own, sampling_tries=1)
+
+
+def test_when_the_trainer_computes_the_old_log_probabilities_apart():
+    assert not grpo().grpo.rescores and not grpo(overlap=True).grpo.rescores
+    assert not grpo(importance_cap=2.0).grpo.rescores
+    assert grpo(importance_cap=2.0, overlap=True).grpo.rescores
+    assert grpo(updates_per_rollout=2).grpo.rescores
+    assert grpo(kl="k1").grpo.rescores and not grpo(kl="k1", kl_coefficient=0.0).grpo.rescores
+
+
+def test_updates_of_a_run():
+    run = dataclasses.replace(grpo(updates_per_rollout=3), steps=5)
+    assert (run.updates, run.updates_per_step) == (15, 3)
+    run = dataclasses.replace(run, stage="sft")
+    assert (run.updates, run.updates_per_step) == (5, 1) and not run.has_reference
+
+
+def test_default_rewards_and_the_objectives():
+    assert Run().reward_weights == {"accuracy": 1.0, "format": 1.0}
+    weights = grpo(objective="dapo").reward_weights
+    assert weights == {"accuracy": 1.0, "format": 1.0, "overlong": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"objective": "dr-grpo"}, "did you mean 'dr_grpo'"),
+        (
+            {"objective": "dapo", "overlap": True},
+            "grpo.overlap decodes .*; set grpo.sampling_tries=1",
+        ),
+        ({"sampling_tries": 0}, "grpo.sampling_tries = 0 must be at least 1"),
+        ({"kl": "k4"}, "grpo.kl = 'k4' is unknown"),
+        ({"updates_per_rollout": 0}, "grpo.updates_per_rollout = 0 must be at least 1"),
+        ({"rewards": ["accurcy=1"]}, "grpo.rewards: 'accurcy' is unknown"),
+        ({"rewards": ["accuracy"]}, "'accuracy' does not read NAME=WEIGHT"),
+    ],
+)
+def test_bad_settings_of_grpo(settings, told):
+    with pytest.raises(InputError, match=told):
+        grpo(**settings)
 
 
 def test_nearest_lists_all_where_nothing_is_near():

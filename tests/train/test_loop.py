@@ -9,7 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import STEPS, command, environment, finish, rows, rows_so_far, sari, trained, untimed
+from runs import (
+    STEPS,
+    command,
+    environment,
+    finish,
+    killed,
+    rows,
+    rows_so_far,
+    sari,
+    trained,
+    untimed,
+)
 
 
 @pytest.mark.parametrize("family", ["small_model", "omni_dir"])
@@ -17,29 +28,22 @@ from runs import STEPS, command, environment, finish, rows, rows_so_far, sari, t
 def test_killed_and_started_again_it_ends_with_the_same_bits(
     stage, family, request, whole, scored, tmp_path
 ):
-    undisturbed, killed = whole(stage, family), tmp_path / "killed"
-    words = command(stage, request.getfixturevalue(family), scored, killed)
-    process = subprocess.Popen(
-        words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 200
-    while len(rows_so_far(killed)) < 3 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    undisturbed, again = whole(stage, family), tmp_path / "killed"
+    words = command(stage, request.getfixturevalue(family), scored, again)
+    killed(words, again, after=3)
     done = finish(words)
     assert done.returncode == 0, done.stderr[-2000:]
 
-    kept, again = untimed(undisturbed), untimed(killed)
-    assert [row["step"] for row in again] == list(range(1, STEPS + 1))
-    assert again == kept
+    found = untimed(again)
+    assert [row["step"] for row in found] == list(range(1, STEPS + 1))
+    assert found == untimed(undisturbed)
     if stage == "grpo" and family == "small_model":  # across checkpoints too
-        assert [row["updates_behind"] for row in again] == [0] + [1] * (STEPS - 1)
-    before, after = trained(undisturbed), trained(killed)
+        assert [row["updates_behind"] for row in found] == [0] + [1] * (STEPS - 1)
+    before, after = trained(undisturbed), trained(again)
     assert before.keys() == after.keys()
     for path, array in before.items():
         np.testing.assert_array_equal(array, after[path], err_msg=path)
-    samples = [json.loads(line) for line in (killed / "samples.jsonl").read_text().splitlines()]
+    samples = [json.loads(line) for line in (again / "samples.jsonl").read_text().splitlines()]
     trained_on = [sample for sample in samples if sample["split"] == "train"]
     assert {sample["step"] for sample in trained_on} == {1, 2, 4, 6}
     if stage == "grpo":  # every question of those batches, and every completion
@@ -51,8 +55,8 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(
     expected = [0, 4, 6] if stage == "grpo" and family == "small_model" else []
     assert examined == [step for step in expected for _ in range(5)]
     for name in ("samples.jsonl", "questions.jsonl", "held_out.jsonl"):
-        assert (killed / name).read_text() == (undisturbed / name).read_text()
-    assert list((killed / "tensorboard").iterdir())
+        assert (again / name).read_text() == (undisturbed / name).read_text()
+    assert list((again / "tensorboard").iterdir())
 
 
 @pytest.mark.parametrize("stage", ["sft", "grpo"])

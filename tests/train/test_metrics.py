@@ -32,7 +32,9 @@ def records(tmp_path):
 
 def completions(text):
     scores = [{"format": 0.0, "accuracy": 1.0, "total": 1.0}] * 2
-    return described([text, "no"], [3, 1], [True, False], scores, [0.5, -0.5])
+    return described(
+        [text, "no"], np.array([3, 1]), np.array([True, False]), scores, np.array([0.5, -0.5])
+    )
 
 
 def test_rows_past_the_checkpoint_are_cut_when_a_run_resumes(tmp_path, records):

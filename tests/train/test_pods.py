@@ -108,6 +108,26 @@ def test_two_hosts_find_the_losses_of_one_process(stage, model, scored, pair, tm
     assert len(list((together / "tensorboard").iterdir())) == 1
 
 
+def test_two_hosts_draw_as_many_batches_as_one_process(model, scored, tmp_path):
+    """And keep the same groups of them, which go from one host to the other."""
+    changes = {"grpo.overlap": False, "grpo.objective": "dapo", "grpo.sampling_tries": 3}
+    changes |= {"steps": 3, "grpo.completions": 2}
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    pod(words("grpo", model, scored, together, **changes))
+    one = {"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1}
+    done = finish(words("grpo", model, scored, alone, **changes, **one))
+    assert done.returncode == 0, done.stderr[-2000:]
+    found, expected = untimed(together), untimed(alone)
+    assert max(row["tries"] for row in found) > 1
+    assert any(row["zero_spread_left"] < row["zero_spread"] for row in found)
+    for row, wanted in zip(found, expected, strict=True):
+        gaps = [of.pop("sampler_gap") for of in (row, wanted)]
+        assert gaps[0] == pytest.approx(gaps[1], abs=1e-5)
+        assert row == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+    for name in ("questions.jsonl", "samples.jsonl"):
+        assert (together / name).read_text() == (alone / name).read_text()
+
+
 @pytest.mark.slow
 def test_told_to_stop_on_one_host_both_stop_and_go_on_with_the_same_bits(
     model, scored, pair, tmp_path

@@ -9,6 +9,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 
@@ -22,9 +23,10 @@ from sari_jax.rl.advantages import group_advantages
 from sari_jax.rl.policy import reference_logprobs
 from sari_jax.sft.loss import sft_loss
 from sari_jax.train.config import Grpo
+from sari_jax.train.grpo import make_advantages
 from sari_jax.train.optimizer import partition
 from sari_jax.train.state import create_state
-from sari_jax.train.steps import Part, make_grpo_step, make_sft_step
+from sari_jax.train.steps import Part, Rollout, make_grpo_step, make_sft_step, over_updates
 
 SETTINGS = Grpo(temperature=0.7, kl_coefficient=0.3)
 QUESTIONS = [tiny.question([0.51], 9, 1), tiny.question([0.33, 0.9137], 14, 2)]
@@ -50,9 +52,9 @@ def distance(request):
 
 
 @functools.cache
-def grpo_step(config):
+def grpo_step(config, settings=SETTINGS):
     """One for all calls, so that another reference compiles nothing anew."""
-    return make_grpo_step(config, SETTINGS, tiny.recording())
+    return make_grpo_step(config, settings, tiny.recording())
 
 
 @pytest.fixture(scope="module")
@@ -67,27 +69,31 @@ def reference(one_tiny, reference_dir):
     return load_params(reference_dir, one_tiny.config)
 
 
+def rollout_of(questions, answers, group) -> Rollout:
+    """Given completions, whose log-probabilities by the sampler are said to be zero."""
+    tokens, mask = (x.reshape(len(questions), group, 8) for x in tiny.padded(answers, 8))
+    lengths, ended = jnp.array(mask.sum(-1), jnp.int32), jnp.ones(mask.shape[:2], bool)
+    done = Completions(jnp.array(tokens), jnp.zeros(tokens.shape), lengths, ended)
+    return Rollout(tiny.prompts(questions), done)
+
+
+def scores(model, params, rollout):
+    given = rollout.prompts, rollout.completions.tokens
+    return reference_logprobs(model.config, params, *given, temperature=SETTINGS.temperature)
+
+
+def stepped(model, step, rollout):
+    """(loss, metrics, gradient) of one step."""
+    trainable, frozen = partition(jax.tree.map(jnp.copy, model.params), ("*",))
+    state, metrics = step(create_state(trainable, tiny.recording()), frozen, rollout)
+    return jax.device_get((metrics["loss"], metrics, state.opt_state))
+
+
 def update(model, reference, questions, answers, advantages, group):
     """(loss, metrics, gradient) of `make_grpo_step`, as the stage calls it."""
-    tokens, mask = (x.reshape(len(questions), group, 8) for x in tiny.padded(answers, 8))
-    prompts = tiny.prompts(questions)
-    kept = reference_logprobs(
-        model.config, reference, prompts, jnp.array(tokens), temperature=SETTINGS.temperature
-    )
-    zeros = jnp.zeros(tokens.shape)
-    completions = Completions(
-        jnp.array(tokens), zeros, jnp.array(mask.sum(-1), jnp.int32), jnp.ones(mask.shape[:2], bool)
-    )
-    trainable, frozen = partition(jax.tree.map(jnp.copy, model.params), ("*",))
-    state, metrics = grpo_step(model.config)(
-        create_state(trainable, tiny.recording()),
-        frozen,
-        prompts,
-        completions,
-        kept,
-        advantages,
-    )
-    return jax.device_get((metrics["loss"], metrics, state.opt_state))
+    rollout = rollout_of(questions, answers, group)
+    rollout = rollout._replace(reference=scores(model, reference, rollout), advantages=advantages)
+    return stepped(model, grpo_step(model.config), rollout)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +140,112 @@ def test_grpo_as_an_independent_implementation(one_tiny, reference_dir, shared, 
         for name in ("loss", "kl"):
             assert float(ours.pop(name)) == pytest.approx(float(wanted.pop(name)), rel=1e-5)
         tiny.assert_close(ours, wanted, 1e-5)
+
+
+MOVED = 0.02  # of the way to a stranger: how far the policy is from the one that sampled
+OLD_REFERENCE = 0.1
+RELATIVES = ("dr_grpo", "dapo", "gspo", "rloo")
+
+
+@pytest.fixture(scope="module")
+def older(one_tiny, tmp_path_factory):
+    """Directories and parameters of the policy that sampled, and of a reference."""
+    found = []
+    for distance in (MOVED, OLD_REFERENCE):
+        directory = tmp_path_factory.mktemp("older")
+        tiny.save(another(one_tiny.sizes, distance), directory, one_tiny.sizes)
+        found.append((directory, load_params(directory, one_tiny.config)))
+    return found
+
+
+def relative(model, older, name, **settings):
+    """Settings and rollout of an objective, from rewards on."""
+    settings = dataclasses.replace(
+        SETTINGS, objective=name, kl_coefficient=0.3 if name == "rloo" else 0.0, **settings
+    )
+    (_, sampled_by), (_, reference) = older
+    rollout = rollout_of(QUESTIONS, ANSWERS, 3)
+    old = scores(model, sampled_by, rollout)
+    kept = scores(model, reference, rollout) if settings.refers else None
+    advantages = make_advantages(settings)(jnp.array(REWARDS), rollout.completions, old, kept)
+    rollout = rollout._replace(reference=kept, old=old, advantages=advantages)
+    done = rollout.completions.replace(logprobs=old)
+    return settings, rollout._replace(completions=done)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RELATIVES)
+def test_grpos_relatives_as_independent_implementations(name, one_tiny, older, recorded):
+    """After an update: the policy is no longer the one that sampled, and some ratios are beyond the clip."""
+    settings, rollout = relative(one_tiny, older, name)
+    loss, metrics, gradient = stepped(one_tiny, grpo_step(one_tiny.config, settings), rollout)
+    assert abs(metrics["ratio"] - 1) > 1e-4 and (metrics["clip_fraction"] > 0) == (name != "rloo")
+
+    def find(theirs):
+        import torch
+
+        def logprobs(directory):
+            repeated = [question for question in QUESTIONS for _ in range(3)]
+            network = theirs.opened(directory, one_tiny.sizes)
+            given = network, one_tiny.sizes, repeated, ANSWERS, settings.temperature
+            return [chosen for _, chosen in theirs.completion_scores(*given)]
+
+        with torch.no_grad():
+            old, reference = (logprobs(directory) for directory, _ in older)
+        rewards = torch.tensor(REWARDS, dtype=torch.float64)
+        kl = "k1" if name == "rloo" else ""
+        new = logprobs(one_tiny.directory)
+        loss = theirs.objective_loss(name, new, old, reference, old, rewards, 8, kl, 0.3)
+        return {"loss": loss.detach(), **theirs.gradients(one_tiny, loss)}
+
+    for ours, wanted in recorded({"loss": loss, **gradient}, find):
+        assert float(ours.pop("loss")) == pytest.approx(
+            float(wanted.pop("loss")), rel=1e-5, abs=1e-6
+        )
+        tiny.assert_close(ours, wanted, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["grpo", "dapo", "gspo"])
+def test_updates_on_one_rollout_are_updates_one_after_the_other(name, one_tiny, older):
+    """The first is the single update of a policy that sampled by itself, to float32's rounding; the second is not."""
+    settings, rollout = relative(one_tiny, older, name)
+    old = scores(one_tiny, one_tiny.params, rollout)
+    rollout = rollout._replace(old=old)
+    optimizer = optax.adam(1e-3)
+
+    def run(settings, *rollouts):
+        trainable, frozen = partition(jax.tree.map(jnp.copy, one_tiny.params), ("*",))
+        state, rows = create_state(trainable, optimizer), []
+        step = make_grpo_step(one_tiny.config, settings, optimizer)
+        for rollout in rollouts:
+            state, metrics = step(state, frozen, rollout)
+            rows.append(metrics)
+        return jax.device_get((state, rows))
+
+    (alone, [single]) = run(settings, rollout._replace(old=None))
+    (first, [given]) = run(settings, rollout)
+    for name, value in single.items():
+        assert given[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+    assert given["ratio"] == pytest.approx(1, abs=1e-6) and given["clip_fraction"] == 0
+    moments = [state.opt_state[0].mu for state in (alone, first)]
+    tiny.assert_close(*moments, 1e-5)
+
+    (apart, rows) = run(settings, rollout, rollout)
+    assert abs(rows[1]["ratio"] - 1) > 1e-4 and apart.step == 2
+    twice = dataclasses.replace(settings, updates_per_rollout=2)
+    (together, [metrics]) = run(twice, rollout)
+    assert together.step == 1 and metrics["skipped"] == 0
+    expected = over_updates(jax.tree.map(lambda *x: jnp.stack(x), *rows))
+    for name, value in expected.items():
+        assert metrics[name] == pytest.approx(float(value), rel=1e-4, abs=1e-6), name
+    moments = [state.opt_state[0].mu for state in (together, apart)]
+    tiny.assert_close(*moments, 1e-4)
+
+
+def test_metrics_of_several_updates():
+    rows = {"loss": [1.0, 3.0], "sampler_gap": [0.5, 2.0], "skipped": [0.0, 1.0]}
+    found = over_updates({name: jnp.array(values) for name, values in rows.items()})
+    assert found == {"loss": 2.0, "sampler_gap": 0.5, "skipped": 1.0}
 
 
 @pytest.mark.slow
@@ -243,7 +355,7 @@ def wide(request, tmp_path_factory):
     return tiny.make(tmp_path_factory.mktemp("wide") / request.param, WIDE[request.param])
 
 
-def on(mesh, model, stage, micro_batches=1):
+def on(mesh, model, stage, micro_batches=1, settings=SETTINGS):
     """(loss, gradient) of one step over eight prompts, as a run does it; on one device if `mesh` is None.
 
     SFT goes through the tower too, GRPO takes its features as given.
@@ -276,8 +388,11 @@ def on(mesh, model, stage, micro_batches=1):
             state, metrics = step(state, frozen, halves if in_two else whole)
         else:
             done = Completions(tokens, reference, mask.sum(-1), mask.any(-1))
-            step = make_grpo_step(model.config, SETTINGS, tiny.recording(), micro_batches)
-            state, metrics = step(state, frozen, prompts, done, reference, advantages, features)
+            kept = reference if settings.refers else None
+            old = reference + 0.3 if settings.rescores else None
+            step = make_grpo_step(model.config, settings, tiny.recording(), micro_batches)
+            rollout = Rollout(prompts, done, features, kept, old, advantages)
+            state, metrics = step(state, frozen, rollout)
     if mesh is not None:  # every gradient is laid out as its parameter is
         for path, gradient in state.opt_state.items():
             placed = parameter_sharding(mesh, path, gradient.shape)
@@ -296,18 +411,40 @@ def test_eight_devices_as_one(stage, wide):
         tiny.assert_close(found_gradient, gradient, 1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mesh", [None, (2, 4)], ids=["one", "eight"])
-def test_a_batch_in_parts_is_the_same_update(mesh, one_tiny, wide):
-    model = one_tiny if mesh is None else wide
-    mesh = make_mesh(1, *mesh) if mesh else None
-    metrics, gradient = on(mesh, model, "grpo")
+# Each with old log-probabilities of its own, a weight for the sampler's mismatch, and two updates.
+SETTINGS_OF = {
+    name: dataclasses.replace(
+        SETTINGS, objective=name, updates_per_rollout=2, importance_cap=2.0, kl_coefficient=beta
+    )
+    for name, beta in (("dr_grpo", 0.0), ("dapo", 0.0), ("gspo", 0.1), ("rloo", 0.1))
+}
+
+
+def same_in_parts(mesh, model, settings):
+    metrics, gradient = on(mesh, model, "grpo", settings=settings)
     for count in (2, 4):
-        found, found_gradient = on(mesh, model, "grpo", count)
+        found, found_gradient = on(mesh, model, "grpo", count, settings)
         assert found.keys() == metrics.keys()
         for name, value in metrics.items():
             assert found[name] == pytest.approx(value, rel=1e-5, abs=1e-7), name
         tiny.assert_close(found_gradient, gradient, 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [None, (2, 4)], ids=["one", "eight"])
+def test_a_batch_in_parts_is_the_same_update(mesh, one_tiny, wide):
+    same_in_parts(make_mesh(1, *mesh) if mesh else None, wide if mesh else one_tiny, SETTINGS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", SETTINGS_OF.values(), ids=list(SETTINGS_OF))
+def test_a_batch_in_parts_is_the_same_by_every_objective(settings, one_tiny):
+    same_in_parts(None, one_tiny, settings)
+
+
+@pytest.mark.slow
+def test_two_updates_over_devices_in_parts_are_the_same(wide):
+    same_in_parts(make_mesh(1, 2, 4), wide, SETTINGS_OF["dapo"])
 
 
 def test_an_update_over_devices_gathers_weights_and_never_prompts(wide):
@@ -322,10 +459,8 @@ def test_an_update_over_devices_gathers_weights_and_never_prompts(wide):
     scores = jnp.zeros_like(tokens, jnp.float32)
     features = shard_batch(mesh, np.zeros((8, 1, 25, wide.sizes.tower_width), np.float32))
     done = Completions(tokens, scores, jnp.full_like(mask, 90, jnp.int32), mask)
-    given = (
-        create_state(trainable, tiny.recording()),
-        *(frozen, prompts, done, scores, scores[..., 0], features),
-    )
+    rollout = Rollout(prompts, done, features, scores, advantages=scores[..., 0])
+    given = create_state(trainable, tiny.recording()), frozen, rollout
     leaves, form = jax.tree.flatten(given)
     step = make_grpo_step(wide.config, SETTINGS, tiny.recording())
     with jax.set_mesh(mesh):

@@ -1,0 +1,86 @@
+"""Rewards by name, and a completion's score: their sum by the config's weights."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+from sari_jax.data.records import Record
+from sari_jax.data.styles import Style
+from sari_jax.errors import InputError
+from sari_jax.rl.rewards.answer import accuracy_reward, format_reward
+from sari_jax.rl.rewards.chain import consistency_reward, sections_reward
+from sari_jax.rl.rewards.completion import Completion
+from sari_jax.rl.rewards.file import load_rewards, told
+from sari_jax.rl.rewards.length import length_reward, overlong_reward
+
+Reward = Callable[[Completion, Record, Style], float]
+Scorer = Callable[[Completion, Record, Style], dict[str, float]]
+REWARDS: dict[str, Reward] = {
+    "accuracy": accuracy_reward,
+    "format": format_reward,
+    "length": length_reward,
+    "overlong": overlong_reward,
+    "sections": sections_reward,
+    "consistency": consistency_reward,
+}
+
+
+def parse_weights(shares: Iterable[str]) -> dict[str, float]:
+    """("accuracy=2", "format=1") -> {"accuracy": 2.0, "format": 1.0}
+
+    Raises:
+        InputError: a share that does not read NAME=WEIGHT, a name that comes twice.
+    """
+    weights: dict[str, float] = {}
+    for share in shares:
+        name, _, text = share.partition("=")
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = math.nan
+        if not name.isidentifier() or not math.isfinite(weight) or name in weights:
+            raise InputError(
+                f"config: grpo.rewards: {share!r} does not read NAME=WEIGHT, as 'accuracy=2', once for each name"
+            )
+        weights[name] = weight
+    return weights
+
+
+def make_scorer(weights: Mapping[str, float], reward_file: str = "") -> Scorer:
+    """A function that gives each reward with a weight, unweighted, by name; `accuracy` in any case; and `total`.
+
+    Args:
+        reward_file: the user's, with a function for each name that is not known here; "" for none.
+
+    Raises:
+        InputError: a weight for an unknown reward, a file that cannot be used or that defines a known one anew. The
+            scorer: a user's function that fails, or gives something other than a finite number.
+    """
+    unknown = [name for name in weights if name not in REWARDS]
+    if unknown and not reward_file:
+        raise InputError(
+            f"config: grpo.rewards: {unknown[0]!r} is unknown; choose {', '.join(REWARDS)},"
+            " or name a grpo.reward_file with a function of that name"
+        )
+    own = load_rewards(reward_file, unknown, taken=REWARDS) if reward_file else {}
+    rewards = {name: REWARDS[name] for name in weights if name in REWARDS} | own
+    rewards.setdefault("accuracy", accuracy_reward)  # pass rates are read off it
+
+    def scorer(completion: Completion, record: Record, style: Style) -> dict[str, float]:
+        values = {}
+        for name, reward in rewards.items():
+            try:
+                values[name] = float(reward(completion, record, style))
+            except Exception as error:
+                if name not in own:
+                    raise
+                raise InputError(
+                    f"reward {name!r} failed on a completion of record {record.id}: {told(error)}"
+                ) from error
+            if not math.isfinite(values[name]):
+                raise InputError(
+                    f"reward {name!r} of a completion of record {record.id} is {values[name]}, not a finite number"
+                )
+        total = sum(weights.get(name, 0.0) * value for name, value in values.items())
+        return values | {"total": float(total)}
+
+    return scorer

@@ -1,0 +1,148 @@
+"""Runs of GRPO's relatives as users start them, killed for good and started again; and what a step tells."""
+
+import json
+
+import numpy as np
+import pytest
+from runs import STEPS, command, finish, killed, rows, trained, untimed
+
+from sari_jax.errors import InputError
+from sari_jax.train.grpo import Answers, Drawn, named_apart
+
+OWN = """
+def brevity(completion, record, style):
+    return 1 - completion.tokens / completion.limit
+"""
+# Groups that differ in their rewards, in one shape.
+CHANGES = {
+    "grpo.completions": 2,
+    "grpo.kl_coefficient": -1.0,  # the objective's, and not that of the config file
+    "grpo.overlap": False,
+    "data.style": "direct",
+    "data.shapes.prompt_tokens": "(192,)",
+    "data.shapes.audio_seconds": "(4.0,)",
+    "optimizer.name": "adamw",
+    "optimizer.learning_rate": 0.002,
+}
+KINDS = {
+    # Draws further batches, in an order that follows what the step has learnt from the ones before.
+    "dapo": {
+        "grpo.objective": "dapo",
+        "grpo.sampling_tries": 3,
+        "grpo.rewards": "('accuracy=1', 'overlong=0.5')",
+    },
+    # Decodes ahead, keeps the old log-probabilities with it, and goes two updates on.
+    "gspo": {
+        "grpo.objective": "gspo",
+        "grpo.updates_per_rollout": 2,
+        "grpo.importance_cap": 2.0,
+        "grpo.overlap": True,
+    },
+    # Takes the KL from the reward; judges by a user's own.
+    "rloo": {
+        "grpo.objective": "rloo",
+        "grpo.rewards": "('accuracy=1', 'format=1', 'brevity=0.5')",
+        "micro_batches": 2,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def reward_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("rewards") / "own.py"
+    path.write_text(OWN)
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_and_started_again_it_ends_with_the_same_bits(
+    kind, answering, scored, reward_file, tmp_path
+):
+    changes = CHANGES | KINDS[kind] | ({"grpo.reward_file": reward_file} if kind == "rloo" else {})
+    # The model's name is not "small", as that of the runs that draw by what they learnt.
+    changes |= {"data.order": "adaptive", "data.refresh": 2}
+    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
+    undisturbed, again = tmp_path / "undisturbed", tmp_path / "killed"
+    done = finish(command("grpo", answering, scored, undisturbed, *overrides))
+    assert done.returncode == 0, done.stderr[-2000:]
+    words = command("grpo", answering, scored, again, *overrides)
+    killed(words, again, after=3)
+    done = finish(words)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+    found = untimed(again)
+    assert [row["step"] for row in found] == list(range(1, STEPS + 1))
+    assert found == untimed(undisturbed)
+    before, after = trained(undisturbed), trained(again)
+    for path, array in before.items():
+        np.testing.assert_array_equal(array, after[path], err_msg=path)
+    for name in ("samples.jsonl", "questions.jsonl"):
+        assert (again / name).read_text() == (undisturbed / name).read_text()
+    {"dapo": drew_more, "gspo": went_two_updates_on, "rloo": has_a_reward_of_its_own}[kind](again)
+
+
+def drew_more(workdir):
+    tries = [int(row["tries"]) for row in rows(workdir)]
+    assert max(tries) > 1 and set(tries) <= {1, 2, 3}
+    asked = [json.loads(line) for line in (workdir / "questions.jsonl").read_text().splitlines()]
+    assert [len(row["ids"]) for row in asked] == [4 * count for count in tries]
+    assert [len(row["pass_rates"]) for row in asked] == [4 * count for count in tries]
+    for row, count in zip(rows(workdir), tries, strict=True):
+        assert count == 3 or row["zero_spread_left"] == 0
+        assert row["zero_spread_left"] <= row["zero_spread"]
+        assert "kl" not in row and "seconds_refill" in row and -1 <= row["overlong"] <= 0
+    assert rows(workdir)[-1]["examples"] == 4 * sum(tries)
+    assert any(row["zero_spread_left"] < row["zero_spread"] for row in rows(workdir))
+
+
+def went_two_updates_on(workdir):
+    found = rows(workdir)
+    assert [row["updates_behind"] for row in found] == [0] + [2] * (STEPS - 1)
+    assert "kl" not in found[0] and found[0]["ratio"] == pytest.approx(1, abs=1e-6)
+    for row in found[1:]:
+        # The trainer's old log-probabilities are those of the policy that sampled, which has moved on since.
+        assert row["importance"] == pytest.approx(1, abs=1e-4)
+        assert row["sampler_gap"] > 0.01 and abs(row["ratio"] - 1) > 1e-4
+        assert row["clip_fraction"] > 0
+    # The warm-up goes by updates, and starts from nothing.
+    assert [row["learning_rate"] for row in found][:2] == pytest.approx([0.0, 0.0008])
+
+
+def has_a_reward_of_its_own(workdir):
+    for row in rows(workdir):
+        total = row["accuracy"] + row["format"] + 0.5 * row["brevity"]
+        assert row["reward"] == pytest.approx(total, rel=1e-5) and 0 < row["brevity"] < 1
+        assert row["kl"] != 0 or row["step"] == 1
+
+
+def test_a_reward_that_fails_ends_the_run_in_one_line(answering, scored, reward_file, tmp_path):
+    broken = tmp_path / "broken.py"
+    broken.write_text(OWN.replace("1 -", "1 // 0 -"))
+    changes = CHANGES | KINDS["rloo"] | {"grpo.reward_file": broken}
+    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
+    done = finish(command("grpo", answering, scored, tmp_path / "run", *overrides))
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    *_, told = done.stderr.splitlines()
+    assert "reward 'brevity' failed on a completion of record" in told
+
+
+def drawn(**rewards):
+    nothing = np.zeros((1, 2))
+    answers = Answers(nothing, nothing, nothing, nothing, nothing, rewards)
+    return Drawn([answers, answers], np.arange(1), [])
+
+
+def test_rewards_by_name_before_the_other_metrics():
+    rewards = {"accuracy": np.array([[0.0, 1.0]]), "total": np.array([[1.0, 2.0]])}
+    found = named_apart({"loss": 0.5}, drawn(**rewards))
+    assert list(found.items()) == [("reward", 1.5), ("accuracy", 0.5), ("loss", 0.5)]
+    with pytest.raises(InputError, match="reward 'loss' has the name of a metric"):
+        named_apart({"loss": 0.5}, drawn(**rewards, loss=np.zeros((1, 2))))
+
+
+def test_groups_without_spread():
+    answers = drawn(
+        accuracy=np.zeros((3, 2)), total=np.array([[1.0, 1.0], [0.1, 0.1], [0.0, 1.0]])
+    ).answers[0]
+    assert answers.flat.tolist() == [True, True, False]
+    assert answers.pass_rates == [0.0, 0.0, 0.0]
