@@ -2,15 +2,141 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
 import psutil
 import pytest
 from runs import environment, finish, rows_so_far, sari, trained, untimed
+
+from sari_jax.errors import InputError
+from sari_jax.sweep import local
+from sari_jax.sweep.local import Launcher, alone, last_words, most_at_once
+from sari_jax.sweep.plan import Planned, planned
+from sari_jax.train.config import defaults
+
+MEMORY, SIZE = 400, 100  # of a machine, and of a run once it has made a step
+
+
+class Pretended:
+    """A run that takes three looks; the first of its looks is before a step."""
+
+    now: list["Pretended"] = []
+    most, codes = 0, ()
+
+    def __init__(self, run, killed, lock):
+        self.run, self.killed, self.said_before = run, killed, 0
+        self.looks = self.resident = self.peak = 0
+        self.stepped = self.told = False
+        Pretended.now.append(self)
+        Pretended.most = max(Pretended.most, len(Pretended.now))
+
+    def look(self) -> int | None:
+        self.looks += 1
+        self.stepped = self.looks > 1
+        self.resident = self.peak = SIZE if self.stepped else 1
+        if self.looks < 4:
+            return None
+        Pretended.now.remove(self)
+        return self.codes[0] if self.codes else 0
+
+
+@pytest.fixture
+def launched(monkeypatch, tmp_path):
+    """A function that launches eight pretended runs: how many ran at once, and how each ended."""
+    memory = lambda: SimpleNamespace(available=MEMORY - sum(p.resident for p in Pretended.now))  # noqa: E731
+    monkeypatch.setattr(local.psutil, "virtual_memory", memory)
+    monkeypatch.setattr(local, "_Process", Pretended)
+    monkeypatch.setattr(local, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(Planned, "finished", property(lambda run: not Pretended.codes))
+    runs = [planned(f"run-{n}", defaults(), tmp_path) for n in range(8)]
+
+    def launch(at_once: int, codes=()):
+        Pretended.now, Pretended.most, Pretended.codes = [], 0, codes
+        began, ended = [], {}
+        launcher = Launcher(at_once)
+        with alone(tmp_path) as lock:
+            launcher(
+                iter(runs),
+                lambda run: began.append(run.name),
+                lambda run, state, reason: ended.setdefault(run.name, (state, reason)),
+                lock,
+            )
+        assert began[:8] == [run.name for run in runs] or codes
+        return Pretended.most, began, ended
+
+    return launch
+
+
+def test_as_many_at_once_as_memory_holds_and_cores_are_there(launched):
+    # Two run: 200 of 400 are free or will be, and a third wants 125. Three run: 100 are.
+    for at_once, most in ((8, 3), (2, 2), (1, 1)):
+        found, began, ended = launched(at_once)
+        assert found == most
+        assert len(began) == 8 and set(ended.values()) == {("finished", "")}
+
+
+def test_a_run_that_is_killed_again_and_again_is_given_up(launched):
+    _, began, ended = launched(8, codes=(-signal.SIGKILL,))
+    assert len(began) == 8 * 4
+    told = "killed by SIGKILL, and 3 times before: exit -9, without a word"
+    assert set(ended.values()) == {("failed", told)}
+
+
+def test_a_run_that_was_told_to_stop_by_another_is_left_stopped(launched):
+    _, began, ended = launched(8, codes=(0,))
+    assert len(began) == 8 and set(ended.values()) == {("stopped", "")}
+
+
+def test_a_step_is_a_line_more_in_the_file_of_this_start(tmp_path, monkeypatch):
+    here = SimpleNamespace(pid=os.getpid(), poll=lambda: None)
+    monkeypatch.setattr(local.subprocess, "Popen", lambda *_, **__: here)
+    run = planned("a", defaults(), tmp_path)
+    run.workdir.mkdir()
+    rows, fresh = run.workdir / "metrics.jsonl", run.workdir / "fresh"
+    rows.write_text("1\n")
+    with alone(tmp_path) as lock:
+        process = local._Process(run, 0, lock)
+    stepped = []
+    for change in (
+        lambda: None,
+        lambda: fresh.write_text("1\n2\n3\n") and fresh.rename(rows),  # longer, and not by a step
+        lambda: None,
+        lambda: rows.open("a").write("4\n"),
+    ):
+        change()
+        assert process.look() is None
+        stepped.append(process.stepped)
+    assert stepped == [False, False, False, True]
+    rss = psutil.Process().memory_info().rss
+    assert process.peak >= process.resident > rss / 2
+
+
+def test_an_accelerator_is_for_one(monkeypatch):
+    cores = len(os.sched_getaffinity(0))
+    assert most_at_once() == cores
+    for platforms in ("", "cuda,cpu"):
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+        for backend, most in (("cpu", cores), ("tpu", 1), ("gpu", 1), ("", 1)):
+            heard = SimpleNamespace(stdout=f"{backend}\n")
+            monkeypatch.setattr(local.subprocess, "run", lambda *_, heard=heard, **__: heard)
+            assert most_at_once() == most
+
+
+def test_last_words(tmp_path):
+    log = tmp_path / "a.log"
+    assert last_words(log) == ""
+    log.write_bytes(b"sari: one\n 30%|##\r 60%|####\r\n\n  two \xff\n \n")
+    assert last_words(log) == "two \N{REPLACEMENT CHARACTER}"
+    assert last_words(log, log.stat().st_size) == ""
+    log.write_text("sari: one\n")
+    assert last_words(log) == "one"
+
 
 SWEEP = """
 from sari_jax.sweep.search import grid
@@ -142,8 +268,8 @@ def test_a_study_that_is_told_to_stop_goes_on_with_the_trial_under_way(sweep_fil
     while len(rows_so_far(out / "trial-0")) < 2:
         assert sweep.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
-    other = finish(words)
-    assert other.returncode == 2 and "another sweep" in other.stderr
+    with pytest.raises(InputError, match="another sweep, or a run"), alone(out):
+        pass
     sweep.send_signal(signal.SIGINT)
     output, told = sweep.communicate(timeout=200)
     assert sweep.returncode == 1, told[-3000:]

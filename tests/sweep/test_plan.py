@@ -1,13 +1,16 @@
 import json
+from pathlib import Path
 
+import optuna
 import pytest
 
 from sari_jax.errors import InputError
-from sari_jax.sweep.plan import planned, read_runs
+from sari_jax.sweep.plan import function_of, planned, read_runs
 from sari_jax.train.checkpoint import claim
 from sari_jax.train.config import defaults, freeze
 from sari_jax.train.flags import read_config_file
 
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 START = "from sari_jax.train.config import defaults\n"
 
 
@@ -74,6 +77,16 @@ def test_a_file_that_cannot_be_used_is_told_in_one_line_and_nothing_is_written(
         plan(tmp_path, text)
     assert len(str(found.value).splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] in ([], ["__pycache__"])
+
+
+def test_the_example_can_be_used(tmp_path):
+    file = EXPERIMENTS / "sweep_nano.py"
+    runs = read_runs(file, tmp_path)
+    assert len(runs) == 8 and runs[-1].name == "learning_rate=0.0003,kl_coefficient=0.03,seed=1"
+    chosen = {"learning_rate": 1e-4, "kl_coefficient": 0.05, "temperature": 0.9}
+    config = function_of(file, "suggest", lambda config: config)(optuna.trial.FixedTrial(chosen))
+    run = planned("trial-0", config, tmp_path).run
+    assert (run.optimizer.learning_rate, run.grpo.temperature) == (1e-4, 0.9)
 
 
 def test_no_such_file(tmp_path):
