@@ -5,8 +5,9 @@
 import argparse
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sari_jax.cli.arguments import Commands, at_least, command, tell
 from sari_jax.errors import InputError
@@ -37,6 +38,8 @@ def sweep(args: argparse.Namespace) -> int:
         raise InputError(
             f"--launch {args.launch}: a study learns from its runs, and so starts them itself; leave --launch out"
         )
+    if args.at_once and args.launch != "local":
+        raise InputError(f"--at-once is of local runs; leave it out with --launch {args.launch}")
     if args.settings and args.launch != "xpk":
         raise InputError("--settings is of --launch xpk; leave it out")
     return _launch(args) if args.launch == "local" else _list(args)
@@ -60,20 +63,16 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _launch(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
+    from sari_jax.sweep.local import alone
+    from sari_jax.sweep.plan import read_runs
+    from sari_jax.sweep.results import FINISHED, Results
 
-    from sari_jax.sweep.local import Launcher, alone, most_at_once
-    from sari_jax.sweep.plan import Planned, read_runs
-    from sari_jax.sweep.results import FAILED, FINISHED, RUNNING, Results
-
-    file, out = Path(args.file), Path(args.out)
-    study, runs = None, []
-    if not args.trials:
-        runs = read_runs(file, out)
+    out = Path(args.out)
+    runs = [] if args.trials else read_runs(Path(args.file), out)
     with alone(out) as lock:
         results = Results(out, runs)
-        if args.trials:
-            study = _study(args)
+        study = _study(args) if args.trials else None
+        if study:
             study.recall(results)
             todo = study.runs(args.trials)
         else:
@@ -81,28 +80,45 @@ def _launch(args: argparse.Namespace) -> int:
             for run in left:
                 run.write()
             todo = iter(left)
-        done = sum(row.state in (FINISHED, FAILED) for row in results.rows.values())
-        bar = tqdm(total=args.trials or len(runs), initial=done, desc="sweep", disable=None)
-
-        def ended(run: Planned, state: str, reason: str) -> None:
-            row = results.put(run, state, reason)
-            if study:
-                study.tell(row)
-            if state == FAILED:
-                tqdm.write(f"{run.name} failed: {reason}", file=sys.stderr)
-            bar.update()
-
-        launcher = Launcher(min(args.at_once or sys.maxsize, most_at_once()))
-        with bar:
-            launcher(todo, lambda run: results.put(run, RUNNING), ended, lock)
+        stopped = _start(args, todo, args.trials or len(runs), results, study, lock)
         told = results.told()
-    if launcher.stopping:
+    done = len(told[FINISHED]) == len(results.rows)
+    if study and stopped:  # trials that nobody asked for yet stand in no row
+        done = False
+    if stopped and not done:
         print(
             "sweep: told to stop; runs under way have saved, and the same command goes on",
             file=sys.stderr,
         )
     tell(args, told, _text(told))
-    return 0 if len(told[FINISHED]) == len(results.rows) and not launcher.stopping else 1
+    return 0 if done else 1
+
+
+def _start(
+    args: argparse.Namespace, todo: Iterator[Any], total: int, results: Any, study: Any, lock: IO
+) -> bool:
+    """Runs all of them; whether it was told to stop."""
+    from tqdm import tqdm
+
+    from sari_jax.sweep.local import Launcher, most_at_once
+    from sari_jax.sweep.plan import Planned
+    from sari_jax.sweep.results import FAILED, FINISHED, RUNNING
+
+    before = sum(row.state in (FINISHED, FAILED) for row in results.rows.values())
+    bar = tqdm(total=total, initial=before, desc="sweep", disable=None)
+
+    def ended(run: Planned, state: str, reason: str) -> None:
+        row = results.put(run, state, reason)
+        if study:
+            study.tell(row)
+        if state == FAILED:
+            tqdm.write(f"{run.name} failed: {reason}", file=sys.stderr)
+        bar.update()
+
+    launcher = Launcher(min(args.at_once or sys.maxsize, most_at_once()))
+    with bar:
+        launcher(todo, lambda run: results.put(run, RUNNING), ended, lock)
+    return launcher.stopping
 
 
 def _study(args: argparse.Namespace) -> Any:

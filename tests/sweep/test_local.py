@@ -117,6 +117,20 @@ def test_a_step_is_a_line_more_in_the_file_of_this_start(tmp_path, monkeypatch):
     assert process.peak >= process.resident > rss / 2
 
 
+def test_a_run_that_a_killed_sweep_left_behind_keeps_others_out(tmp_path):
+    with alone(tmp_path) as lock:
+        left = subprocess.Popen(["sleep", "60"], pass_fds=[lock.fileno()])
+    try:
+        with pytest.raises(InputError, match="or a run that a killed one left behind"):
+            with alone(tmp_path):
+                pass
+    finally:
+        left.kill()
+        left.wait()
+    with alone(tmp_path):
+        pass
+
+
 def test_an_accelerator_is_for_one(monkeypatch):
     cores = len(os.sched_getaffinity(0))
     assert most_at_once() == cores
@@ -211,7 +225,8 @@ def test_some_fail_one_is_killed_and_the_others_are_done(sweep_file, tmp_path):
 
     assert sweep.returncode == 1, told[-3000:]
     result = json.loads(output)
-    assert set(result["finished"]) == {f"seed={n}" for n in range(8)} | {"killed", "undisturbed"}
+    good = {f"seed={n}" for n in range(8)}
+    assert set(result["finished"]) == good | {"killed", "undisturbed"}
     failed = result["failed"]
     assert failed.keys() == {"train=nowhere.jsonl", "audio_seconds=0.5"}
     assert "nowhere.jsonl: no such file" in failed["train=nowhere.jsonl"]
@@ -235,11 +250,20 @@ def test_some_fail_one_is_killed_and_the_others_are_done(sweep_file, tmp_path):
     page = (out / "report.html").read_text()
     assert all(name in page for name in result["finished"])
 
-    # The same command again tries what failed, and leaves the rest alone.
-    logs = {name: (out / f"{name}.log").stat() for name in result["finished"]}
+    # The same command again tries what failed, and leaves the rest alone, but for what is another run now.
+    other = "config.seed = 5 * (name == 'undisturbed')\n        yield name, config"
+    sweep_file(SWEEP.replace("yield name, config", other))
+    untouched = good | {"killed"}
+    logs = {name: (out / f"{name}.log").stat() for name in untouched}
     again = finish(words)
-    assert again.returncode == 1 and json.loads(again.stdout) == result
-    assert logs == {name: (out / f"{name}.log").stat() for name in logs}
+    assert again.returncode == 1 and "Traceback" not in again.stderr
+    result = json.loads(again.stdout)
+    assert set(result["finished"]) == untouched
+    refused = result["failed"].pop("undisturbed")
+    assert "undisturbed: holds a run with another seed; name a new --workdir" in refused
+    assert result["failed"] == failed
+    assert logs == {name: (out / f"{name}.log").stat() for name in untouched}
+    assert untimed(out / "undisturbed") == untimed(out / "killed")
 
 
 STUDY = """

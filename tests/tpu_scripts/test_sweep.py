@@ -100,6 +100,7 @@ def test_without_a_cluster_or_settings(sweep, capsys, tmp_path):
     [
         (["--storage", "sqlite:///a.db"], "name --trials N too"),
         (["--trials", "3", "--launch", "print"], "leave --launch out"),
+        (["--at-once", "3", "--launch", "xpk"], "--at-once is of local runs"),
         (["--settings", "a.env"], "--settings is of --launch xpk"),
         (["--trials", "1"], "has no suggest()"),
     ],
