@@ -94,7 +94,9 @@ def read_runs(file: Path, out: Path) -> list[Planned]:
     runs = []
     for pair in pairs:
         if not (isinstance(pair, tuple) and len(pair) == 2):
-            raise InputError(f"{file}: get_runs() yields {type(pair).__name__}, not a name and a config")
+            raise InputError(
+                f"{file}: get_runs() yields {type(pair).__name__}, not a name and a config"
+            )
         runs.append(planned(*pair, out))
     _tell_apart(runs)
     return runs
