@@ -17,6 +17,7 @@ ALL = sorted(
 # From top to bottom. A file imports from its own part and from lower layers; parts of one layer do not know each other.
 LAYERS = [
     {"cli"},
+    {"sweep"},
     {"report"},
     {"assemble", "scale", "evaluate"},
     {"train"},
@@ -55,6 +56,8 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "sari_jax/cli/models.py": "cli/test_main.py runs them",
     "sari_jax/cli/report.py": "report/test_page.py and report/test_browser.py run it",
     "sari_jax/cli/runs.py": "cli/test_main.py runs them",
+    "sari_jax/cli/sweep.py": "sweep/test_local.py and tpu_scripts/test_sweep.py run it",
+    "sari_jax/sweep/slices.py": "tpu_scripts/test_sweep.py launches what it writes",
     "sari_jax/models/config.py": "plain dataclasses; hf/test_config.py fills them",
     "sari_jax/hf/family.py": "what hf/test_config.py reads goes through it",
     "sari_jax/hf/families/qwen2_audio.py": "hf/test_config.py reads its config, hf/test_names.py its names",

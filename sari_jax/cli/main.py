@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from sari_jax.cli import data, models, report, runs
+from sari_jax.cli import data, models, report, runs, sweep
 from sari_jax.errors import InputError, one_line
 
 
@@ -12,7 +12,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="sari", description="post-training for audio-language models"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for part in (data, models, runs, report):
+    for part in (data, models, runs, sweep, report):
         part.add(commands)
     args, rest = parser.parse_known_args(argv)
     if rest and not getattr(args, "takes_overrides", False):

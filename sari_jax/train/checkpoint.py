@@ -150,17 +150,8 @@ def claim(workdir: Path | str, config: dict[str, Any]) -> None:
         InputError: the folder cannot be written, or belongs to a run with other settings.
     """
     path = Path(workdir) / "config.json"
-    text = _text(config)
     if path.exists():
-        before, now = (flat(settings) for settings in (_settings(workdir), json.loads(text)))
-        # A setting that came later than the run has its default.
-        fresh = flat(json.loads(_text(defaults().to_dict())))
-        changed = [
-            key
-            for key in now
-            if before.get(key, fresh.get(key)) != now[key] and not key.startswith(ELSEWHERE)
-        ]
-        if changed:
+        if changed := changes(workdir, config):
             raise InputError(
                 f"{workdir}: holds a run with another {', '.join(changed)}; name a new --workdir, or repeat"
                 " the old settings to resume it"
@@ -168,11 +159,27 @@ def claim(workdir: Path | str, config: dict[str, Any]) -> None:
         return
     try:
         Path(workdir).mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
+        write_text(path, _text(config))
     except OSError as error:
         raise InputError(
             f"{workdir}: cannot be written ({error.strerror}); name another --workdir"
         ) from error
+
+
+def changes(workdir: Path | str, config: dict[str, Any]) -> list[str]:
+    """Settings, of those given, that a workdir was started with other values of, wherever it ran.
+
+    Raises:
+        InputError: not the folder of a run.
+    """
+    before, now = (flat(settings) for settings in (_settings(workdir), json.loads(_text(config))))
+    # A setting that came later than the run has its default.
+    fresh = flat(json.loads(_text(defaults().to_dict())))
+    return [
+        key
+        for key in now
+        if before.get(key, fresh.get(key)) != now[key] and not key.startswith(ELSEWHERE)
+    ]
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,3 +1,5 @@
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,26 @@ def test_a_config_file_that_fails(text, told, overrides, tmp_path):
     with pytest.raises(InputError, match=f"failing.py: .*{told}") as found:
         read_config_file(str(path), overrides)
     assert len(str(found.value).splitlines()) == 1
+
+
+def test_settings_in_json_are_the_run_they_were_written_from(tmp_path):
+    run = freeze(read_config_file(NANO, []))
+    path = tmp_path / "seed=1,b.json"
+    path.write_text(json.dumps(dataclasses.asdict(run)))
+    assert freeze(read_config_file(str(path), [])) == run
+    changes = ["--config.data.shapes.answer_tokens=(16,)", "--config.optimizer.learning_rate=1"]
+    changed = freeze(read_config_file(str(path), changes))
+    assert changed.data.shapes.answer_tokens == (16,) and changed.optimizer.learning_rate == 1.0
+    with pytest.raises(InputError, match="did you mean 'learning_rate'"):
+        read_config_file(str(path), ["--config.optimizer.learning_rat=1"])
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "", "\x00"])
+def test_json_that_is_no_object(text, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="a.json: .*not (a )?JSON"):
+        read_config_file(str(path), [])
 
 
 def test_no_such_file():

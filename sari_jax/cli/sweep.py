@@ -1,0 +1,140 @@
+"""The command that makes many runs of one file."""
+
+# Heavy imports stand inside the commands: `sari --help` and usage errors need not wait for JAX.
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from sari_jax.cli.arguments import Commands, at_least, command, tell
+from sari_jax.errors import InputError
+
+
+def add(commands: Commands) -> None:
+    what = "many runs from one file; the same command resumes"
+    many = command(commands, "sweep", sweep, what, "--out")
+    many.add_argument("file", metavar="FILE", help="Python with get_runs(), or suggest(trial)")
+    many.add_argument(
+        "--launch",
+        choices=("local", "print", "xpk"),
+        default="local",
+        help="processes here; or each run's command, for here or for a TPU slice",
+    )
+    many.add_argument("--at-once", type=at_least(1), metavar="N", help="local runs at most")
+    many.add_argument(
+        "--settings", metavar="FILE", help="of --launch xpk, default tpu_scripts/slice.env"
+    )
+    many.add_argument("--trials", type=at_least(1), metavar="N", help="of an Optuna study, in all")
+    many.add_argument("--storage", metavar="URL", help="the study's, default OUT/study.db")
+
+
+def sweep(args: argparse.Namespace) -> int:
+    if args.storage and not args.trials:
+        raise InputError("--storage is of a study; name --trials N too")
+    if args.trials and args.launch != "local":
+        raise InputError(
+            f"--launch {args.launch}: a study learns from its runs, and so starts them itself; leave --launch out"
+        )
+    if args.at_once and args.launch != "local":
+        raise InputError(f"--at-once is of local runs; leave it out with --launch {args.launch}")
+    if args.settings and args.launch != "xpk":
+        raise InputError("--settings is of --launch xpk; leave it out")
+    return _launch(args) if args.launch == "local" else _list(args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from sari_jax.sweep.plan import read_runs
+    from sari_jax.sweep.slices import SCRIPTS, launches
+
+    runs = read_runs(Path(args.file), Path(args.out))
+    for run in runs:
+        run.write()
+    if args.launch == "print":
+        lines = [shlex.join(["sari", *run.command]) for run in runs]
+    else:
+        settings = Path(args.settings) if args.settings else SCRIPTS / "slice.env"
+        lines = [shlex.join(words) for words in launches(runs, settings)]
+    names = [run.name for run in runs]
+    tell(args, {"commands": dict(zip(names, lines, strict=True))}, "\n".join(lines))
+    return 0
+
+
+def _launch(args: argparse.Namespace) -> int:
+    from sari_jax.sweep.local import alone
+    from sari_jax.sweep.plan import read_runs
+    from sari_jax.sweep.results import FINISHED, Results
+
+    out = Path(args.out)
+    runs = [] if args.trials else read_runs(Path(args.file), out)
+    with alone(out) as lock:
+        results = Results(out, runs)
+        study = _study(args) if args.trials else None
+        if study:
+            study.recall(results)
+            todo = study.runs(args.trials)
+        else:
+            left = [run for run in runs if results.rows[run.name].state != FINISHED]
+            for run in left:
+                run.write()
+            todo = iter(left)
+        stopped = _start(args, todo, args.trials or len(runs), results, study, lock)
+        told = results.told()
+    done = len(told[FINISHED]) == len(results.rows)
+    if study and stopped:  # trials that nobody asked for yet stand in no row
+        done = False
+    if stopped and not done:
+        print(
+            "sweep: told to stop; runs under way have saved, and the same command goes on",
+            file=sys.stderr,
+        )
+    tell(args, told, _text(told))
+    return 0 if done else 1
+
+
+def _start(
+    args: argparse.Namespace, todo: Iterator[Any], total: int, results: Any, study: Any, lock: IO
+) -> bool:
+    """Runs all of them; whether it was told to stop."""
+    from tqdm import tqdm
+
+    from sari_jax.sweep.local import Launcher, most_at_once
+    from sari_jax.sweep.plan import Planned
+    from sari_jax.sweep.results import FAILED, FINISHED, RUNNING
+
+    before = sum(row.state in (FINISHED, FAILED) for row in results.rows.values())
+    bar = tqdm(total=total, initial=before, desc="sweep", disable=None)
+
+    def ended(run: Planned, state: str, reason: str) -> None:
+        row = results.put(run, state, reason)
+        if study:
+            study.tell(row)
+        if state == FAILED:
+            tqdm.write(f"{run.name} failed: {reason}", file=sys.stderr)
+        bar.update()
+
+    launcher = Launcher(min(args.at_once or sys.maxsize, most_at_once()))
+    with bar:
+        launcher(todo, lambda run: results.put(run, RUNNING), ended, lock)
+    return launcher.stopping
+
+
+def _study(args: argparse.Namespace) -> Any:
+    try:
+        from sari_jax.sweep.study import Study
+    except ModuleNotFoundError as error:
+        raise InputError(f"--trials needs {error.name}: pip install 'sari_jax[sweep]'") from error
+    return Study(Path(args.file), Path(args.out), args.storage)
+
+
+def _text(told: dict[str, Any]) -> str:
+    states = ("finished", "failed", "stopped", "waiting")
+    counts = ", ".join(f"{len(told[state])} {state}" for state in states if told[state])
+    lines = [f"{told['out']}: {counts}; {told['results']}"]
+    if told["best"]:
+        by = f" by {told['by']}" if told["by"] else ""
+        lines.append(f"  best{by}: {told['best']}; {told['report']}")
+    lines += [f"  failed: {name}: {reason}" for name, reason in told["failed"].items()]
+    return "\n".join(lines)

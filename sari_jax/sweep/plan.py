@@ -1,0 +1,177 @@
+"""The runs of a sweep's file: checked all together, each with its folder, its settings file and its command."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sari_jax.atomic import told, write_text
+from sari_jax.errors import InputError
+from sari_jax.train.checkpoint import changes, flat
+from sari_jax.train.config import Run, freeze, nearest
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,=+@-]{0,199}")
+RESERVED = ("results.csv", "results.md", "report.html", "study.db", "lock")
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One run of a sweep.
+
+    Attributes:
+        out: the sweep's folder.
+    """
+
+    name: str
+    run: Run
+    out: Path
+
+    @property
+    def workdir(self) -> Path:
+        return self.out / self.name
+
+    @property
+    def config(self) -> Path:
+        return self.out / f"{self.name}.json"
+
+    @property
+    def log(self) -> Path:
+        return self.out / f"{self.name}.log"
+
+    @property
+    def slice(self) -> Path:
+        """Its settings for tpu_scripts."""
+        return self.out / f"{self.name}.env"
+
+    @property
+    def command(self) -> list[str]:
+        """Of `sari`, after its name."""
+        return ["train", "--config", str(self.config), "--workdir", str(self.workdir)]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """By their dotted names."""
+        return flat(dataclasses.asdict(self.run))
+
+    @property
+    def finished(self) -> bool:
+        """Whether its folder holds the last step of a run with these settings.
+
+        A checkpoint appears by its name when it is whole, and after all else of its step is written.
+        """
+        last = self.workdir / "checkpoints" / str(self.run.steps)
+        return last.is_dir() and not changes(self.workdir, dataclasses.asdict(self.run))
+
+    def write(self) -> None:
+        """Its settings file.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        text = json.dumps(dataclasses.asdict(self.run), indent=2)
+        with told(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_text(self.config, text + "\n")
+
+
+def read_runs(file: Path, out: Path) -> list[Planned]:
+    """What the file's `get_runs()` yields.
+
+    Raises:
+        InputError: no such file; one that fails, or has no runs; a name that two of them have or no folder can have;
+            settings that cannot be used. The run is named.
+    """
+    pairs = function_of(file, "get_runs", list)()
+    if not pairs:
+        raise InputError(f"{file}: get_runs() yields no run")
+    runs = []
+    for pair in pairs:
+        if not (isinstance(pair, tuple) and len(pair) == 2):
+            raise InputError(
+                f"{file}: get_runs() yields {type(pair).__name__}, not a name and a config"
+            )
+        runs.append(planned(*pair, out))
+    _tell_apart(runs)
+    return runs
+
+
+def planned(name: str, config: Any, out: Path) -> Planned:
+    """
+    Raises:
+        InputError: a name that no folder can have, or settings that cannot be used.
+    """
+    if not (isinstance(name, str) and NAME.fullmatch(name)):
+        raise InputError(
+            f"run {name!r}: a name is 1 to 200 letters, digits and . _ , = + @ -, the first a letter or digit"
+        )
+    if not isinstance(config, ConfigDict | dict):
+        raise InputError(f"run {name}: {type(config).__name__} is not a ConfigDict")
+    try:
+        return Planned(name, freeze(config), out)
+    except InputError as error:
+        raise InputError(f"run {name}: {error}") from error
+
+
+def function_of(file: Path, name: str, then: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A function of the user's file, which may fail in any way, as one that raises InputError alone.
+
+    Args:
+        then: done with what it gives, before it is taken as done: a generator fails as it is walked.
+
+    Raises:
+        InputError: no such file or function, or a file that fails.
+    """
+    if not file.is_file():
+        raise InputError(f"{file}: no such file of runs")
+    spec = importlib.util.spec_from_file_location("sweep_file", file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{file}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # as dataclasses in it expect
+    with _failing_as(f"{file}"):
+        spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value)]
+        raise InputError(f"{file}: has no {name}(); {nearest(name, known)}")
+
+    def call(*args: Any) -> Any:
+        with _failing_as(f"{file}: {name}"):
+            return then(function(*args))
+
+    return call
+
+
+@contextlib.contextmanager
+def _failing_as(where: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{where}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    return f"{type(error).__name__}: {lines[-1]}"
+
+
+def _tell_apart(runs: Iterable[Planned]) -> None:
+    """On file systems that do not tell capitals apart too."""
+    seen = dict.fromkeys(RESERVED, "the sweep")
+    for one in runs:
+        for path in (one.workdir, one.config, one.log, one.slice):
+            key = path.name.casefold()
+            if key in seen:
+                raise InputError(
+                    f"run {one.name}: {path.name} is of {seen[key]} already; give each run a name of its own"
+                )
+            seen[key] = f"run {one.name}"

@@ -1,0 +1,182 @@
+"""What came of a sweep's runs: a table for people, one for machines, and a page."""
+
+import csv
+import dataclasses
+import io
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sari_jax.atomic import told, write_text
+from sari_jax.errors import one_line
+from sari_jax.report.experiment import read_experiment
+from sari_jax.report.page import LATEST, write_page
+from sari_jax.sweep.plan import Planned
+from sari_jax.train.metrics import read_held_out, read_metrics
+
+FINISHED, STOPPED, RUNNING, WAITING, FAILED = STATES = (
+    "finished",
+    "stopped",
+    "running",
+    "waiting",
+    "failed",
+)
+# By the first of these that all finished runs have; of a loss the smallest is best.
+FIGURES = ("held_out", "reward", "loss")
+MEGABYTES = 20  # of the page
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """
+    Attributes:
+        reward, accuracy, loss: means over the last 20 steps; none where the stage has no such figure.
+        held_out: accuracy on the held-out questions when they were last asked.
+        seconds: that its steps took.
+        reason: why it failed.
+    """
+
+    name: str
+    state: str
+    settings: dict[str, Any]
+    steps: int = 0
+    reward: float | None = None
+    accuracy: float | None = None
+    loss: float | None = None
+    held_out: float | None = None
+    seconds: float = 0.0
+    reason: str = ""
+
+
+def read_row(run: Planned, state: str, reason: str = "") -> Row:
+    """A run as its folder tells it."""
+    metrics, held_out = read_metrics(run.workdir), read_held_out(run.workdir)
+
+    def late(name: str) -> float | None:
+        values = [row[name] for row in metrics[-LATEST:] if name in row]
+        return sum(values) / len(values) if values else None
+
+    return Row(
+        run.name,
+        state,
+        run.settings,
+        steps=int(metrics[-1]["step"]) if metrics else 0,
+        **{name: late(name) for name in ("reward", "accuracy", "loss")},
+        held_out=held_out[-1]["accuracy"] if held_out else None,
+        seconds=sum(row.get("seconds", 0.0) for row in metrics),
+        reason=reason,
+    )
+
+
+def ranked(rows: Sequence[Row]) -> tuple[list[Row], str]:
+    """Finished runs first, the best of them first, then the others by `STATES`; and which of `FIGURES` that is by."""
+    finished = [row for row in rows if row.state == FINISHED]
+    figure = next((f for f in FIGURES if all(getattr(row, f) is not None for row in finished)), "")
+
+    def worth(row: Row) -> tuple[int, float]:
+        value = getattr(row, figure) if figure else None
+        if value is None or math.isnan(value):
+            value = -math.inf
+        elif figure == "loss":
+            value = -value
+        return STATES.index(row.state), -value
+
+    return sorted(rows, key=worth), figure if finished else ""
+
+
+class Results:
+    """What is known of a sweep's runs, and its tables, which are always up to date.
+
+    Attributes:
+        rows: by the runs' names.
+    """
+
+    def __init__(self, out: Path, runs: Sequence[Planned] = ()):
+        self._out = out
+        self._runs = {run.name: run for run in runs}
+        self.rows = {run.name: read_row(run, FINISHED if run.finished else WAITING) for run in runs}
+        write_results(list(self.rows.values()), out)
+
+    def put(self, run: Planned, state: str, reason: str = "") -> Row:
+        self._runs[run.name] = run
+        row = self.rows[run.name] = read_row(run, state, reason)
+        write_results(list(self.rows.values()), self._out)
+        return row
+
+    def told(self) -> dict[str, Any]:
+        """The sweep as one object; its page is written."""
+        ordered, figure = ranked(list(self.rows.values()))
+        names = {
+            state: [row.name for row in ordered if row.state == state]
+            for state in (FINISHED, STOPPED, WAITING)
+        }
+        finished = names[FINISHED]
+        return {
+            "out": str(self._out),
+            **names,
+            FAILED: {row.name: row.reason for row in ordered if row.state == FAILED},
+            "best": finished[0] if finished else None,
+            "by": figure,
+            "results": str(self._out / "results.md"),
+            "report": write_report([self._runs[name] for name in finished], self._out),
+        }
+
+
+def write_results(rows: Sequence[Row], out: Path) -> None:
+    """`results.csv` and `results.md`, each written whole."""
+    ordered, figure = ranked(rows)
+    varied = _varied(rows)
+    clear = [f"config.{key}" if key in COLUMNS else key for key in varied]
+    heads = ["name", *clear, *COLUMNS]
+    lines = [
+        [row.name, *(row.settings.get(key, "") for key in varied), *_figures(row)]
+        for row in ordered
+    ]
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([heads, *lines])
+    with told(out):
+        write_text(out / "results.csv", table.getvalue())
+        write_text(out / "results.md", _markdown(heads, lines, figure))
+
+
+def write_report(runs: Sequence[Planned], out: Path) -> str:
+    """`report.html` over finished runs.
+
+    Returns:
+        Its path, or nothing where there is no run to show.
+    """
+    if not runs:
+        return ""
+    page = out / "report.html"
+    write_page(read_experiment([run.workdir for run in runs]), page, MEGABYTES)
+    return str(page)
+
+
+COLUMNS = ("state", "steps", "reward", "accuracy", "loss", "held_out", "seconds", "reason")
+
+
+def _figures(row: Row) -> list[Any]:
+    values = [getattr(row, column) for column in COLUMNS]
+    return ["" if v is None else float(f"{v:.6g}") if isinstance(v, float) else v for v in values]
+
+
+def _varied(rows: Sequence[Row]) -> list[str]:
+    keys = list(dict.fromkeys(key for row in rows for key in row.settings))
+    return [key for key in keys if len({repr(row.settings.get(key)) for row in rows}) > 1]
+
+
+def _markdown(heads: Sequence[str], lines: Sequence[Sequence[Any]], figure: str) -> str:
+    by = {"": "", "loss": "Best first: by loss, the smallest."}.get(
+        figure, f"Best first: by {figure}."
+    )
+    rows = [heads, ["---"] * len(heads), *([_cell(value) for value in line] for line in lines)]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{by}\nreward, accuracy and loss are means over the last {LATEST} steps.\n\n{table}\n"
+
+
+def _cell(value: Any) -> str:
+    """Text as text, whatever of Markdown or HTML is in it."""
+    text = one_line(str(value))
+    return re.sub(r"[\\|`*~\[\]<>&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)

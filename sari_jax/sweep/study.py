@@ -1,0 +1,108 @@
+"""An Optuna study whose trials are runs: what to try next follows from what came of those before."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+
+from sari_jax.errors import InputError
+from sari_jax.sweep.local import last_words
+from sari_jax.sweep.plan import Planned, function_of, planned
+from sari_jax.sweep.results import FAILED, FINISHED, Results, Row
+from sari_jax.train.flags import read_config_file
+
+PREFIX = "trial-"
+
+
+class Study:
+    """The study that is named after a sweep's folder, in its storage.
+
+    A run's settings file says which trials are this folder's; others may share the storage.
+
+    Args:
+        file: whose `suggest(trial)` gives a trial's ConfigDict.
+        storage: a URL as Optuna takes it; the folder's own `study.db` unless given.
+
+    Raises:
+        InputError: the file or the storage cannot be used.
+    """
+
+    def __init__(self, file: Path, out: Path, storage: str | None):
+        self._suggest = function_of(file, "suggest", lambda config: config)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        url = storage or f"sqlite:///{out.absolute() / 'study.db'}"
+        try:
+            self._study = optuna.create_study(
+                storage=url,
+                study_name=out.absolute().name,
+                direction="maximize",
+                load_if_exists=True,
+            )
+        except Exception as error:  # whatever its database says
+            line = (str(error).splitlines() or [""])[0]
+            raise InputError(f"--storage {url}: {type(error).__name__}: {line}") from error
+        self._out = out
+        self._under_way: set[str] = set()
+
+    def recall(self, results: Results) -> None:
+        """The trials of this folder that have ended, into its table."""
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.state.is_finished() and (run := self._kept(trial.number)):
+                if trial.state == optuna.trial.TrialState.COMPLETE:
+                    results.put(run, FINISHED)
+                else:
+                    results.put(run, FAILED, last_words(run.log))
+
+    def runs(self, count: int) -> Iterator[Planned]:
+        """Trials that were under way, then new ones, until `count` in all have ended or are under way.
+
+        Raises:
+            InputError: `suggest` fails, or gives settings that cannot be used; that trial counts as failed.
+        """
+        states = (optuna.trial.TrialState.RUNNING,)
+        for trial in self._study.get_trials(deepcopy=False, states=states):
+            if run := self._kept(trial.number):
+                self._under_way.add(run.name)
+                yield run
+        while self._ended() + len(self._under_way) < count:
+            run = self._ask()
+            self._under_way.add(run.name)
+            yield run
+
+    def tell(self, row: Row) -> None:
+        """What came of a run; one that was stopped stays under way.
+
+        The objective is the last held-out accuracy; where none was asked for, the mean reward of the last steps.
+        """
+        if row.state not in (FINISHED, FAILED):
+            return
+        self._under_way.discard(row.name)
+        number = int(row.name.removeprefix(PREFIX))
+        value = row.reward if row.held_out is None else row.held_out
+        if row.state == FINISHED and value == value:
+            self._study.tell(number, value)
+        else:
+            self._study.tell(number, state=optuna.trial.TrialState.FAIL)
+
+    def _ask(self) -> Planned:
+        trial = self._study.ask()
+        name = f"{PREFIX}{trial.number}"
+        try:
+            run = planned(name, self._suggest(trial), self._out)
+            if run.run.stage == "sft" and not run.run.held_out.every:
+                raise InputError(
+                    f"run {name}: SFT has no reward to compare by; set held_out.data and held_out.every"
+                )
+            run.write()
+        except InputError:
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            raise
+        return run
+
+    def _kept(self, number: int) -> Planned | None:
+        name = f"{PREFIX}{number}"
+        path = self._out / f"{name}.json"
+        return planned(name, read_config_file(str(path), []), self._out) if path.exists() else None
+
+    def _ended(self) -> int:
+        return sum(trial.state.is_finished() for trial in self._study.get_trials(deepcopy=False))

@@ -1,0 +1,316 @@
+"""Sweeps as users start them: real processes, some of which fail, are killed, or are told to stop."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import optuna
+import psutil
+import pytest
+from runs import environment, finish, rows_so_far, sari, trained, untimed
+
+from sari_jax.errors import InputError
+from sari_jax.sweep import local
+from sari_jax.sweep.local import Launcher, alone, last_words, most_at_once
+from sari_jax.sweep.plan import Planned, planned
+from sari_jax.train.config import defaults
+
+MEMORY, SIZE = 400, 100  # of a machine, and of a run once it has made a step
+
+
+class Pretended:
+    """A run that takes three looks; the first of its looks is before a step."""
+
+    now: list["Pretended"] = []
+    most, codes = 0, ()
+
+    def __init__(self, run, killed, lock):
+        self.run, self.killed, self.said_before = run, killed, 0
+        self.looks = self.resident = self.peak = 0
+        self.stepped = self.told = False
+        Pretended.now.append(self)
+        Pretended.most = max(Pretended.most, len(Pretended.now))
+
+    def look(self) -> int | None:
+        self.looks += 1
+        self.stepped = self.looks > 1
+        self.resident = self.peak = SIZE if self.stepped else 1
+        if self.looks < 4:
+            return None
+        Pretended.now.remove(self)
+        return self.codes[0] if self.codes else 0
+
+
+@pytest.fixture
+def launched(monkeypatch, tmp_path):
+    """A function that launches eight pretended runs: how many ran at once, and how each ended."""
+    memory = lambda: SimpleNamespace(available=MEMORY - sum(p.resident for p in Pretended.now))  # noqa: E731
+    monkeypatch.setattr(local.psutil, "virtual_memory", memory)
+    monkeypatch.setattr(local, "_Process", Pretended)
+    monkeypatch.setattr(local, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(Planned, "finished", property(lambda run: not Pretended.codes))
+    runs = [planned(f"run-{n}", defaults(), tmp_path) for n in range(8)]
+
+    def launch(at_once: int, codes=()):
+        Pretended.now, Pretended.most, Pretended.codes = [], 0, codes
+        began, ended = [], {}
+        launcher = Launcher(at_once)
+        with alone(tmp_path) as lock:
+            launcher(
+                iter(runs),
+                lambda run: began.append(run.name),
+                lambda run, state, reason: ended.setdefault(run.name, (state, reason)),
+                lock,
+            )
+        assert began[:8] == [run.name for run in runs] or codes
+        return Pretended.most, began, ended
+
+    return launch
+
+
+def test_as_many_at_once_as_memory_holds_and_cores_are_there(launched):
+    # Two run: 200 of 400 are free or will be, and a third wants 125. Three run: 100 are.
+    for at_once, most in ((8, 3), (2, 2), (1, 1)):
+        found, began, ended = launched(at_once)
+        assert found == most
+        assert len(began) == 8 and set(ended.values()) == {("finished", "")}
+
+
+def test_a_run_that_is_killed_again_and_again_is_given_up(launched):
+    _, began, ended = launched(8, codes=(-signal.SIGKILL,))
+    assert len(began) == 8 * 4
+    told = "killed by SIGKILL, and 3 times before: exit -9, without a word"
+    assert set(ended.values()) == {("failed", told)}
+
+
+def test_a_run_that_was_told_to_stop_by_another_is_left_stopped(launched):
+    _, began, ended = launched(8, codes=(0,))
+    assert len(began) == 8 and set(ended.values()) == {("stopped", "")}
+
+
+def test_a_step_is_a_line_more_in_the_file_of_this_start(tmp_path, monkeypatch):
+    here = SimpleNamespace(pid=os.getpid(), poll=lambda: None)
+    monkeypatch.setattr(local.subprocess, "Popen", lambda *_, **__: here)
+    run = planned("a", defaults(), tmp_path)
+    run.workdir.mkdir()
+    rows, fresh = run.workdir / "metrics.jsonl", run.workdir / "fresh"
+    rows.write_text("1\n")
+    with alone(tmp_path) as lock:
+        process = local._Process(run, 0, lock)
+    stepped = []
+    for change in (
+        lambda: None,
+        lambda: fresh.write_text("1\n2\n3\n") and fresh.rename(rows),  # longer, and not by a step
+        lambda: None,
+        lambda: rows.open("a").write("4\n"),
+    ):
+        change()
+        assert process.look() is None
+        stepped.append(process.stepped)
+    assert stepped == [False, False, False, True]
+    rss = psutil.Process().memory_info().rss
+    assert process.peak >= process.resident > rss / 2
+
+
+def test_a_run_that_a_killed_sweep_left_behind_keeps_others_out(tmp_path):
+    with alone(tmp_path) as lock:
+        left = subprocess.Popen(["sleep", "60"], pass_fds=[lock.fileno()])
+    try:
+        with pytest.raises(InputError, match="or a run that a killed one left behind"):
+            with alone(tmp_path):
+                pass
+    finally:
+        left.kill()
+        left.wait()
+    with alone(tmp_path):
+        pass
+
+
+def test_an_accelerator_is_for_one(monkeypatch):
+    cores = len(os.sched_getaffinity(0))
+    assert most_at_once() == cores
+    for platforms in ("", "cuda,cpu"):
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+        for backend, most in (("cpu", cores), ("tpu", 1), ("gpu", 1), ("", 1)):
+            heard = SimpleNamespace(stdout=f"{backend}\n")
+            monkeypatch.setattr(local.subprocess, "run", lambda *_, heard=heard, **__: heard)
+            assert most_at_once() == most
+
+
+def test_last_words(tmp_path):
+    log = tmp_path / "a.log"
+    assert last_words(log) == ""
+    log.write_bytes(b"sari: one\n 30%|##\r 60%|####\r\n\n  two \xff\n \n")
+    assert last_words(log) == "two \N{REPLACEMENT CHARACTER}"
+    assert last_words(log, log.stat().st_size) == ""
+    log.write_text("sari: one\n")
+    assert last_words(log) == "one"
+
+
+SWEEP = """
+from sari_jax.sweep.search import grid
+from sari_jax.train.flags import read_config_file
+
+def get_runs():
+    base = read_config_file({config!r}, {overrides!r})
+    yield from grid(base, {{"seed": list(range(8))}})
+    yield from grid(base, {{"data.train": ["nowhere.jsonl"]}})
+    yield from grid(base, {{"data.shapes.audio_seconds": [(0.5,)]}})
+    for name in ("killed", "undisturbed"):
+        _, config = next(grid(base, {{"steps": [12], "checkpoint.every": [1]}}))
+        yield name, config
+"""
+
+
+@pytest.fixture
+def sweep_file(small_model, scored, tmp_path):
+    """A function that writes a sweep over tiny SFT runs."""
+
+    def write(text: str = SWEEP):
+        changes = {
+            "model.path": small_model,
+            "data.train": scored,
+            "steps": 3,
+            "batch_size": 2,
+            # Then all of them compile the same programs.
+            "optimizer.schedule": "constant",
+            "data.style": "direct",
+            "data.shapes.answer_tokens": "(16,)",
+            "optimizer.name": "adamw",
+            "optimizer.warmup_steps": 0,
+            "checkpoint.every": 2,
+            "samples_every": 99,
+        }
+        overrides = [f"--config.{key}={value}" for key, value in changes.items()]
+        path = tmp_path / "sweep.py"
+        path.write_text(text.format(config="configs/sft_nano.py", overrides=overrides))
+        return path
+
+    return write
+
+
+def process_of(sweep: subprocess.Popen, name: str) -> psutil.Process | None:
+    for child in psutil.Process(sweep.pid).children():
+        try:
+            if child.cmdline()[-1].endswith(f"/{name}"):
+                return child
+        except (psutil.Error, IndexError):
+            pass
+    return None
+
+
+def table(out) -> dict[str, dict[str, str]]:
+    with (out / "results.csv").open() as file:
+        return {row["name"]: row for row in csv.DictReader(file)}
+
+
+@pytest.mark.slow
+def test_some_fail_one_is_killed_and_the_others_are_done(sweep_file, tmp_path):
+    out = tmp_path / "sweep"
+    words = sari("sweep", sweep_file(), "--out", out, "--json")
+    sweep = subprocess.Popen(
+        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 400
+    while len(rows_so_far(out / "killed")) < 3:
+        assert sweep.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process_of(sweep, "killed").kill()
+    output, told = sweep.communicate(timeout=400)
+
+    assert sweep.returncode == 1, told[-3000:]
+    result = json.loads(output)
+    good = {f"seed={n}" for n in range(8)}
+    assert set(result["finished"]) == good | {"killed", "undisturbed"}
+    failed = result["failed"]
+    assert failed.keys() == {"train=nowhere.jsonl", "audio_seconds=0.5"}
+    assert "nowhere.jsonl: no such file" in failed["train=nowhere.jsonl"]
+    assert "does not fit data.shapes.audio_seconds" in failed["audio_seconds=0.5"]
+    assert all(f"{name} failed: {reason}" in told for name, reason in failed.items())
+    assert "killed: killed by SIGKILL; it is started again" in told
+    assert "resumed after step" in (out / "killed.log").read_text()
+    assert "Traceback" not in told and "|" not in told  # no bar where there is no terminal
+
+    assert [row["step"] for row in untimed(out / "killed")] == list(range(1, 13))
+    assert untimed(out / "killed") == untimed(out / "undisturbed")
+    before, after = trained(out / "undisturbed"), trained(out / "killed")
+    for path, array in before.items():
+        np.testing.assert_array_equal(array, after[path], err_msg=path)
+
+    rows = table(out)
+    assert len(rows) == 12 and list(rows)[0] == result["best"] and result["by"] == "loss"
+    losses = [float(row["loss"]) for row in rows.values() if row["state"] == "finished"]
+    assert losses == sorted(losses) and len(losses) == 10
+    assert {row["reason"] for row in rows.values()} == {"", *failed.values()}
+    page = (out / "report.html").read_text()
+    assert all(name in page for name in result["finished"])
+
+    # The same command again tries what failed, and leaves the rest alone, but for what is another run now.
+    other = "config.seed = 5 * (name == 'undisturbed')\n        yield name, config"
+    sweep_file(SWEEP.replace("yield name, config", other))
+    untouched = good | {"killed"}
+    logs = {name: (out / f"{name}.log").stat() for name in untouched}
+    again = finish(words)
+    assert again.returncode == 1 and "Traceback" not in again.stderr
+    result = json.loads(again.stdout)
+    assert set(result["finished"]) == untouched
+    refused = result["failed"].pop("undisturbed")
+    assert "undisturbed: holds a run with another seed; name a new --workdir" in refused
+    assert result["failed"] == failed
+    assert logs == {name: (out / f"{name}.log").stat() for name in untouched}
+    assert untimed(out / "undisturbed") == untimed(out / "killed")
+
+
+STUDY = """
+from sari_jax.sweep.search import changed
+from sari_jax.train.flags import read_config_file
+
+def suggest(trial):
+    base = read_config_file({config!r}, {overrides!r})
+    seed = trial.suggest_int("seed", 0, 99)
+    values = {{"seed": seed, "stage": "grpo", "grpo.completions": 2, "grpo.max_tokens": 4}}
+    values |= {{"steps": 40, "checkpoint.every": 1}}
+    if trial.number == 1:
+        values["data.train"] = "nowhere.jsonl"
+    return changed(base, values)[1]
+"""
+
+
+@pytest.mark.slow
+def test_a_study_that_is_told_to_stop_goes_on_with_the_trial_under_way(sweep_file, tmp_path):
+    out = tmp_path / "study"
+    words = sari("sweep", sweep_file(STUDY), "--out", out, "--trials", 2, "--at-once", 1, "--json")
+    sweep = subprocess.Popen(
+        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 200
+    while len(rows_so_far(out / "trial-0")) < 2:
+        assert sweep.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    with pytest.raises(InputError, match="another sweep, or a run"), alone(out):
+        pass
+    sweep.send_signal(signal.SIGINT)
+    output, told = sweep.communicate(timeout=200)
+    assert sweep.returncode == 1, told[-3000:]
+    assert "told to stop" in told and "the same command goes on" in told
+    assert json.loads(output)["stopped"] == ["trial-0"]
+    assert table(out)["trial-0"]["state"] == "stopped"
+    reached = int(table(out)["trial-0"]["steps"])
+    assert 2 <= reached < 40
+    settings = (out / "trial-0.json").read_text()
+
+    done = finish(words)
+    assert done.returncode == 1, done.stderr[-3000:]
+    result = json.loads(done.stdout)
+    assert result["finished"] == ["trial-0"] and "nowhere.jsonl" in result["failed"]["trial-1"]
+    assert f"resumed after step {reached}" in (out / "trial-0.log").read_text()
+    assert (out / "trial-0.json").read_text() == settings
+    assert [row["step"] for row in untimed(out / "trial-0")] == list(range(1, 41))
+    states = optuna.load_study(study_name="study", storage=f"sqlite:///{out}/study.db").trials
+    assert [trial.state.name for trial in states] == ["COMPLETE", "FAIL"]
+    assert states[0].value == pytest.approx(float(table(out)["trial-0"]["reward"]), rel=1e-5)

@@ -1,0 +1,122 @@
+"""A study without its processes; sweep/test_local.py runs one with them."""
+
+import math
+
+import optuna
+import pytest
+
+from sari_jax.errors import InputError
+from sari_jax.sweep.results import FAILED, FINISHED, STOPPED, Results, Row
+from sari_jax.sweep.study import Study
+
+FILE = """
+from sari_jax.train.config import defaults
+
+def suggest(trial):
+    config = defaults()
+    config.stage = {stage!r}
+    config.optimizer.learning_rate = trial.suggest_float("rate", 1e-6, 1e-2, log=True)
+    {more}
+    return config
+"""
+
+
+@pytest.fixture
+def open_study(tmp_path):
+    """A function that opens the folder's study, as one sweep after the other does."""
+
+    def open_one(stage: str = "grpo", more: str = "", storage: str | None = None, out="sweep"):
+        file = tmp_path / "sweep.py"
+        file.write_text(FILE.format(stage=stage, more=more))
+        (tmp_path / out).mkdir(exist_ok=True)
+        return Study(file, tmp_path / out, storage)
+
+    return open_one
+
+
+def trials(tmp_path, name="sweep"):
+    storage = f"sqlite:///{tmp_path / name / 'study.db'}"
+    return optuna.load_study(study_name=name, storage=storage).trials
+
+
+def row(run, state, **figures):
+    return Row(run.name, state, run.settings, **figures)
+
+
+def test_what_came_of_a_trial_is_told_to_the_study(open_study, tmp_path):
+    study = open_study()
+    runs = list(study.runs(4))
+    assert [run.name for run in runs] == [f"trial-{n}" for n in range(4)]
+    study.tell(row(runs[0], FINISHED, reward=1.5, held_out=0.25))
+    study.tell(row(runs[1], FINISHED, reward=1.5))
+    study.tell(row(runs[2], FAILED, reward=9.0, reason="killed"))
+    study.tell(row(runs[3], FINISHED, reward=math.nan))
+    found = trials(tmp_path)
+    assert [trial.value for trial in found] == [0.25, 1.5, None, None]
+    assert [trial.state.name for trial in found] == ["COMPLETE", "COMPLETE", "FAIL", "FAIL"]
+    rates = [run.run.optimizer.learning_rate for run in runs]
+    assert rates == [trial.params["rate"] for trial in found]
+
+
+def test_a_trial_is_asked_for_when_there_is_room_for_it_and_n_is_of_all_sweeps(
+    open_study, tmp_path
+):
+    runs = open_study().runs(3)
+    first = next(runs)
+    assert len(trials(tmp_path)) == 1
+    study = open_study()
+    again = study.runs(3)
+    assert next(again) == first  # nobody heard of its end
+    study.tell(row(first, STOPPED))
+    study.tell(row(next(again), FINISHED, reward=0.0))
+    last = open_study().runs(3)
+    assert [run.name for run in last] == ["trial-0", "trial-2"]
+    assert len(trials(tmp_path)) == 3
+
+
+def test_ended_trials_stand_in_the_table_of_the_next_sweep(open_study, tmp_path):
+    study = open_study()
+    runs = list(study.runs(3))
+    study.tell(row(runs[0], FINISHED, reward=1.0))
+    runs[1].log.write_text("one line\nsari: no such file\n")
+    study.tell(row(runs[1], FAILED))
+    results = Results(tmp_path / "sweep")
+    open_study().recall(results)
+    told = {name: (one.state, one.reason) for name, one in results.rows.items()}
+    assert told == {"trial-0": (FINISHED, ""), "trial-1": (FAILED, "no such file")}
+
+
+def test_trials_of_other_folders_in_one_storage_are_left_alone(open_study, tmp_path):
+    storage = f"sqlite:///{tmp_path / 'shared.db'}"
+    (tmp_path / "b").mkdir()
+    here, there = open_study(storage=storage), open_study(storage=storage, out="b/sweep")
+    mine, theirs = next(here.runs(2)), next(there.runs(2))
+    assert [mine.name, theirs.name] == ["trial-0", "trial-1"]
+    here.tell(row(mine, FINISHED, reward=1.0))
+    there.recall(results := Results(tmp_path / "b" / "sweep"))
+    assert results.rows == {}
+    assert next(there.runs(2)).name == "trial-1"
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("config.steps = 0", "run trial-0: config: steps = 0 must be at least 1"),
+        ("config.stepps = 5", "run trial-0: config: unknown key stepps; did you mean 'steps'"),
+        ("config.stage = 'sft'", "run trial-0: SFT has no reward to compare by"),
+        ("config.grpo.stepps()", "sweep.py: suggest: AttributeError: .*stepps"),
+        ("return 3", "run trial-0: int is not a ConfigDict"),
+    ],
+)
+def test_a_suggestion_that_cannot_be_used_is_told_and_failed(more, told, open_study, tmp_path):
+    with pytest.raises(InputError, match=told) as found:
+        next(open_study(more=more).runs(1))
+    assert len(str(found.value).splitlines()) == 1
+    assert [trial.state.name for trial in trials(tmp_path)] == ["FAIL"]
+
+
+def test_a_storage_that_cannot_be_used(open_study):
+    for url in ("nonsense", "sqlite:////nowhere/at/all.db"):
+        with pytest.raises(InputError, match=f"--storage {url}: ") as found:
+            open_study(storage=url)
+        assert len(str(found.value).splitlines()) == 1
