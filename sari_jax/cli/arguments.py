@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -50,11 +51,13 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def tell(args: argparse.Namespace, result: dict[str, Any], text: str | None = None) -> None:
-    print(
-        json.dumps(result, indent=None if args.json else 2, ensure_ascii=False)
-        if args.json or not text
-        else text
-    )
+    """Prints a result: as one line of JSON if asked for, and else as text if there is one."""
+    if args.json:
+        print(json.dumps(result))
+        return
+    shown = text or json.dumps(result, indent=2, ensure_ascii=False)
+    encoding = sys.stdout.encoding or "utf-8"  # in which half of a character has no place
+    print(shown.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def fraction(text: str) -> float:

@@ -46,7 +46,7 @@ def add(commands: Commands) -> None:
 
     judge = command(commands, "eval", evaluate, "answer a benchmark and score it; compare results")
     judge.add_argument("--benchmark", help="one of docs/evaluation.md, or a JSONL of records")
-    judge.add_argument("--out", help="a new folder for predictions.json, scores.json, judged.json")
+    judge.add_argument("--out", help="a new folder for predictions, scores.json, judged.json")
     judge.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two such folders")
     judge.add_argument("--model")
     judge.add_argument("--questions", help="the file of a benchmark that is given by name")
@@ -175,9 +175,9 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from sari_jax.evaluate.compare import compare, read_judged, table
+    from sari_jax.evaluate.compare import compare_results, table
 
-    told = compare(*map(read_judged, args.compare))
+    told = compare_results(*args.compare)
     tell(args, told, table(told, tuple(args.compare)))
     return 0
 

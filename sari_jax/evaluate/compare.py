@@ -9,7 +9,36 @@ from scipy.stats import binomtest
 
 from sari_jax.errors import InputError
 
-JUDGED = "judged.json"
+JUDGED, SCORES = "judged.json", "scores.json"
+
+
+def compare_results(one: str | Path, other: str | Path) -> dict[str, Any]:
+    """`compare` of two folders that `sari eval` made.
+
+    Raises:
+        InputError: a folder is no such, or they are not over the same questions of one benchmark and version.
+    """
+    names = [_benchmark(Path(folder)) for folder in (one, other)]
+    if names[0] != names[1]:
+        raise InputError(
+            f"{one} is of {names[0]}, {other} of {names[1]}; compare two of one benchmark"
+        )
+    return compare(read_judged(one), read_judged(other))
+
+
+def _benchmark(folder: Path) -> str:
+    path = folder / SCORES
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        return " ".join([scores["benchmark"], *filter(None, [scores.get("version")])])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unlike(path, error) from error
+
+
+def _unlike(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path}: not what `sari eval` writes into --out ({error}); name two such folders"
+    )
 
 
 def read_judged(folder: str | Path) -> dict[str, bool]:
@@ -29,9 +58,7 @@ def read_judged(folder: str | Path) -> dict[str, bool]:
                 again += 1
             found[key] = bool(row["right"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: not what `sari eval` writes into --out ({error}); name two such folders"
-        ) from error
+        raise _unlike(path, error) from error
     return found
 
 

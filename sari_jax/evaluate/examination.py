@@ -10,17 +10,25 @@ from typing import Any
 from sari_jax.atomic import new_directory, vacant
 from sari_jax.data.records import Record, read_records
 from sari_jax.data.styles import question_text
+from sari_jax.digests import corpus_digest, files_digest
 from sari_jax.errors import InputError
 from sari_jax.evaluate.attempts import Attempts
 from sari_jax.evaluate.benchmark import predict
-from sari_jax.evaluate.benchmarks import BENCHMARKS, Benchmark, as_records, read_rows
+from sari_jax.evaluate.benchmarks import (
+    BENCHMARKS,
+    Benchmark,
+    as_records,
+    is_version,
+    read_objects,
+    read_rows,
+)
 from sari_jax.evaluate.official import joined, score_rows, verdicts
 from sari_jax.evaluate.scores import judge, score_predictions
 from sari_jax.generate.engine import Engine
 from sari_jax.parallel import hosts
 
 Scores = dict[str, Any]
-Results = dict[str, Any]  # name -> content of a file in `out`
+Results = dict[str, Any]  # file in `out` -> its content
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +62,7 @@ class Examination:
 
 
 def examine(exam: Examination) -> Scores:
-    """Writes `predictions.json`, `scores.json`, `judged.json` and what the answers depend on into `exam.out`.
+    """Writes predictions, `scores.json`, `judged.json` and what they depend on, `settings.json`, into `exam.out`.
 
     Of several hosts, all call this.
 
@@ -69,7 +77,7 @@ def examine(exam: Examination) -> Scores:
     else:
         results = _records(exam)
     _write(exam, results)
-    return results["scores"]
+    return results["scores.json"]
 
 
 def _records(exam: Examination) -> Results:
@@ -80,7 +88,8 @@ def _records(exam: Examination) -> Results:
         )
         _check_out(exam)
     if exam.predictions:
-        predictions, more = _read_json(exam.predictions), {}
+        predictions = read_objects(exam.predictions)
+        more = _given(exam.predictions, exam.benchmark)
     else:
         predictions, more = _answered(exam, records, exam.benchmark)
     scores = {"benchmark": Path(exam.benchmark).stem, **score_predictions(records, predictions)}
@@ -88,7 +97,8 @@ def _records(exam: Examination) -> Results:
         {"id": record.id, "right": verdict is True}
         for record, verdict in zip(records, judge(records, predictions), strict=True)
     ]
-    return {"predictions": predictions, "scores": scores, "judged": judged, **more}
+    own = {"predictions.json": predictions, "scores.json": scores, "judged.json": judged}
+    return own | more
 
 
 def _official(exam: Examination, benchmark: Benchmark) -> Results:
@@ -100,27 +110,34 @@ def _official(exam: Examination, benchmark: Benchmark) -> Results:
                 f"name the benchmark's file with --questions; {benchmark.name} is not downloaded"
             )
         questions = read_rows(exam.questions, benchmark) if exam.questions else []
+        if questions:
+            is_version(benchmark, questions)  # a wrong file is told before hours of answers
         _check_out(exam)
         if not exam.predictions:
             root = Path(exam.audio_root or Path(exam.questions).parent).absolute()
             records = as_records(questions, benchmark, root)
     if exam.predictions:
         predictions = read_rows(exam.predictions, benchmark, whole=not questions)
+        more = _given(exam.predictions, exam.questions)
     else:
         told, more = _answered(exam, records, exam.questions)
-        predictions, more = [], more | {"completions": told}
+        predictions, more = [], more | {"completions.json": told}
         for row, answer in zip(questions, told, strict=True):
             said = answer.get("model_output")  # none where the sound could not be taken
             given = {} if said is None else {benchmark.key: benchmark.said(row, said)}
-            predictions.append(row | given)
+            predictions.append({k: v for k, v in row.items() if k != benchmark.key} | given)
+        questions = []  # they are whole in each prediction
     if benchmark.answer:
-        scores = score_rows(benchmark, predictions, questions)
-        more["judged"] = verdicts(benchmark, joined(benchmark, predictions, questions))
+        rows = joined(benchmark, predictions, questions)
+        scores = score_rows(benchmark, rows)
+        more["judged.json"] = verdicts(benchmark, rows)
     else:
-        count = sum(benchmark.key in row for row in predictions)
+        count = sum(row.get(benchmark.key) is not None for row in predictions)
         scores = {"benchmark": benchmark.name, "version": benchmark.version}
+        scores |= {"checked": is_version(benchmark, predictions)}
         scores |= {"rows": len(predictions), "answered": count}
-    return {"predictions": predictions, "scores": scores, **more}
+    form = "predictions.jsonl" if benchmark.lines else "predictions.json"
+    return {form: predictions, "scores.json": scores} | more
 
 
 def _answered(
@@ -136,7 +153,15 @@ def _answered(
     first = records[0]
     text = question_text(first.question, first.choices, attempts.style)
     prompt = engine.processor.prompt_text(text, len(first.audio))
-    return told, {"settings": settings | hosts.versions() | {"first_prompt": prompt}}
+    return told, {"settings.json": settings | hosts.versions() | {"first_prompt": prompt}}
+
+
+def _given(predictions: str, questions: str | None) -> Results:
+    """Where scores of given predictions come from: the files, by content, and the code."""
+    read = {"predictions": files_digest([Path(predictions)])}
+    if questions:
+        read["data"] = corpus_digest(Path(questions))
+    return {"settings.json": read | hosts.versions()}
 
 
 def _check_out(exam: Examination) -> None:
@@ -151,13 +176,10 @@ def _write(exam: Examination, results: Results) -> None:
             return
         with new_directory(exam.out) as out:
             for name, value in results.items():
-                text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-                (out / f"{name}.json").write_text(text, encoding="utf-8")
+                # Escaped: JSON may hold half of a character, which no file can.
+                if name.endswith(".jsonl"):
+                    text = "".join(json.dumps(row) + "\n" for row in value)
+                else:
+                    text = json.dumps(value, indent=2) + "\n"
+                (out / name).write_text(text, encoding="ascii")
         shutil.rmtree(exam.answers, ignore_errors=True)
-
-
-def _read_json(path: str) -> Any:
-    try:
-        return json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from error

@@ -6,90 +6,116 @@ from typing import Any
 import numpy as np
 
 from sari_jax.errors import InputError
-from sari_jax.evaluate.benchmarks import PUBLISHED, Benchmark, Row, check_row
+from sari_jax.evaluate.benchmarks import DIGESTS, PUBLISHED, Benchmark, Row, check_row, is_version
 from sari_jax.evaluate.scores import bootstrap_interval
 
 
-def score_rows(
-    benchmark: Benchmark, predictions: Sequence[Row], questions: Sequence[Row] = ()
-) -> dict[str, Any]:
-    """Scores predictions row by row, as the benchmark's script does: a repeated id counts as often as it stands.
+def score_rows(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Any]:
+    """Scores rows one by one, as the benchmark's script does: a repeated id counts as often as it stands.
 
     Args:
-        predictions: rows with a prediction under the benchmark's key, or without, which is unanswered. A row needs its
-            question, or the name of one.
-        questions: the benchmark's rows; those that no prediction names are unanswered.
+        rows: of `joined`, with a prediction under the benchmark's key, or without, which is unanswered.
 
     Returns:
-        `rows`, all; `answered`, those with a prediction, "" among them; `unreadable` of these; `accuracy` over the
-        `answered` rows (the script's figure; None if there is none) and over `all`; `interval`, 95 % of the latter;
-        `by` group and value, `accuracy` over all its `rows`, how many were `answered` and `right`; `repeated` ids;
-        `published` figures of the same version. Fractions. Where the script guesses what it cannot read, that counts
-        as wrong in all of these, and besides there are `expected_official`, the script's accuracy over the answered
-        rows on average over its guesses, and `fail_rate`, which fraction of them it has to guess.
+        `checked`, whether these are known to be all rows of this version; `rows`, all; `answered`, those with a
+        prediction, "" among them; `unreadable` of these; `official`, the `accuracy` that the benchmark's script gives
+        (None if it counts no row), on average where it guesses, and over how many `rows`; `accuracy` over the
+        `answered` rows (None if there is none) and over `all`, in both of which what cannot be read is wrong;
+        `interval`, 95 % of the latter; `by` group and value, `accuracy` over all its `rows`, how many were `answered`
+        and `right`, and `official`; `repeated` ids; `published` figures of the same version, none where it is not
+        known to be the same. Where the script guesses what it cannot read, `fail_rate` besides: of which fraction of
+        the answered rows. Fractions.
 
     Raises:
-        InputError: answers are withheld; an id that is none of the questions', a row without a question, or one whose
-            answer differs from its question's: the files are of different versions.
+        InputError: these are the rows of another version.
     """
-    rows = joined(benchmark, predictions, questions)
-    name_of = benchmark.name_of_row
-    names = [str(row[name_of]) for row in predictions if name_of in row]
+    checked = is_version(benchmark, rows)
     said = [row.get(benchmark.key) for row in rows]
     judged = [
         None if text is None else benchmark.right(row, text)
         for row, text in zip(rows, said, strict=True)
     ]
+    counted = [benchmark.counted(*pair) for pair in zip(rows, judged, strict=True)]
+    names = [str(row[benchmark.name_of_row]) for row in rows if benchmark.name_of_row in row]
     answered = np.array([text is not None for text in said])
     right = np.array([verdict is True for verdict in judged])
-    judgements = zip(rows, said, judged, strict=True)
-    unread = [row for row, text, verdict in judgements if text is not None and verdict is None]
+    official = np.array([np.nan if value is None else value for value in counted])
+    count = int(answered.sum())
+    unreadable = count - judged.count(True) - judged.count(False)
+    same = checked if benchmark.name in DIGESTS else len(rows) == benchmark.size
     return {
         "benchmark": benchmark.name,
         "version": benchmark.version,
+        "checked": checked,
         "rule": benchmark.rule,
-        **_accuracy(right, answered),
-        "unreadable": len(unread),
-        **(_guessed(benchmark, unread, right, answered) if benchmark.guesses else {}),
+        "rows": len(rows),
+        "answered": count,
+        "official": _official(official),
+        "accuracy": {
+            "answered": float(right.sum() / count) if count else None,
+            "all": float(right.mean()),
+        },
+        "interval": bootstrap_interval(right),
+        "unreadable": unreadable,
+        **({"fail_rate": unreadable / count if count else None} if benchmark.guesses else {}),
         "repeated": len(names) - len(set(names)),
-        "by": {group: _by(group, rows, right, answered) for group in benchmark.groups},
-        "published": PUBLISHED.get(benchmark.name, {}),
+        "by": {group: _by(group, rows, right, answered, official) for group in benchmark.groups},
+        "published": PUBLISHED.get(benchmark.name, {}) if same else {},
     }
 
 
-def joined(benchmark: Benchmark, predictions: Sequence[Row], questions: Sequence[Row]) -> list[Row]:
-    """The predictions with all of their questions, and the questions that no prediction names; see `score_rows`."""
+def joined(
+    benchmark: Benchmark, predictions: Sequence[Row], questions: Sequence[Row] = ()
+) -> list[Row]:
+    """The predictions with all of their questions, and the questions that no prediction names.
+
+    Args:
+        predictions: rows with a prediction under the benchmark's key, or without. A row needs its question, or the
+            name of one.
+        questions: the benchmark's rows. What they say stands, but for the prediction.
+
+    Raises:
+        InputError: answers are withheld; an id that is none of the questions', a row without a question, or one that
+            differs from its question in what is scored: the files are of different versions.
+    """
     if benchmark.answer is None:
         raise InputError(
             f"{benchmark.name}: its answers are withheld; hand predictions.json in where it is scored"
         )
     name_of = benchmark.name_of_row
+    known: dict[str, Row] = {}
     for number, question in enumerate(questions):
+        where = f"the benchmark's file: row {number}"
         if name_of not in question:
-            raise InputError(f"the benchmark's file: row {number} lacks {name_of!r}")
-    known = {str(row[name_of]): row for row in questions}
-    rows, seen = [], []
+            raise InputError(f"{where} lacks {name_of!r}")
+        asked = {field: value for field, value in question.items() if field != benchmark.key}
+        name = str(question[name_of])
+        _check_same(benchmark, asked, known.setdefault(name, asked), f"{where}: {name!r}")
+    rows, seen = [], set()
     for number, prediction in enumerate(predictions):
-        name = str(prediction.get(name_of))
+        where, name = f"predictions: row {number}", str(prediction.get(name_of))
         if known and name not in known:
             raise InputError(
-                f"predictions: row {number}: {name_of} {name!r} is not in the benchmark's file; are both of one"
-                " version?"
+                f"{where}: {name_of} {name!r} is not in the benchmark's file; are both of one version?"
             )
-        row = {**known.get(name, {}), **prediction}
-        check_row(row, benchmark, f"predictions: row {number}")
-        if known and benchmark.answer(row) != benchmark.answer(known[name]):
-            raise InputError(
-                f"predictions: row {number}: its answer is not that of {name!r} in the benchmark's file; are both of"
-                " one version?"
-            )
-        rows.append(row)
-        seen.append(name)
-    missing = {name: row for name, row in known.items() if name not in set(seen)}
-    rows += [{k: v for k, v in row.items() if k != benchmark.key} for row in missing.values()]
+        asked = known.get(name, {})
+        _check_same(benchmark, prediction, asked, f"{where}: {name!r}")
+        rows.append(prediction | asked)
+        check_row(rows[-1], benchmark, where)
+        seen.add(name)
+    rows += [row for name, row in known.items() if name not in seen]
     if not rows:
         raise InputError("predictions: no rows to score")
     return rows
+
+
+def _check_same(benchmark: Benchmark, row: Row, question: Row, where: str) -> None:
+    for field in (*benchmark.scored, *benchmark.group_fields):
+        if field in row and field in question and row[field] != question[field]:
+            raise InputError(
+                f"{where}: its {field} is {row[field]!r}, and {question[field]!r} in the benchmark's file; are both of"
+                " one version?"
+            )
 
 
 def verdicts(benchmark: Benchmark, rows: Sequence[Row]) -> list[Row]:
@@ -104,46 +130,43 @@ def verdicts(benchmark: Benchmark, rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _accuracy(right: np.ndarray, answered: np.ndarray) -> dict[str, Any]:
-    count = int(answered.sum())
+def _official(counted: np.ndarray) -> dict[str, Any]:
+    """Of what the script counts for each row, NaN where it leaves the row out."""
+    counted = counted[~np.isnan(counted)]
     return {
-        "rows": right.size,
-        "answered": count,
-        "accuracy": {
-            "answered": float(right.sum() / count) if count else None,
-            "all": float(right.mean()),
-        },
-        "interval": bootstrap_interval(right),
+        "accuracy": float(counted.sum() / counted.size) if counted.size else None,
+        "rows": counted.size,
     }
 
 
-def _guessed(
-    benchmark: Benchmark, unread: Sequence[Row], right: np.ndarray, answered: np.ndarray
-) -> dict[str, float | None]:
-    chances = [(benchmark.choices(row), benchmark.answer(row)) for row in unread]
-    lucky = sum(choices.count(answer) / len(choices) for choices, answer in chances)
-    count = int(answered.sum())
-    return {
-        "expected_official": float((right.sum() + lucky) / count) if count else None,
-        "fail_rate": len(unread) / count if count else None,
-    }
-
-
-def _by(group: str, rows: Sequence[Row], right: np.ndarray, answered: np.ndarray) -> dict[str, Any]:
+def _by(
+    group: str,
+    rows: Sequence[Row],
+    right: np.ndarray,
+    answered: np.ndarray,
+    official: np.ndarray,
+) -> dict[str, Any]:
     """Per value, in alphabetical order; a row with several values counts in each, one without in none."""
     places: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
-        value = row.get(group)
-        for one in dict.fromkeys(value if isinstance(value, list) else [value]):
-            if one is not None:
-                places.setdefault(str(one), []).append(place)
+        for value in dict.fromkeys(_values(group, row)):
+            places.setdefault(value, []).append(place)
     return {
         value: {
             "accuracy": float(right[at].mean()),
             "rows": len(at),
             "answered": int(answered[at].sum()),
             "right": int(right[at].sum()),
+            "official": _official(official[at]),
             "interval": bootstrap_interval(right[at]),
         }
         for value, at in sorted(places.items())
     }
+
+
+def _values(group: str, row: Row) -> list[str]:
+    parts = [row.get(field) for field in group.split(" / ")]
+    if len(parts) > 1:
+        return [] if None in parts else [" / ".join(map(str, parts))]
+    values = parts[0] if isinstance(parts[0], list) else parts
+    return [str(value) for value in values if value is not None]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from sari_jax.data.records import Record
 from sari_jax.errors import InputError
@@ -80,8 +81,13 @@ def bootstrap_interval(
 ) -> list[float]:
     """[low, high] of the mean of booleans [N], by percentiles of its bootstrap distribution.
 
-    Drawing N of N booleans with replacement and counting is drawing from a binomial, which is what is done.
+    Drawing N of N booleans with replacement and counting is drawing from a binomial, which is what is done. Where all
+    or none are right, whatever is drawn is the same, and 3 of 3 would be certain: the interval is Clopper and
+    Pearson's (1934) then, which is exact.
     """
+    if right.all() or not right.any():
+        exact = binomtest(int(right.sum()), right.size).proportion_ci(level, method="exact")
+        return [float(exact.low), float(exact.high)]
     means = np.random.default_rng(seed).binomial(right.size, right.mean(), resamples) / right.size
     tail = (1 - level) / 2
     return [float(end) for end in np.quantile(means, [tail, 1 - tail])]

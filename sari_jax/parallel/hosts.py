@@ -84,7 +84,7 @@ def gather_text(text: str) -> list[str]:
     """Each host's text."""
     if not several():
         return [text]
-    content = np.frombuffer(text.encode(), np.uint8)
+    content = np.frombuffer(text.encode(errors="backslashreplace"), np.uint8)
     sizes = gather(np.array([len(content)], np.int32))[:, 0]
     padded = np.zeros(1 << int(sizes.max()).bit_length(), np.uint8)
     padded[: len(content)] = content

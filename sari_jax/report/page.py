@@ -160,6 +160,8 @@ def _scores(result: Result) -> dict[str, Any]:
     """A result as its card shows it: figures by name, and published ones of the same version."""
     scores = result.scores
     figures = [(name, str(scores[name])) for name in FIGURES if scores.get(name) is not None]
+    if scores.get("checked") is False:
+        figures.append(("rows", "not known to be this version's"))
     official = scores.get("official") or {}
     if official.get("accuracy") is not None:
         over = f"the script's own accuracy, over {official['rows']}"

@@ -45,8 +45,10 @@ def test_what_is_not_the_benchmarks_form(tmp_path, rows, match):
 @pytest.mark.parametrize(
     "response, right",
     [
-        ("C", True), ("C. blue", True), ("A", False), ("The answer is C.", False), ("It is (C)", True),
-        ("answer: C.", True), ("c", None), ("", None), ("blue", None), ("D", False), ("so C!", True),
+        ("C", True), ("C. blue", True),
+        ("A", False), ("The answer is C.", False), ("It is (C)", True),
+        ("answer: C.", True), (" C", True), ("\nC. x", True), ("(C)\n", True), ("None", None),
+        ("c", None), ("", None), ("blue", None), ("D", False), ("so C!", True),
     ],
 )  # fmt: skip
 def test_mmsu_reads_a_letter_at_either_end(response, right):
@@ -72,3 +74,5 @@ def test_questions_for_a_model(tmp_path):
     assert record.choices == ("red", "green", "blue", "grey") and record.answer_index == 2
     with pytest.raises(InputError, match="'pink' is not among its choices"):
         as_records([MMSU | {"answer_gt": "pink"}], BENCHMARKS["mmsu"], tmp_path)
+    with pytest.raises(InputError, match="row 0: 'half .ud83d' holds half of a character"):
+        as_records([MMSU | {"choice_a": "half \ud83d"}], BENCHMARKS["mmsu"], tmp_path)

@@ -6,7 +6,7 @@ import pytest
 
 from sari_jax.cli import main
 from sari_jax.errors import InputError
-from sari_jax.evaluate.compare import compare, read_judged, table
+from sari_jax.evaluate.compare import compare, compare_results, read_judged, table
 
 
 def runs(gained: int, lost: int, both: int, neither: int):
@@ -50,6 +50,7 @@ def test_the_command(tmp_path, capsys):
             {"id": i, "right": right} for i, right in zip(("x", "<b>", "x"), rights, strict=True)
         ]
         (tmp_path / name / "judged.json").write_text(json.dumps(rows))
+        (tmp_path / name / "scores.json").write_text('{"benchmark": "mmar"}')
     words = ["eval", "--compare", str(tmp_path / "a"), str(tmp_path / "b")]
     assert main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -60,6 +61,28 @@ def test_the_command(tmp_path, capsys):
     assert main([*words[:-1], str(tmp_path)]) == 2
     assert "not what `sari eval` writes" in capsys.readouterr().err
     assert main(["eval", "--model", "m"]) == 2
+
+
+def test_results_of_two_benchmarks_or_versions(tmp_path):
+    known = [
+        ("mmau-original", "first"),
+        ("mmau-original", "later"),
+        ("mmar", "first"),
+        ("few", None),
+    ]
+    for number, (benchmark, version) in enumerate(known):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        scores = {"benchmark": benchmark} | ({"version": version} if version else {})
+        (folder / "scores.json").write_text(json.dumps(scores))
+        (folder / "judged.json").write_text('[{"id": "x", "right": true}]')
+        assert compare_results(folder, folder)["rows"] == 1
+    for other, told in ((1, "mmau-original later"), (2, "mmar first"), (3, "few;")):
+        with pytest.raises(InputError, match=f"0 is of mmau-original first, .*{other} of {told}"):
+            compare_results(tmp_path / "0", tmp_path / str(other))
+    (tmp_path / "0/scores.json").unlink()
+    with pytest.raises(InputError, match="scores.json: not what `sari eval` writes"):
+        compare_results(tmp_path / "0", tmp_path / "1")
 
 
 def test_names_are_shown_escaped():

@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 
 from sari_jax.cli import main
+from sari_jax.digests import files_digest
 from sari_jax.errors import InputError
 from sari_jax.evaluate.examination import Examination, examine
+from sari_jax.parallel import hosts
 
 
 @pytest.fixture
@@ -40,8 +42,10 @@ def test_answers_that_are_given_are_judged_and_written(questions, predictions, t
     scores = examine(Examination(str(questions), out, str(predictions)))
     assert scores["accuracy"] == {"answered": 0.5, "all": 1 / 3}
     assert sorted(path.name for path in out.iterdir()) == [
-        f"{name}.json" for name in ("judged", "predictions", "scores")
+        f"{name}.json" for name in ("judged", "predictions", "scores", "settings")
     ]
+    read = {"predictions": files_digest([predictions]), "data": files_digest([questions])}
+    assert content(out, "settings") == read | hosts.versions()
     assert content(out, "scores") == scores
     assert content(out, "predictions") == json.loads(predictions.read_text())
     assert [row["right"] for row in content(out, "judged")] == [True, False, False]
@@ -81,6 +85,29 @@ def test_each_style_asks_in_its_own_way_and_settings_tell_of_it(
     assert [settings["first_prompt"]] == asked and asks in asked[0]
 
 
+def test_predictions_are_read_by_one_rule(questions, predictions, tmp_path):
+    """A list or lines, with a mark of their order or without, in UTF-8 whatever the machine's own encoding is."""
+    rows = json.loads(predictions.read_text())
+    rows[0]["model_output"] += " Où"
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    scores = []
+    for number, text in enumerate((json.dumps(rows), lines)):
+        predictions.write_bytes(b"\xef\xbb\xbf" + text.encode())
+        out = tmp_path / str(number)
+        scores.append(examine(Examination(str(questions), out, str(predictions))))
+        assert content(out, "predictions") == rows
+    assert scores[0] == scores[1] and scores[0]["accuracy"]["answered"] == 0.5
+
+
+def test_half_of_a_character_ends_nothing(questions, predictions, tmp_path):
+    rows = json.loads(predictions.read_text())
+    rows[0]["model_output"] += " \ud83d"
+    predictions.write_text(json.dumps(rows))
+    scores = examine(Examination(str(questions), tmp_path / "out", str(predictions)))
+    assert scores["accuracy"]["answered"] == 0.5
+    assert content(tmp_path / "out", "predictions") == rows
+
+
 def test_what_was_there_stays(questions, predictions, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
@@ -103,10 +130,11 @@ def test_where_answers_are_withheld_they_are_counted_alone(tmp_path):
     rows = [
         {"id": name, "question": "?", "choices": ["a", "b"], "model_output": "a"} for name in "xy"
     ]
-    del rows[1]["model_output"]
+    rows[1]["model_output"] = None
     (tmp_path / "given.json").write_text(json.dumps(rows))
     exam = Examination("mmau-test", tmp_path / "out", str(tmp_path / "given.json"))
     scores = examine(exam)
     assert (scores["rows"], scores["answered"]) == (2, 1) and "accuracy" not in scores
+    assert scores["checked"] is False
     assert content(tmp_path / "out", "predictions") == rows
     assert not (tmp_path / "out/judged.json").exists()

@@ -33,7 +33,7 @@ def test_scores(records):
         for row in group.values():
             low, high = row.pop("interval")
             assert 0 <= low <= row["accuracy"] <= high <= 1
-            assert (low < high) == (0 < row["accuracy"] < 1)
+            assert low < high
     assert scores == {
         "rows": 4,
         "answered": 3,
@@ -103,8 +103,14 @@ def test_interval():
     assert low == pytest.approx(0.5696, abs=0.003)
     assert high == pytest.approx(0.6304, abs=0.003)
     assert [low, high] == bootstrap_interval(right)
-    assert bootstrap_interval(np.ones(5, bool)) == [1.0, 1.0]
-    assert bootstrap_interval(np.zeros(5, bool)) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("rows", [1, 5, 333])
+def test_interval_where_all_or_none_are_right(rows):
+    """Clopper and Pearson's: the chance of which such a sample still has a probability of 2.5 %."""
+    chance = 0.025 ** (1 / rows)
+    assert bootstrap_interval(np.ones(rows, bool)) == pytest.approx([chance, 1.0])
+    assert bootstrap_interval(np.zeros(rows, bool)) == pytest.approx([0.0, 1 - chance])
 
 
 def test_interval_is_that_of_resampled_rows():

@@ -9,7 +9,7 @@ import pytest
 from sari_jax.cli import main
 from sari_jax.errors import InputError
 from sari_jax.evaluate.benchmarks import BENCHMARKS, as_records, read_rows
-from sari_jax.evaluate.official import score_rows
+from sari_jax.evaluate.official import joined, score_rows
 from sari_jax.evaluate.voicebench import letter
 
 # What follows a letter: {place in VoiceBench's order: what stands before it}.
@@ -181,7 +181,7 @@ def rows(rng: random.Random) -> list[dict]:
 @pytest.mark.parametrize("seed", range(100))
 def test_files(seed):
     given = rows(random.Random(seed))
-    scores = score_rows(BENCHMARK, given)
+    scores = score_rows(BENCHMARK, joined(BENCHMARK, given))
     said = [row for row in given if row.get("response") is not None]
     right = [row for row in said if read(row["response"]) == row["reference"]]
     failed = [row for row in said if read(row["response"]) is None]
@@ -193,7 +193,8 @@ def test_files(seed):
     if said:
         assert scores["accuracy"]["answered"] == pytest.approx(len(right) / len(said))
         assert scores["fail_rate"] == pytest.approx(len(failed) / len(said))
-        assert scores["expected_official"] == pytest.approx((len(right) + sum(luck)) / len(said))
+        expected = pytest.approx((len(right) + sum(luck)) / len(said))
+        assert scores["official"] == {"accuracy": expected, "rows": len(said)}
     for name, by in scores["by"]["category"].items():
         assert by["rows"] == sum(row.get("category") == name for row in given)
         assert by["right"] == sum(row.get("category") == name for row in right)
@@ -201,19 +202,21 @@ def test_files(seed):
 
 def test_nothing_answered_has_no_expected_accuracy():
     scores = score_rows(BENCHMARK, [{"reference": "A"}])
-    assert scores["expected_official"] is scores["fail_rate"] is None
+    assert scores["official"]["accuracy"] is scores["fail_rate"] is None
 
 
 def test_questions_and_predictions_go_together_by_question_id():
     questions = [{"question_id": n, "reference": "ABCD"[n], "category": "law"} for n in range(3)]
-    scores = score_rows(BENCHMARK, [{"question_id": 1, "response": "b"}], questions)
+    scores = score_rows(
+        BENCHMARK, joined(BENCHMARK, [{"question_id": 1, "response": "b"}], questions)
+    )
     assert (scores["rows"], scores["answered"], scores["accuracy"]["all"]) == (3, 1, 1 / 3)
     with pytest.raises(InputError, match="question_id '7' is not in the benchmark's file"):
-        score_rows(BENCHMARK, [{"question_id": 7, "response": "b"}], questions)
+        joined(BENCHMARK, [{"question_id": 7, "response": "b"}], questions)
     with pytest.raises(InputError, match="row 0 lacks 'question_id'"):
-        score_rows(BENCHMARK, [], [{"reference": "A"}])
+        joined(BENCHMARK, [], [{"reference": "A"}])
     with pytest.raises(InputError, match="row 0 lacks 'reference'"):
-        score_rows(BENCHMARK, [{"question_id": 7, "response": "b"}])
+        joined(BENCHMARK, [{"question_id": 7, "response": "b"}])
 
 
 def test_a_model_hears_the_question_and_names_a_letter(starter_dir, nano_dir, tmp_path, capsys):
@@ -252,5 +255,6 @@ def test_a_model_hears_the_question_and_names_a_letter(starter_dir, nano_dir, tm
     assert (scores["rows"], scores["answered"]) == (2, 2)
     prompt = json.loads((tmp_path / "out/settings.json").read_text())["first_prompt"]
     assert "in the recording" in prompt and "Who?" not in prompt
-    predictions = json.loads((tmp_path / "out/predictions.json").read_text())
+    lines = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
+    predictions = list(map(json.loads, lines))
     assert [{k: v for k, v in row.items() if k != "response"} for row in predictions] == questions

@@ -137,6 +137,11 @@ def test_one_process_asks_for_no_others(monkeypatch):
             raise InputError("as it is")
 
 
+def test_half_of_a_character_is_told_to_other_hosts(monkeypatch):
+    monkeypatch.setattr(hosts, "several", lambda: True)
+    assert hosts.gather_text("row \ud83d") == ["row \\ud83d"]
+
+
 def test_settings_of_the_environment(monkeypatch):
     assert alone(monkeypatch, SLURM_NTASKS="4") == {}  # JAX finds the rest
     given = {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:80", "JAX_NUM_PROCESSES": "2"}
