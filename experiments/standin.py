@@ -10,6 +10,7 @@ Each question gets noise and tones of its own, of one to ten seconds, under the 
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import soundfile
 from tqdm import tqdm
 
 from sari_jax.errors import InputError
-from sari_jax.evaluate.benchmarks import BENCHMARKS, read_rows
+from sari_jax.evaluate.benchmarks import BENCHMARKS, Benchmark, Row, read_rows
 
 RATE = 16_000
 
@@ -29,18 +30,21 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/standin"))
     args = parser.parse_args()
     benchmark = BENCHMARKS[args.benchmark]
-    rows = read_rows(args.questions, benchmark)
+    write_clips(read_rows(args.questions, benchmark), benchmark, args.out)
+    return 0
+
+
+def write_clips(rows: Sequence[Row], benchmark: Benchmark, out: Path) -> None:
     for number, row in enumerate(tqdm(rows, desc="clips", file=sys.stderr, disable=None)):
-        path = (args.out / row[benchmark.audio]).resolve()
-        if not path.is_relative_to(args.out.resolve()):
-            raise InputError(f"row {number}: {row[benchmark.audio]!r} leads out of {args.out}")
+        path = (out / row[benchmark.audio]).resolve()
+        if not path.is_relative_to(out.resolve()):
+            raise InputError(f"row {number}: {row[benchmark.audio]!r} leads out of {out}")
         path.parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(number)
         time = np.arange(int(rng.uniform(1, 10) * RATE)) / RATE
         tones = sum(np.sin(2 * np.pi * rng.uniform(100, 4000) * time) for _ in range(3))
         sound = 0.1 * tones + 0.02 * rng.standard_normal(len(time))
         soundfile.write(path, sound, RATE, subtype="PCM_16")
-    return 0
 
 
 if __name__ == "__main__":
