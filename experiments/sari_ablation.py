@@ -10,7 +10,7 @@ configs/{sft,grpo}_nano.py but for the number of steps: ours, not the paper's.
 
     python -m experiments.sari_ablation --out runs/ablation [--seeds 0 1 2]
 
-What ends up there: summary.json, table.md and curves.png; experiments/README.md has those of the recorded run.
+What ends up there: summary.json, table.md and curves.png.
 """
 
 import argparse
