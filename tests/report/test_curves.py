@@ -7,7 +7,8 @@ from sari_jax.report.curves import plot_charts, plot_demo
 from sari_jax.report.experiment import Experiment, Run
 
 GRPO = [
-    {"step": i, "reward": i / 30, "accuracy": i / 60, "format": 0.9, "seconds_update": 1.0}
+    {"step": i, "reward": i / 30, "accuracy": i / 60, "format": 0.9}
+    | {"seconds": 1.0, "seconds_update": 1.0}
     for i in range(1, 61)
 ]
 SFT = [{"step": i, "loss": 3 / i} for i in range(1, 101)]
