@@ -4,6 +4,7 @@ Same shards, names, dtypes and headers; what was not trained, or is not ours at 
 """
 
 import shutil
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ import numpy as np
 from flax import traverse_util
 from jax.experimental import multihost_utils
 from jaxtyping import Array
+from tqdm import tqdm
 
 from sari_jax.atomic import new_directory
 from sari_jax.errors import InputError
@@ -57,7 +59,7 @@ def export(params: Params, config: AudioLMConfig, source: Path | str, out: Path 
                 target = aside / path.relative_to(source)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, target)
-            for file in shards.files:
+            for file in tqdm(shards.files, "export", file=sys.stderr, disable=None, delay=2):
                 _write_shard(shards, file, where, flat, scale, aside / file)
                 shutil.copymode(source / file, aside / file)
         except OSError as error:
