@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import traverse_util
 from jax.sharding import Mesh
 from jaxtyping import Array
@@ -51,7 +52,7 @@ class DecodingPolicy:
             path: array
             for path, array in flat.items()
             if not array.sharding.is_equivalent_to(wanted[path], array.ndim)
-            or (path.endswith(MATRICES) and array.dtype != self.dtype)
+            or (_narrows(path, array) and array.dtype != self.dtype)
         }
 
     def shapes(self, flat: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
@@ -68,6 +69,11 @@ class DecodingPolicy:
 
     def _narrowed(self, flat: dict[str, Array]) -> dict[str, Array]:
         return {
-            path: array.astype(self.dtype) if path.endswith(MATRICES) else array
+            path: array.astype(self.dtype) if _narrows(path, array) else array
             for path, array in flat.items()
         }
+
+
+def _narrows(path: str, array: Any) -> bool:
+    """Whether it is a matrix that is not narrower already, as one of eight bits is."""
+    return path.endswith(MATRICES) and jnp.issubdtype(array.dtype, jnp.floating)

@@ -20,8 +20,9 @@ def read_config(
     remat: str = "none",
     attention: str = "xla",
     adapter: Adapter | None = None,
+    quantized: str = "",
 ) -> AudioLMConfig:
-    """The config of a Hugging Face directory, whose model may have adapters added to it.
+    """The config of a Hugging Face directory, whose model may have adapters added to it and be kept in eight bits.
 
     Raises:
         InputError: no or broken config.json, a family that is not supported, a feature it needs that
@@ -37,7 +38,9 @@ def read_config(
         raise InputError(
             f"{path}: not a {family.title} config ({reason}); fetch it again"
         ) from error
-    return AudioLMConfig(encoder, decoder, audio_token_id, dtype, remat, attention, adapter)
+    return AudioLMConfig(
+        encoder, decoder, audio_token_id, dtype, remat, attention, adapter, quantized
+    )
 
 
 def read_family(model_dir: Path | str) -> Family:

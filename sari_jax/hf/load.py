@@ -20,6 +20,8 @@ from sari_jax.hf.names import Names, Rule, rules
 from sari_jax.hf.shards import FLOATS, Shards
 from sari_jax.models.audio_lm import Params, abstract_params
 from sari_jax.models.config import AudioLMConfig
+from sari_jax.models.quantized import NAMES as QUANTIZED
+from sari_jax.models.quantized import quantized, scale_of
 from sari_jax.parallel.mesh import TABLE, Table, parameter_sharding
 
 ROWS = 8192  # of a head, compared with the embedding at a time
@@ -39,7 +41,7 @@ def load_params(
 
     Args:
         dtype: of all parameters, or of each by its flat path; the source's own unless given, the widest where its
-            layers differ.
+            layers differ. A kernel's may be int8: its scales then come beside it (`models.quantized`).
         mesh: where they live, by a `table` of `parallel`; one device unless given.
 
     Raises:
@@ -54,7 +56,12 @@ def load_params(
     # to the whole.
     for rule in sorted(all_rules, key=lambda rule: -math.prod(shards.tensors[rule.names[0]].shape)):
         own = jnp.result_type(*{FLOATS[shards.tensors[name].dtype] for name in rule.names})
-        wanted = dtype if isinstance(dtype, str | None) else dtype["/".join(rule.path)]
+        path = "/".join(rule.path)
+        wanted = dtype if isinstance(dtype, str | None) else dtype[path]
+        if wanted in QUANTIZED:
+            made = _in_int8(shards, rule, mesh, table)
+            params[rule.path], params[tuple(scale_of(path).split("/"))], finite[rule] = made
+            continue
         params[rule.path], finite[rule] = _parameter(
             shards, rule, jnp.dtype(wanted or own), mesh, table
         )
@@ -77,29 +84,66 @@ def _parameter(
 ) -> tuple[Array, Bool[Array, "..."]]:
     """One parameter in its place, and whether it is finite (for each layer, if it has layers)."""
     one = _our_shape(shards, rule, rule.names[0])
-    shape = (rule.layers, *one) if rule.layers else one
-    if mesh is None:
-        sharding = single = SingleDeviceSharding(jax.devices()[0])
-    else:
-        sharding = parameter_sharding(mesh, "/".join(rule.path), shape, table)
-        single = NamedSharding(mesh, P(*sharding.spec[1:])) if rule.layers else sharding
-
-    def tensor(name: str) -> Array:
-        def read(index: tuple[slice, ...]) -> np.ndarray:
-            part = shards.read(name, rule.part(index))
-            return np.ascontiguousarray(rule.to_ours(part), dtype)
-
-        return jax.make_array_from_callback(one, single, read)
-
+    sharding = _sharding(
+        mesh, "/".join(rule.path), (rule.layers, *one) if rule.layers else one, table
+    )
     if not rule.layers:
-        array = tensor(rule.name)
+        array = _tensor(shards, rule, rule.name, dtype, sharding)
         return array, _finite(array)
-    stacked, flags = _empty(shape, dtype, sharding), []
+    stacked, flags = _empty((rule.layers, *one), dtype, sharding), []
     for layer, name in enumerate(rule.names):
-        stacked, flag = _put(stacked, tensor(name), layer)
+        stacked, flag = _put(
+            stacked, _tensor(shards, rule, name, dtype, _of_layer(sharding)), layer
+        )
         stacked.block_until_ready()  # else tensors that wait for their turn pile up
         flags.append(flag)
     return stacked, jnp.stack(flags)
+
+
+def _in_int8(
+    shards: Shards, rule: Rule, mesh: Mesh | None, table: Table
+) -> tuple[Array, Array, Bool[Array, "L"]]:
+    """A stacked kernel in eight bits, its scales, and whether each layer was finite."""
+    inputs, outputs = _our_shape(shards, rule, rule.names[0])
+    path, shape = "/".join(rule.path), (rule.layers, inputs, outputs)
+    sharding = _sharding(mesh, path, shape, table)
+    stacked = _empty(shape, jnp.dtype(jnp.int8), sharding)
+    shape = (rule.layers, 1, outputs)
+    scales = _empty(shape, jnp.dtype(jnp.float32), _sharding(mesh, scale_of(path), shape, table))
+    flags = []
+    for layer, name in enumerate(rule.names):
+        kernel = _tensor(shards, rule, name, jnp.dtype(jnp.float32), _of_layer(sharding))
+        flags.append(_finite(kernel))
+        q, scale = _round(kernel)
+        (stacked, _), (scales, _) = _put(stacked, q, layer), _put(scales, scale, layer)
+        stacked.block_until_ready()
+    return stacked, scales, jnp.stack(flags)
+
+
+def _sharding(mesh: Mesh | None, path: str, shape: tuple[int, ...], table: Table) -> Sharding:
+    if mesh is None:
+        return SingleDeviceSharding(jax.devices()[0])
+    return parameter_sharding(mesh, path, shape, table)
+
+
+def _of_layer(sharding: Sharding) -> Sharding:
+    """Where one layer of a stack lies."""
+    if isinstance(sharding, NamedSharding):
+        return NamedSharding(sharding.mesh, P(*sharding.spec[1:]))
+    return sharding
+
+
+def _tensor(shards: Shards, rule: Rule, name: str, dtype: jnp.dtype, sharding: Sharding) -> Array:
+    """One tensor of theirs as ours, each device's part read for itself."""
+
+    def read(index: tuple[slice, ...]) -> np.ndarray:
+        part = shards.read(name, rule.part(index))
+        return np.ascontiguousarray(rule.to_ours(part), dtype)
+
+    return jax.make_array_from_callback(_our_shape(shards, rule, name), sharding, read)
+
+
+_round = jax.jit(quantized)
 
 
 def _empty(shape: tuple[int, ...], dtype: jnp.dtype, sharding: Sharding) -> Array:

@@ -17,10 +17,13 @@ REMAT = {
 
 
 class Linear(nnx.Linear):
-    """y = x W + b, and with an adapter, which `lora.adapt` gives it, + scale * drop(x) A B."""
+    """y = x W + b, and with an adapter, which `lora.adapt` gives it, + scale * drop(x) A B.
+
+    With scales, which `quantized.quantize` gives it, W is Q * kernel_scale.
+    """
 
     def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
-        y = super().__call__(x)
+        y = self._scaled(x) if hasattr(self, "kernel_scale") else super().__call__(x)
         if not hasattr(self, "lora_a"):
             return y
         x, a, b = self.promote_dtype((x, self.lora_a[...], self.lora_b[...]), dtype=self.dtype)
@@ -30,6 +33,14 @@ class Linear(nnx.Linear):
             heard = jax.random.bernoulli(key, 1 - self.dropout, x.shape)
             x = jnp.where(heard, x / (1 - self.dropout), 0)
         return y + _flat_dot(self.scale * _flat_dot(x, a), b)
+
+    def _scaled(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
+        """Q is read as int8 and becomes wide on the way into the product; the scales multiply what comes out."""
+        x, q = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+        y = _flat_dot(x, q, preferred_element_type=jnp.float32) * self.kernel_scale[...]
+        if self.bias is not None:
+            y = y + self.bias[...]
+        return y.astype(self.dtype)
 
 
 def linear(inputs: int, outputs: int, *, bias: bool, dtype: str, rngs: nnx.Rngs) -> Linear:

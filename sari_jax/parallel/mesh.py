@@ -64,6 +64,7 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     ("decoder/embed/embedding", ("vocabulary", "embed")),
     ("decoder/head/embedding", ("vocabulary", "embed")),
     *((f"{path}/kernel", axes) for path, axes in KERNELS),
+    *((f"{path}/kernel_scale", (*axes[:-2], None, axes[-1])) for path, axes in KERNELS),
     *((f"{path}/lora_a", (*axes[:-2], _long(axes[-2]), None)) for path, axes in KERNELS),
     *((f"{path}/lora_b", (*axes[:-2], None, _long(axes[-1]))) for path, axes in KERNELS),
 )

@@ -78,13 +78,10 @@ def model_config(run: Run) -> AudioLMConfig:
         InputError: neither is given.
     """
     model = run.model
-    settings = dict(
-        dtype=model.dtype, remat=model.remat, attention=model.attention, adapter=model.added
-    )
     if model.path:
-        return read_config(model.path, **settings)
+        return read_config(model.path, **model.network)
     if model.size:
-        return dataclasses.replace(SIZES[model.size], **settings)
+        return dataclasses.replace(SIZES[model.size], **model.network)
     raise InputError(
         f"config: neither model.path nor model.size is set; choose a size of {', '.join(SIZES)}"
     )

@@ -18,10 +18,13 @@ from sari_jax.errors import InputError
 from sari_jax.models.config import Adapter
 from sari_jax.models.layers import REMAT
 from sari_jax.models.lora import LEAVES
+from sari_jax.models.quantized import NAMES as QUANTIZED
 from sari_jax.models.sizes import SIZES
 from sari_jax.rl.kl import ESTIMATORS, IN_REWARD
 from sari_jax.rl.objectives import OBJECTIVES, Objective
 from sari_jax.rl.rewards.registry import make_scorer, parse_weights
+
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Model:
     path: str = ""  # a Hugging Face directory; also the frozen reference of GRPO
     dtype: str = "float32"  # of activations
     param_dtype: str = "float32"  # of parameters and optimizer state
-    frozen_dtype: str = ""  # of parameters that do not learn; "": as param_dtype
+    # Of parameters that do not learn; "": as param_dtype. int8: the decoder's projections, and the rest in `dtype`.
+    frozen_dtype: str = ""
     remat: str = "none"  # none | products | layer: what the backward pass computes again
     attention: str = "xla"  # xla | splash (TPU) | cudnn (GPU)
     reference_dtype: str = ""  # of GRPO's reference; "": as param_dtype
@@ -46,6 +50,21 @@ class Model:
         if self.adapter.rank:
             return (LEAVES, *self.trainable)
         return self.trainable or ("projector/*", "decoder/*")
+
+    @property
+    def quantized(self) -> str:
+        return self.frozen_dtype if self.frozen_dtype in QUANTIZED else ""
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """What a run makes of the network that its directory describes."""
+        return {
+            "dtype": self.dtype,
+            "remat": self.remat,
+            "attention": self.attention,
+            "adapter": self.added,
+            "quantized": self.quantized,
+        }
 
     @property
     def added(self) -> Adapter | None:
@@ -199,11 +218,11 @@ class Run:
         for key, dtype in (
             ("model.dtype", self.model.dtype),
             ("model.param_dtype", self.model.param_dtype),
-            ("model.frozen_dtype", self.model.frozen_dtype or "float32"),
             ("model.reference_dtype", self.model.reference_dtype or "float32"),
             ("optimizer.moments_dtype", self.optimizer.moments_dtype),
         ):
-            one_of(key, dtype, ("float32", "bfloat16"))
+            one_of(key, dtype, DTYPES)
+        one_of("model.frozen_dtype", self.model.frozen_dtype, ("", *DTYPES, *QUANTIZED))
         for key, value, least in (
             ("steps", self.steps, 1),
             ("batch_size", self.batch_size, 1),
@@ -267,6 +286,11 @@ class Run:
             raise InputError(
                 "config: an adapter needs model.adapter.alpha above 0 and model.adapter.targets; without one set"
                 " model.adapter.rank=0"
+            )
+        if self.model.quantized and not adapter.rank:
+            raise InputError(
+                f"config: model.frozen_dtype = {self.model.quantized} freezes the decoder's projections; give them"
+                " adapters: model.adapter.rank=32, for instance"
             )
         # GRPO's gradient is that of the policy that sampled. One that drops out other numbers is another policy, whose
         # ratio to the sampling one is no longer 1: no clipping or KL term would mean what it says.

@@ -66,13 +66,7 @@ def train(run: Run, workdir: Path | str, stop: Stop = lambda: False) -> dict[str
 def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     model = run.model
     with hosts.together():
-        config = read_config(
-            model.path,
-            dtype=model.dtype,
-            remat=model.remat,
-            attention=model.attention,
-            adapter=model.added,
-        )
+        config = read_config(model.path, **model.network)
         processor = Processor(model.path, config)
         records, counts = _records(run)
         others = _held_out(run)

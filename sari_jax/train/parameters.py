@@ -7,10 +7,12 @@ import jax
 from flax import traverse_util
 from jax.sharding import Mesh
 
+from sari_jax.errors import InputError
 from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import Params, abstract_params
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.lora import init_adapter, is_adapter
+from sari_jax.models.quantized import SCALE, is_quantized
 from sari_jax.parallel.mesh import parameter_shardings
 from sari_jax.train.config import Model, Run
 from sari_jax.train.optimizer import Flat, partition
@@ -38,8 +40,20 @@ def starting_params(run: Run, config: AudioLMConfig, mesh: Mesh) -> tuple[Flat, 
 def param_dtypes(model: Model, params: Params) -> dict[str, str]:
     """How each parameter is kept, by its flat path."""
     trainable, frozen = partition(params, model.learns)
-    rest = model.frozen_dtype or model.param_dtype
-    return dict.fromkeys(trainable, model.param_dtype) | dict.fromkeys(frozen, rest)
+    dtypes = dict.fromkeys(trainable, model.param_dtype)
+    if not model.quantized:
+        return dtypes | dict.fromkeys(frozen, model.frozen_dtype or model.param_dtype)
+    for path in frozen:
+        dtypes[path] = model.quantized if is_quantized(path) else model.dtype
+        if path.endswith(f"/{SCALE}"):
+            dtypes[path] = "float32"
+    learning = [path for path in trainable if is_quantized(path) or path.endswith(f"/{SCALE}")]
+    if learning:
+        raise InputError(
+            f"config: model.trainable would train {learning[0]}, which model.frozen_dtype = {model.quantized} keeps in"
+            " eight bits; choose other patterns, or another frozen_dtype"
+        )
+    return dtypes
 
 
 def shapes_of(model: Model, config: AudioLMConfig) -> tuple[dict[str, Any], dict[str, Any]]:

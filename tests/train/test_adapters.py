@@ -193,9 +193,10 @@ def settings(stage, model, data, **changes):
 def test_a_run_that_is_resumed_ends_with_the_same_bits(stage, request, scored, tmp_path, capfd):
     # GRPO begins with one that knows the form of an answer: else all rewards are alike, and nothing moves.
     model = request.getfixturevalue("small_model" if stage == "sft" else "answering")
-    more = (
-        {"model.adapter.dropout": 0.1} if stage == "sft" else {"model.trainable": ("projector/*",)}
-    )
+    more = {
+        "sft": {"model.adapter.dropout": 0.1},
+        "grpo": {"model.trainable": ("projector/*",), "model.frozen_dtype": "int8"},
+    }[stage]
     run = settings(stage, model, scored, **more)
     row = train(run, tmp_path / "whole")
     told = capfd.readouterr().err
@@ -231,4 +232,16 @@ def test_dropout_is_for_sft():
     freeze(config)
     config.stage = "grpo"
     with pytest.raises(InputError, match="adapter.dropout = 0.1 is for SFT: GRPO learns from what"):
+        freeze(config)
+
+
+def test_eight_bits_are_for_adapters():
+    config = defaults()
+    config.model.frozen_dtype = "int8"
+    with pytest.raises(InputError, match="freezes the decoder's projections; give them adapters"):
+        freeze(config)
+    config.model.adapter.rank = 4
+    assert freeze(config).model.quantized == "int8"
+    config.model.frozen_dtype = "int7"
+    with pytest.raises(InputError, match="model.frozen_dtype = 'int7' is unknown"):
         freeze(config)

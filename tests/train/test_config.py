@@ -30,7 +30,7 @@ def test_what_was_written_to_disk_reads_back():
         ("steps", 0, "steps = 0 must be at least 1"),
         ("steps", 1.5, "steps = 1.5 must be int"),
         ("model.remat", True, "must be str"),
-        ("model.frozen_dtype", "int8", "unknown"),
+        ("model.frozen_dtype", "int4", "unknown"),
         ("model.adapter.rank", -1, "model.adapter.rank = -1 must be at least 0"),
         ("model.adapter.rnk", 4, "unknown key model.adapter.rnk; did you mean 'rank'?"),
         ("model.adapter.dropout", 1.0, "dropout = 1.0 must be at least 0 and below 1"),
