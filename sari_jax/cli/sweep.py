@@ -19,13 +19,15 @@ def add(commands: Commands) -> None:
     many.add_argument("file", metavar="FILE", help="Python with get_runs(), or suggest(trial)")
     many.add_argument(
         "--launch",
-        choices=("local", "print", "xpk"),
+        choices=("local", "print", "xpk", "queued"),
         default="local",
         help="processes here; or each run's command, for here or for a TPU slice",
     )
     many.add_argument("--at-once", type=at_least(1), metavar="N", help="local runs at most")
     many.add_argument(
-        "--settings", metavar="FILE", help="of --launch xpk, default tpu_scripts/slice.env"
+        "--settings",
+        metavar="FILE",
+        help="of --launch xpk and queued, default tpu_scripts/slice.env",
     )
     many.add_argument("--trials", type=at_least(1), metavar="N", help="of an Optuna study, in all")
     many.add_argument("--storage", metavar="URL", help="the study's, default OUT/study.db")
@@ -40,8 +42,8 @@ def sweep(args: argparse.Namespace) -> int:
         )
     if args.at_once and args.launch != "local":
         raise InputError(f"--at-once is of local runs; leave it out with --launch {args.launch}")
-    if args.settings and args.launch != "xpk":
-        raise InputError("--settings is of --launch xpk; leave it out")
+    if args.settings and args.launch in ("local", "print"):
+        raise InputError("--settings is of --launch xpk and queued; leave it out")
     return _launch(args) if args.launch == "local" else _list(args)
 
 
@@ -49,14 +51,14 @@ def _list(args: argparse.Namespace) -> int:
     from sari_jax.sweep.plan import read_runs
     from sari_jax.sweep.slices import SCRIPTS, launches
 
-    runs = read_runs(Path(args.file), Path(args.out))
+    runs = [run for run in read_runs(Path(args.file), Path(args.out)) if not run.finished]
     for run in runs:
         run.write()
     if args.launch == "print":
         lines = [shlex.join(["sari", *run.command]) for run in runs]
     else:
         settings = Path(args.settings) if args.settings else SCRIPTS / "slice.env"
-        lines = [shlex.join(words) for words in launches(runs, settings)]
+        lines = launches(runs, settings, args.launch)
     names = [run.name for run in runs]
     tell(args, {"commands": dict(zip(names, lines, strict=True))}, "\n".join(lines))
     return 0

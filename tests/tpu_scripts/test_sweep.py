@@ -1,4 +1,4 @@
-"""The runs of a sweep as commands, for this machine and for slices; gke.sh really launches them, on stand-ins."""
+"""The runs of a sweep as commands, for this machine and for slices; tpu_scripts really launch them, on stand-ins."""
 
 import json
 import re
@@ -23,15 +23,15 @@ NAMES = [f"learning_rate={rate},train=a-b.jsonl-a0b8ff" for rate in ("0.001", "0
 
 @pytest.fixture
 def sweep(cloud, monkeypatch, tmp_path):
-    """A function that gives `sari sweep --launch xpk` with these lines of settings, from the clouds' checkout."""
+    """A function that gives `sari sweep` with --launch and these lines of settings, from the clouds' checkout."""
     monkeypatch.setattr(slices, "SCRIPTS", cloud.checkout / "tpu_scripts")
     file, settings = tmp_path / "sweep.py", tmp_path / "shared.env"
     file.write_text(FILE)
 
-    def run(*lines: str, out=cloud.shared / "a sweep", code: int = 0) -> list[str]:
+    def run(*lines: str, out=cloud.shared / "a sweep", launch="xpk", code: int = 0):
         kept = {key: value for key, value in cloud.settings.items() if value is not None}
         settings.write_text("\n".join([*(f"{k}={v}" for k, v in kept.items()), *lines]) + "\n")
-        words = ["--launch", "xpk", "--settings", str(settings)]
+        words = ["--launch", launch, "--settings", str(settings)]
         assert main(["sweep", str(file), "--out", str(out), *words]) == code
         return out
 
@@ -78,6 +78,31 @@ def test_each_run_is_a_jobset_of_one_cluster(cloud, sweep, capsys):
     assert capsys.readouterr().out.splitlines() == lines  # again, the same JobSets
 
 
+def test_each_run_has_a_queued_resource_of_its_own(cloud, sweep, capsys, tmp_path):
+    """Created, kept until the run is finished, and given back; a finished run is not launched again."""
+    out = sweep(launch="queued")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and cloud.calls() == []
+    for line in lines:
+        done = subprocess.run(
+            ["bash", "-c", line], env=cloud.environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+    verbs = [verb for verb in cloud.verbs() if verb in ("create", "delete")]
+    assert verbs == ["create", "delete"] * 2
+    created = cloud.calls("gcloud", "compute", "tpus", "queued-resources", "create")
+    assert len({call[5] for call in created}) == 2
+    assert [training["args"][:6] for training in cloud.trainings()] == [
+        ["train", "--json", "--config", f"{out}/{name}.json", "--workdir", f"{out}/{name}"]
+        for name in NAMES
+    ]
+    settings = (out / f"{NAMES[0]}.json").read_text()
+    (out / NAMES[0] / "checkpoints/100").mkdir(parents=True)
+    (out / NAMES[0] / "config.json").write_text(settings)
+    sweep(launch="queued")
+    assert capsys.readouterr().out.splitlines() == lines[1:]
+
+
 def test_what_the_script_would_refuse_is_its_own_to_tell(cloud, sweep, capsys, tmp_path):
     sweep("CLUSTER=ours", out=tmp_path / "elsewhere")
     line, _ = capsys.readouterr().out.splitlines()
@@ -101,7 +126,7 @@ def test_without_a_cluster_or_settings(sweep, capsys, tmp_path):
         (["--storage", "sqlite:///a.db"], "name --trials N too"),
         (["--trials", "3", "--launch", "print"], "leave --launch out"),
         (["--at-once", "3", "--launch", "xpk"], "--at-once is of local runs"),
-        (["--settings", "a.env"], "--settings is of --launch xpk"),
+        (["--settings", "a.env"], "--settings is of --launch xpk and queued"),
         (["--trials", "1"], "has no suggest()"),
     ],
 )
