@@ -1,4 +1,5 @@
 # make demo           train and examine the small model, from nothing
+# make smol           the same with a small language model that is real: about an hour
 # make test           lint and the whole test suite, from nothing
 # make test-current   the suite with the newest JAX, on Python 3.12 and without PyTorch
 # make record         writes down what PyTorch finds, for test-current: tests/recording.py
@@ -24,14 +25,17 @@ ASSETS :=
 
 # make demo SEED=1 OUT=runs/demo-1
 SEED := 0
-OUT := runs/demo
+OUT = runs/$@
 STARTED := $(shell date +%s)
 
-.PHONY: demo test test-current record lint format setup python-current clean
+.PHONY: demo smol test test-current record lint format setup python-current clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
 	DEMO_STARTED=$(STARTED) $(VENV)/bin/python -m experiments.demo --seed $(SEED) --out $(OUT)
+
+smol: $(READY)
+	$(VENV)/bin/python -m experiments.smol --seed $(SEED) --out $(OUT)
 
 test: lint
 	$(VENV)/bin/python -m sari_jax.assets $(ASSETS)

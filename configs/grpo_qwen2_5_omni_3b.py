@@ -4,6 +4,7 @@ Reproduces: the stage, on your data, easy questions first. Settings are ours, af
 temperature 1, rate 1e-6, beta 0.04. Not run at full size yet. Weights and Adam's moments in float32 and the reference
 in bfloat16 take about 50 GB over all devices, besides activations. Score the data first: sari score.
 
+    sari compile --config configs/grpo_qwen2_5_omni_3b.py --topology v5e:2x4 --config.batch_size=8
     sari train --config configs/grpo_qwen2_5_omni_3b.py --workdir runs/grpo-omni-3b \
         --config.model.path=runs/sft-omni-3b-model --config.data.train=scored.jsonl
 """

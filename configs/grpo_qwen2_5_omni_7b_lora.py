@@ -1,8 +1,8 @@
 """GRPO of Qwen2.5-Omni-7B's thinker by adapters: SARI's second stage, for few chips.
 
 Reproduces: the stage, on your data, with LoRA in the place of full training, which the paper does not do. Settings are
-ours: rank 32 on all the decoder's projections, alpha 64, ten times the rate of full training. Not run at full size yet,
-nor compiled, as Qwen2-Audio's is (docs/scale.md): ask first. Score the data: sari score. On four chips:
+ours: rank 32 on all the decoder's projections, alpha 64, ten times the rate of full training. Not run at full size yet.
+Score the data first: sari score. On four chips:
 
     sari compile --config configs/grpo_qwen2_5_omni_7b_lora.py --topology v5e:2x2 --config.mesh.decode_tensor=4
     sari train --config configs/grpo_qwen2_5_omni_7b_lora.py --workdir runs/grpo-omni-7b-lora \

@@ -5,6 +5,7 @@ rate 1e-6, beta 0.04. Not run at full size yet. Weights and Adam's moments in fl
 in bfloat16 take about 112 GB over all devices; compiled for v5e:4x4, v6e:2x4 and larger slices, one
 prompt per chip (docs/scale.md). Score the data first: sari score.
 
+    sari compile --config configs/grpo_qwen2_audio_7b.py --topology v5e:4x4
     sari train --config configs/grpo_qwen2_audio_7b.py --workdir runs/grpo-7b \
         --config.model.path=runs/sft-7b-model --config.data.train=scored.jsonl
 """

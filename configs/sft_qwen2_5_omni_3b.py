@@ -3,6 +3,7 @@
 Reproduces: the stage, on your data; the paper publishes no hyperparameters, so these are ours. Not run at full size
 yet. Weights, gradients and Adam's moments in float32 need about 57 GB over all devices, besides activations.
 
+    sari compile --config configs/sft_qwen2_5_omni_3b.py --topology v5e:2x4
     sari train --config configs/sft_qwen2_5_omni_3b.py --workdir runs/sft-omni-3b \
         --config.model.path=Qwen2.5-Omni-3B --config.data.train=questions.jsonl
 """

@@ -2,11 +2,11 @@
 
 Reproduces: the stage, on your data, with LoRA in the place of full training, which the paper does not do. Settings are
 ours: rank 32 on all the decoder's projections, alpha 64, dropout 0.05, ten times the rate of full training. Not run at
-full size yet, nor compiled: ask first. State is 17 GiB over all devices, as GRPO's (docs/scale.md).
+full size yet. On four chips:
 
     sari compile --config configs/sft_qwen2_audio_7b_lora.py --topology v5e:2x2 --config.mesh.decode_tensor=4
     sari train --config configs/sft_qwen2_audio_7b_lora.py --workdir runs/sft-7b-lora \
-        --config.model.path=Qwen2-Audio-7B-Instruct --config.data.train=questions.jsonl
+        --config.model.path=Qwen2-Audio-7B-Instruct --config.data.train=questions.jsonl --config.mesh.decode_tensor=4
 """
 
 from sari_jax.train.config import defaults

@@ -29,12 +29,10 @@ from sari_jax.report.charts import Chart, Line
 from sari_jax.report.curves import draw, new_figure, save_figure
 from sari_jax.train.metrics import read_held_out
 
-QUESTIONS = (
-    2400  # scored for difficulty; GRPO learns from those that are neither solved nor hopeless
-)
-ATTEMPTS = 16
-STEPS = 144  # of GRPO
-HELD_OUT, EVERY = 200, 24  # validation questions that are answered on the way, and steps between
+# Scored for difficulty; GRPO learns from those that are neither solved nor hopeless.
+QUESTIONS, ATTEMPTS = 1600, 8
+STEPS = 64  # of GRPO: one pass over what is left of them, or somewhat more
+HELD_OUT, EVERY = 120, 16  # validation questions that GRPO is asked on the way, and steps between
 TOKENS = "48"
 
 # Arm -> the SFT that GRPO starts from ("" is the base model), the style of its answers, and the order of its questions.
@@ -88,6 +86,8 @@ def one_seed(out: Path, seed: str) -> None:
     for place, (start, style, order) in enumerate(GRPO.values()):
         model = f"sft-{start}" if start else "base"
         more = [f"--config.data.order={order}", f"--config.steps={STEPS}"]
+        more += [f"--config.held_out.data={out / 'starter/validation.jsonl'}"]
+        more += [f"--config.held_out.limit={HELD_OUT}", f"--config.held_out.every={EVERY}"]
         train(out, f"grpo-{place}", "grpo", model, "scored.jsonl", style, seed, *more)
         evaluate(out, f"grpo-{place}", style)
 
@@ -101,10 +101,7 @@ def train(
         "data.train": out / data,
         "data.style": style,
         "seed": seed,
-        "held_out.data": out / "starter/validation.jsonl",
-        "held_out.limit": HELD_OUT,
-        "held_out.every": EVERY if stage == "grpo" else 50,
-        "samples_every": 48,
+        "samples_every": 60,
     }
     overrides = [f"--config.{key}={value}" for key, value in changes.items()]
     workdir = str(out / f"run-{name}")

@@ -1,0 +1,123 @@
+"""`make smol`: a real small language model learns to hear and to reason in sections, on one small machine.
+
+SmolLM2-135M behind Whisper-tiny's encoder, with a new projector between them: SFT on structured chains, then GRPO on
+other questions from easy to hard, both by adapters. It answers questions of the starter corpus's test part, whose
+soundfonts, voices and recordings it has not heard. Settings are those of configs/{sft,grpo}_smol.py: ours.
+
+Every step is a command that a user could type; the same command goes on where it broke off. What ends up there:
+summary.json, samples.md, report.html, and `grpo`, the trained model as a Hugging Face directory.
+
+    python -m experiments.smol [--seed N] [--out runs/smol]
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from configs import sft_smol
+from experiments.demo import claim, read_json, step
+from sari_jax.atomic import write_text
+from sari_jax.data.records import read_records, write_records
+from sari_jax.train.metrics import read_held_out, read_metrics
+
+SFT_QUESTIONS = sft_smol.get_config().data.limit
+GRPO_QUESTIONS, ATTEMPTS = (
+    320,
+    4,
+)  # scored; those that are neither solved nor hopeless are trained on
+TEST, HELD_OUT = 300, 40  # questions answered by each model, and on the way
+EXAMINED = {"sft": 60, "grpo": 30}  # steps between
+SHOWN = 6  # questions in samples.md
+ANSWERING = ["--max-tokens", "80", "--style", "structured"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/smol"))
+    args = parser.parse_args()
+    out, seed = args.out, str(args.seed)
+    path = lambda name: str(out / name)  # noqa: E731
+    step("model", "assemble", "smol", "--out", path("base"), "--seed", seed, makes=path("base"))
+    claim(out, seed)
+    step(
+        "data", "build", "starter", "--out", path("starter"), "--seed", seed, makes=path("starter")
+    )
+    train = read_records(path("starter/train.jsonl"))
+    write_records(path("unscored.jsonl"), train[SFT_QUESTIONS : SFT_QUESTIONS + GRPO_QUESTIONS])
+    write_records(path("test.jsonl"), read_records(path("starter/test.jsonl"))[:TEST])
+    run_stage(out, "sft", "base", "starter/train.jsonl", seed)
+    evaluate(out, "sft")
+    score = ["--attempts", str(ATTEMPTS), "--rows", "16", "--seed", seed, *ANSWERING]
+    data = ["--data", path("unscored.jsonl"), "--out", path("scored.jsonl")]
+    step("score", "--model", path("sft"), *data, *score, makes=path("scored.jsonl"))
+    run_stage(out, "grpo", "sft", "scored.jsonl", seed)
+    evaluate(out, "grpo")
+    evaluate(out, "base")
+
+    stages = ("base", "sft", "grpo")
+    scores = {stage: read_json(path(f"eval-{stage}/scores.json")) for stage in stages}
+    test = read_records(path("test.jsonl"))
+    runs = {stage: read_metrics(out / f"run-{stage}") for stage in stages[1:]}
+    summary = {
+        "seed": args.seed,
+        "chance": sum(1 / len(record.choices) for record in test) / len(test),
+        "test_examples": len(test),
+        "accuracy": {stage: scores[stage]["accuracy"]["all"] for stage in stages},
+        "interval": {stage: scores[stage]["interval"] for stage in stages},
+        "held_out": {
+            stage: [[row["step"], row["accuracy"]] for row in read_held_out(out / f"run-{stage}")]
+            for stage in runs
+        },
+        "steps": {stage: rows[-1]["step"] for stage, rows in runs.items()},
+        "minutes": {
+            stage: round(sum(row["seconds"] for row in rows) / 60, 1)
+            for stage, rows in runs.items()
+        },
+        "model_tflop": {
+            stage: round(sum(row["model_tflop"] for row in rows), 1) for stage, rows in runs.items()
+        },
+    }
+    folders = [f"run-{stage}" for stage in runs] + [f"eval-{stage}" for stage in stages]
+    step("report", *map(path, folders), "--out", path("report.html"))
+    write_text(out / "samples.md", samples(out, stages))
+    text = json.dumps(summary, indent=2) + "\n"
+    write_text(out / "summary.json", text)
+    print(text, file=sys.stderr)
+    return 0
+
+
+def run_stage(out: Path, stage: str, model: str, data: str, seed: str) -> None:
+    """Trains from one directory and exports the next, named after the stage."""
+    workdir = str(out / f"run-{stage}")
+    changes = {"model.path": out / model, "data.train": out / data, "seed": seed}
+    changes |= {"held_out.data": out / "starter/validation.jsonl", "held_out.limit": HELD_OUT}
+    changes |= {"held_out.every": EXAMINED[stage]}
+    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
+    step("train", "--config", f"configs/{stage}_smol.py", "--workdir", workdir, *overrides)
+    step("export", "--workdir", workdir, "--out", str(out / stage), makes=str(out / stage))
+
+
+def evaluate(out: Path, stage: str) -> None:
+    results = str(out / f"eval-{stage}")
+    words = ["--benchmark", str(out / "test.jsonl"), "--model", str(out / stage), "--out", results]
+    step("eval", *words, "--rows", "20", *ANSWERING, makes=results)
+
+
+def samples(out: Path, stages: tuple[str, ...]) -> str:
+    """What each model says to the same questions, as Markdown; texts stand in code blocks as they are."""
+    told = {stage: read_json(str(out / f"eval-{stage}/predictions.json")) for stage in stages}
+    lines = []
+    for place, record in enumerate(read_records(str(out / "test.jsonl"))[:SHOWN]):
+        right = record.choices[record.answer_index]
+        lines += [f"{record.question} ({', '.join(record.choices)}; right: {right})", ""]
+        for stage in stages:
+            said = " ".join(str(told[stage][place]["completion"]).split())
+            lines += [f"    {stage}: {said}"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
