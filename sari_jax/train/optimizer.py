@@ -1,14 +1,15 @@
 """The optimizer, and which parameters it may touch."""
 
+import dataclasses
 import fnmatch
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
 from flax import traverse_util
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from sari_jax.errors import InputError
 from sari_jax.models.audio_lm import Params
@@ -60,8 +61,10 @@ def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformat
     Muon (Jordan et al. 2024) makes each matrix's update orthogonal. Its updates are brought to the size of AdamW's
     (Liu et al. 2025, "Muon is Scalable for LLM Training"), so that one learning rate serves both; embeddings, norms
     and biases go by Adam with Nesterov momentum. Each layer of a stack is a matrix of its own.
+
+    The peak rate is a number of the state and not of the program: runs that differ in it alone are one program.
     """
-    schedule = learning_rates(settings, steps)
+    schedule = learning_rates(dataclasses.replace(settings, learning_rate=1.0), steps)
     if settings.name == "adamw":
         descend = optax.adamw(
             schedule,
@@ -80,7 +83,21 @@ def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformat
             muon_weight_dimension_numbers=_matrices,
         )
     descend = kept_as(settings.moments_dtype, descend)
-    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), descend)
+    clip = optax.clip_by_global_norm(settings.clip_norm)
+    return optax.chain(clip, descend, times(settings.learning_rate))
+
+
+class Rate(NamedTuple):
+    rate: Float[Array, ""]
+
+
+def times(rate: float) -> optax.GradientTransformation:
+    """Updates times a rate that the state holds. AdamW's and Muon's, decay included, are linear in it."""
+
+    def update(updates: Any, state: Rate, params: Any = None) -> tuple[Any, Rate]:
+        return jax.tree.map(lambda x: (x * state.rate).astype(x.dtype), updates), state
+
+    return optax.GradientTransformation(lambda params: Rate(jnp.float32(rate)), update)
 
 
 def kept_as(dtype: str, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:

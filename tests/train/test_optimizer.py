@@ -82,6 +82,21 @@ def test_muon_orthogonalises_each_layers_matrix_and_leaves_the_rest_to_adam():
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_runs_that_differ_in_their_rate_are_one_program(name):
+    params = {"a/kernel": jnp.linspace(-1.0, 1.0, 12).reshape(3, 4)}
+    programs, found = set(), {}
+    for rate in (1e-2, 2e-2):
+        optimizer = make_optimizer(Optimizer(name, learning_rate=rate, weight_decay=0.1), 10)
+        state, update = optimizer.init(params), jax.jit(optimizer.update)
+        programs.add(update.lower(params, state, params).as_text())
+        _, state = update(params, state, params)  # the first step has rate 0
+        found[rate] = update(params, state, params)[0]["a/kernel"]
+    assert len(programs) == 1
+    assert jnp.abs(found[1e-2]).max() > 1e-4
+    np.testing.assert_allclose(found[2e-2], 2 * found[1e-2], rtol=1e-6)
+
+
 def test_convolutions_are_left_to_adam():
     from sari_jax.train.optimizer import _matrices
 
