@@ -8,6 +8,19 @@ from sari_jax.errors import InputError, one_line
 
 
 def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    try:
+        from sari_jax.programs import prepare
+
+        prepare()
+        return args.run(args)
+    except InputError as error:
+        print(f"sari: {one_line(str(error))}", file=sys.stderr)
+        return 2
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """A command's options, and `overrides` of its config's settings; exits 2 with a usage error."""
     parser = argparse.ArgumentParser(
         prog="sari", description="post-training for audio-language models"
     )
@@ -18,11 +31,4 @@ def main(argv: list[str] | None = None) -> int:
     if rest and not getattr(args, "takes_overrides", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.overrides = rest
-    try:
-        from sari_jax.programs import prepare
-
-        prepare()
-        return args.run(args)
-    except InputError as error:
-        print(f"sari: {one_line(str(error))}", file=sys.stderr)
-        return 2
+    return args
