@@ -11,19 +11,16 @@ The same command goes on where a run broke off; `minutes` then counts from the l
 """
 
 import argparse
-import contextlib
-import io
 import json
 import os
 import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from configs import sft_nano
+from experiments.commands import begin, evaluate, read_json, step, train
 from sari_jax.atomic import write_text
-from sari_jax.cli import main as sari
 from sari_jax.data.records import read_records, write_records
 from sari_jax.report.curves import plot_demo
 from sari_jax.train.metrics import read_metrics
@@ -46,22 +43,19 @@ def main() -> int:
     args = parser.parse_args()
     begun, out, seed = time.monotonic(), args.out, str(args.seed)
     path = lambda name: str(out / name)  # noqa: E731
-    step("model", "assemble", "nano", "--out", path("base"), "--seed", seed, makes=path("base"))
-    claim(out, seed)
-    step(
-        "data", "build", "starter", "--out", path("starter"), "--seed", seed, makes=path("starter")
-    )
-    train = read_records(path("starter/train.jsonl"))
-    write_records(path("unscored.jsonl"), train[SFT_QUESTIONS : SFT_QUESTIONS + GRPO_QUESTIONS])
+    begin(out, "nano", seed)
+    questions = read_records(path("starter/train.jsonl"))
+    later = questions[SFT_QUESTIONS : SFT_QUESTIONS + GRPO_QUESTIONS]
+    write_records(path("unscored.jsonl"), later)
 
-    evaluate(out, "base")
+    examine(out, "base")
     run_stage(out, "sft", "base", "starter/train.jsonl", seed)
-    evaluate(out, "sft")
+    examine(out, "sft")
     score = ["--attempts", str(ATTEMPTS), "--rows", "32", "--seed", seed, *ANSWERING]
     data = ["--data", path("unscored.jsonl"), "--out", path("scored.jsonl")]
     step("score", "--model", path("sft"), *data, *score, makes=path("scored.jsonl"))
     run_stage(out, "grpo", "sft", "scored.jsonl", seed)
-    evaluate(out, "grpo")
+    examine(out, "grpo")
     parity = step("check", "--model", path("grpo"))
 
     stages = ("base", "sft", "grpo")
@@ -105,52 +99,14 @@ def minutes(begun: float) -> float:
 
 def run_stage(out: Path, stage: str, model: str, data: str, seed: str) -> None:
     """Trains from one directory and exports the next, named after the stage."""
-    workdir = str(out / f"run-{stage}")
-    changes = {"model.path": out / model, "data.train": out / data, "seed": seed}
-    changes |= {"held_out.data": out / "starter/validation.jsonl", "held_out.limit": HELD_OUT}
-    changes |= {"held_out.every": EXAMINED[stage]}
-    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
-    step("train", "--config", f"configs/{stage}_nano.py", "--workdir", workdir, *overrides)
-    step("export", "--workdir", workdir, "--out", str(out / stage), makes=str(out / stage))
+    settings = {"model.path": out / model, "data.train": out / data, "seed": seed}
+    settings |= {"held_out.data": out / "starter/validation.jsonl", "held_out.limit": HELD_OUT}
+    settings |= {"held_out.every": EXAMINED[stage]}
+    train(out, stage, f"configs/{stage}_nano.py", settings)
 
 
-def evaluate(out: Path, stage: str) -> None:
-    results = str(out / f"eval-{stage}")
-    test, model = str(out / "starter/test.jsonl"), str(out / stage)
-    options = ["--rows", "60", *ANSWERING]
-    step("eval", "--benchmark", test, "--model", model, "--out", results, *options, makes=results)
-
-
-def claim(out: Path, seed: str) -> None:
-    """Refuses to go on with another seed's model and corpus."""
-    marker = out / "seed"
-    if marker.exists() and marker.read_text().strip() != seed:
-        print(
-            f"{out}: holds seed {marker.read_text().strip()}; name another --out", file=sys.stderr
-        )
-        sys.exit(2)
-    marker.write_text(seed + "\n")
-
-
-def step(*words: str, makes: str = "") -> Any:
-    """Runs one `sari` command and returns what it tells.
-
-    What it makes and is there already is not made again, so that a rerun goes on.
-    """
-    print(f"\n$ sari {shlex.join(words)}", file=sys.stderr)
-    if makes and Path(makes).exists():
-        print(f"{makes} is there already", file=sys.stderr)
-        return None
-    with contextlib.redirect_stdout(io.StringIO()) as told:
-        code = sari([*words, "--json"])
-    print(told.getvalue(), end="", flush=True)
-    if code:
-        sys.exit(code)
-    return json.loads(told.getvalue())
-
-
-def read_json(path: str) -> Any:
-    return json.loads(Path(path).read_text())
+def examine(out: Path, stage: str) -> None:
+    evaluate(out, stage, out / "starter/test.jsonl", "--rows", "60", *ANSWERING)
 
 
 if __name__ == "__main__":

@@ -3,17 +3,19 @@
 Arms, each with every seed: the base model; GRPO without SFT before it; SFT alone, on structured chains, free ones and
 answers alone; SFT, then GRPO, structured and free, each from easy to hard, at random and from hard to easy; and the
 same without any chain (implicit reasoning), from easy to hard. All train on the starter corpus and answer its held-out
-questions, whose soundfonts, voices and recordings are others than those trained on.
+questions, whose soundfonts, voices and recordings are others than those trained on. nano has all arms, and smol, which
+learns by adapters, the main ones.
 
 Every step is a command that a user could type; the same command goes on where it broke off. Settings are those of
-configs/{sft,grpo}_nano.py but for the number of steps: ours, not the paper's.
+configs/{sft,grpo}_{nano,smol}.py but for the number of GRPO's steps: ours, not the paper's.
 
-    python -m experiments.sari_ablation --out runs/ablation [--seeds 0 1 2]
+    python -m experiments.sari_ablation --out runs/ablation [--size smol] [--seeds 0 1 2]
 
 What ends up there: summary.json, table.md and curves.png.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -22,18 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments.demo import SFT_QUESTIONS, claim, read_json, step
+from experiments.commands import begin, evaluate, read_json, step, train
 from sari_jax.atomic import write_text
 from sari_jax.data.records import read_records, write_records
 from sari_jax.report.charts import Chart, Line
 from sari_jax.report.curves import draw, new_figure, save_figure
+from sari_jax.train.flags import read_config_file
 from sari_jax.train.metrics import read_held_out
-
-# Scored for difficulty; GRPO learns from those that are neither solved nor hopeless.
-QUESTIONS, ATTEMPTS = 1600, 8
-STEPS = 64  # of GRPO: one pass over what is left of them, or somewhat more
-HELD_OUT, EVERY = 120, 16  # validation questions that GRPO is asked on the way, and steps between
-TOKENS = "48"
 
 # Arm -> the SFT that GRPO starts from ("" is the base model), the style of its answers, and the order of its questions.
 GRPO = {
@@ -49,15 +46,47 @@ GRPO = {
 STYLES = {"structured": "structured", "free": "free", "direct": "answers alone"}
 
 
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """
+    Attributes:
+        questions, attempts: scored for difficulty; GRPO learns from those that are neither solved nor hopeless.
+        steps: of GRPO.
+        held_out, every: validation questions that GRPO is asked on the way, and steps between.
+        test: questions that each model answers at the end.
+        tokens: that an answer may take.
+        rows: questions at once, of scoring and of answering.
+        arms: of `GRPO`.
+    """
+
+    questions: int
+    attempts: int
+    steps: int
+    held_out: int
+    every: int
+    test: int
+    tokens: int
+    rows: tuple[int, int]
+    arms: tuple[str, ...]
+
+
+MAIN = tuple(GRPO)[:3] + ("free, easy to hard",)
+SIZES = {
+    "nano": Size(1600, 8, 64, 120, 16, 600, 48, (32, 60), tuple(GRPO)),
+    "smol": Size(320, 4, 60, 40, 30, 300, 80, (16, 20), MAIN),
+}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, default="nano")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:
-        one_seed(args.out / f"seed-{seed}", str(seed))
-    summary = summarise(args.out, args.seeds)
+        one_seed(args.size, args.out / f"seed-{seed}", str(seed))
+    summary = summarise(args.size, args.out, args.seeds)
     write_text(args.out / "summary.json", json.dumps(summary, indent=2) + "\n")
     write_text(args.out / "table.md", table(summary))
     draw_curves(summary, args.out / "curves.png")
@@ -65,86 +94,80 @@ def main() -> int:
     return 0
 
 
-def one_seed(out: Path, seed: str) -> None:
+def one_seed(name: str, out: Path, seed: str) -> None:
+    size, config = SIZES[name], lambda stage: f"configs/{stage}_{name}.py"
     out.mkdir(exist_ok=True)
-    path = lambda name: str(out / name)  # noqa: E731
-    step("model", "assemble", "nano", "--out", path("base"), "--seed", seed, makes=path("base"))
-    claim(out, seed)
-    step(
-        "data", "build", "starter", "--out", path("starter"), "--seed", seed, makes=path("starter")
-    )
-    evaluate(out, "base", "structured")
-    for style in STYLES:
-        train(out, f"sft-{style}", "sft", "base", "starter/train.jsonl", style, seed)
-        evaluate(out, f"sft-{style}", style)
+    begin(out, name, seed)
+    test = out / "test.jsonl"
+    write_records(test, read_records(out / "starter/test.jsonl")[: size.test])
+
+    def examine(model: str, style: str) -> None:
+        options = ["--rows", str(size.rows[1]), "--max-tokens", str(size.tokens), "--style", style]
+        evaluate(out, model, test, *options)
+
+    def run(model: str, stage: str, start: str, data: str, style: str, **more: object) -> None:
+        settings = {"model.path": out / start, "data.train": out / data, "data.style": style}
+        settings |= {"seed": seed, "samples_every": 60}
+        train(out, model, config(stage), settings | more)
+        examine(model, style)
+
+    examine("base", "structured")
+    for style in styles(size):
+        run(f"sft-{style}", "sft", "base", "starter/train.jsonl", style)
     # One measure of difficulty for all arms, so that all learn from the same questions.
-    train_records = read_records(path("starter/train.jsonl"))
-    write_records(path("unscored.jsonl"), train_records[SFT_QUESTIONS : SFT_QUESTIONS + QUESTIONS])
-    score = ["--attempts", str(ATTEMPTS), "--rows", "32", "--seed", seed, "--max-tokens", TOKENS]
-    data = ["--data", path("unscored.jsonl"), "--out", path("scored.jsonl")]
-    step("score", "--model", path("sft-structured"), *data, *score, makes=path("scored.jsonl"))
-    for place, (start, style, order) in enumerate(GRPO.values()):
-        model = f"sft-{start}" if start else "base"
-        more = [f"--config.data.order={order}", f"--config.steps={STEPS}"]
-        more += [f"--config.held_out.data={out / 'starter/validation.jsonl'}"]
-        more += [f"--config.held_out.limit={HELD_OUT}", f"--config.held_out.every={EVERY}"]
-        train(out, f"grpo-{place}", "grpo", model, "scored.jsonl", style, seed, *more)
-        evaluate(out, f"grpo-{place}", style)
+    questions = read_records(out / "starter/train.jsonl")
+    learnt = read_config_file(config("sft"), []).data.limit
+    write_records(out / "unscored.jsonl", questions[learnt : learnt + size.questions])
+    words = ["--data", out / "unscored.jsonl", "--model", out / "sft-structured", "--seed", seed]
+    words += ["--attempts", size.attempts, "--rows", size.rows[0], "--max-tokens", size.tokens]
+    step("score", *words, "--out", out / "scored.jsonl", makes=out / "scored.jsonl")
+    held_out = {"data": out / "starter/validation.jsonl", "limit": size.held_out}
+    held_out |= {"every": size.every}
+    for arm in size.arms:
+        start, style, order = GRPO[arm]
+        more = {"data.order": order, "steps": size.steps}
+        more |= {f"held_out.{key}": value for key, value in held_out.items()}
+        start = f"sft-{start}" if start else "base"
+        run(folder(arm), "grpo", start, "scored.jsonl", style, **more)
 
 
-def train(
-    out: Path, name: str, stage: str, model: str, data: str, style: str, seed: str, *more: str
-) -> None:
-    """Trains, and exports under that name."""
-    changes = {
-        "model.path": out / model,
-        "data.train": out / data,
-        "data.style": style,
-        "seed": seed,
-        "samples_every": 60,
-    }
-    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
-    workdir = str(out / f"run-{name}")
-    made = str(out / name)
-    if not Path(made).exists():
-        step(
-            *("train", "--config", f"configs/{stage}_nano.py", "--workdir", workdir),
-            *(*overrides, *more),
-        )
-        step("export", "--workdir", workdir, "--out", made)
+def styles(size: Size) -> list[str]:
+    """What SFT teaches: whatever an arm starts from."""
+    starts = {GRPO[arm][0] for arm in size.arms}
+    return [style for style in STYLES if style in starts]
 
 
-def evaluate(out: Path, name: str, style: str) -> None:
-    results = str(out / f"eval-{name}")
-    words = ["--benchmark", str(out / "starter/test.jsonl"), "--model", str(out / name)]
-    options = ["--rows", "60", "--max-tokens", TOKENS, "--style", style]
-    step("eval", *words, "--out", results, *options, makes=results)
+def folder(arm: str) -> str:
+    return f"grpo-{list(GRPO).index(arm)}"
 
 
-def summarise(out: Path, seeds: Sequence[int]) -> dict[str, Any]:
+def summarise(name: str, out: Path, seeds: Sequence[int]) -> dict[str, Any]:
     """Each arm's accuracy on held-out questions, seed by seed, and GRPO's on validation questions after its steps."""
-    arms = {"base": "base"} | {f"SFT, {told}": f"sft-{style}" for style, told in STYLES.items()}
-    arms |= {arm: f"grpo-{place}" for place, arm in enumerate(GRPO)}
-    summary: dict[str, Any] = {"seeds": list(seeds), "arms": {}}
-    for arm, name in arms.items():
-        folders = [out / f"seed-{seed}" for seed in seeds]
-        scores = [read_json(str(folder / f"eval-{name}/scores.json")) for folder in folders]
+    size = SIZES[name]
+    arms = {"base": "base"}
+    arms |= {f"SFT, {STYLES[style]}": f"sft-{style}" for style in styles(size)}
+    arms |= {arm: folder(arm) for arm in size.arms}
+    summary: dict[str, Any] = {"size": name, "seeds": list(seeds), "arms": {}}
+    folders = [out / f"seed-{seed}" for seed in seeds]
+    for arm, model in arms.items():
+        scores = [read_json(place / f"eval-{model}/scores.json") for place in folders]
         accuracies = [score["accuracy"]["all"] for score in scores]
         told = {"accuracy": accuracies, **mean_and_error(accuracies)}
-        if name.startswith("grpo"):
-            curves = [read_held_out(folder / f"run-{name}") for folder in folders]
+        if model.startswith("grpo"):
+            curves = [read_held_out(place / f"run-{model}") for place in folders]
             told["steps"] = [row["step"] for row in curves[0]]
             told["held_out"] = [[row["accuracy"] for row in curve] for curve in curves]
         summary["arms"][arm] = told
-    test = read_records(out / f"seed-{seeds[0]}" / "starter/test.jsonl")
+    test = read_records(folders[0] / "test.jsonl")
+    summary["test_examples"] = len(test)
     summary["chance"] = sum(1 / len(record.choices) for record in test) / len(test)
     return summary
 
 
 def mean_and_error(values: Sequence[float]) -> dict[str, float]:
-    """The mean over seeds and its standard error."""
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-    return {"mean": float(np.mean(values)), "error": spread / len(values) ** 0.5}
+    """The mean over seeds and its standard error; no error of one."""
+    spread = float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "error": spread}
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -156,11 +179,13 @@ def table(summary: dict[str, Any]) -> str:
     ]
     for arm, told in summary["arms"].items():
         each = ", ".join(f"{value:.3f}" for value in told["accuracy"])
+        error = "" if told["error"] is None else f"{told['error']:.3f}"
         way = ""
         if "held_out" in told:
             way = f"{np.mean([np.mean(curve[1:]) for curve in told['held_out']]):.3f}"
-        rows.append(f"| {arm} | {each} | {told['mean']:.3f} | {told['error']:.3f} | {way} |")
-    return "\n".join([*rows, "", f"Chance: {summary['chance']:.3f}.", ""])
+        rows.append(f"| {arm} | {each} | {told['mean']:.3f} | {error} | {way} |")
+    chance = f"Chance: {summary['chance']:.3f}; {summary['test_examples']} questions."
+    return "\n".join([*rows, "", chance, ""])
 
 
 def draw_curves(summary: dict[str, Any], out: Path) -> None:

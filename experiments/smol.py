@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from configs import sft_smol
-from experiments.demo import claim, read_json, step
+from experiments.commands import begin, evaluate, read_json, step, train
 from sari_jax.atomic import write_text
 from sari_jax.data.records import read_records, write_records
 from sari_jax.train.metrics import read_held_out, read_metrics
@@ -39,22 +39,19 @@ def main() -> int:
     args = parser.parse_args()
     out, seed = args.out, str(args.seed)
     path = lambda name: str(out / name)  # noqa: E731
-    step("model", "assemble", "smol", "--out", path("base"), "--seed", seed, makes=path("base"))
-    claim(out, seed)
-    step(
-        "data", "build", "starter", "--out", path("starter"), "--seed", seed, makes=path("starter")
-    )
-    train = read_records(path("starter/train.jsonl"))
-    write_records(path("unscored.jsonl"), train[SFT_QUESTIONS : SFT_QUESTIONS + GRPO_QUESTIONS])
+    begin(out, "smol", seed)
+    questions = read_records(path("starter/train.jsonl"))
+    later = questions[SFT_QUESTIONS : SFT_QUESTIONS + GRPO_QUESTIONS]
+    write_records(path("unscored.jsonl"), later)
     write_records(path("test.jsonl"), read_records(path("starter/test.jsonl"))[:TEST])
     run_stage(out, "sft", "base", "starter/train.jsonl", seed)
-    evaluate(out, "sft")
+    examine(out, "sft")
     score = ["--attempts", str(ATTEMPTS), "--rows", "16", "--seed", seed, *ANSWERING]
     data = ["--data", path("unscored.jsonl"), "--out", path("scored.jsonl")]
     step("score", "--model", path("sft"), *data, *score, makes=path("scored.jsonl"))
     run_stage(out, "grpo", "sft", "scored.jsonl", seed)
-    evaluate(out, "grpo")
-    evaluate(out, "base")
+    examine(out, "grpo")
+    examine(out, "base")
 
     stages = ("base", "sft", "grpo")
     scores = {stage: read_json(path(f"eval-{stage}/scores.json")) for stage in stages}
@@ -90,19 +87,14 @@ def main() -> int:
 
 def run_stage(out: Path, stage: str, model: str, data: str, seed: str) -> None:
     """Trains from one directory and exports the next, named after the stage."""
-    workdir = str(out / f"run-{stage}")
-    changes = {"model.path": out / model, "data.train": out / data, "seed": seed}
-    changes |= {"held_out.data": out / "starter/validation.jsonl", "held_out.limit": HELD_OUT}
-    changes |= {"held_out.every": EXAMINED[stage]}
-    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
-    step("train", "--config", f"configs/{stage}_smol.py", "--workdir", workdir, *overrides)
-    step("export", "--workdir", workdir, "--out", str(out / stage), makes=str(out / stage))
+    settings = {"model.path": out / model, "data.train": out / data, "seed": seed}
+    settings |= {"held_out.data": out / "starter/validation.jsonl", "held_out.limit": HELD_OUT}
+    settings |= {"held_out.every": EXAMINED[stage]}
+    train(out, stage, f"configs/{stage}_smol.py", settings)
 
 
-def evaluate(out: Path, stage: str) -> None:
-    results = str(out / f"eval-{stage}")
-    words = ["--benchmark", str(out / "test.jsonl"), "--model", str(out / stage), "--out", results]
-    step("eval", *words, "--rows", "20", *ANSWERING, makes=results)
+def examine(out: Path, stage: str) -> None:
+    evaluate(out, stage, out / "test.jsonl", "--rows", "20", *ANSWERING)
 
 
 def samples(out: Path, stages: tuple[str, ...]) -> str:
