@@ -1,7 +1,8 @@
 """Compiles each config of a real size for the slices that its docstring names: docs/scale.md holds the table.
 
 The lines `sari compile --config configs/NAME.py --topology ...` of docstrings are run as they are written, each in a
-process of its own; what is compiled already is not compiled again. Takes some minutes and up to 8 GB for each.
+process of its own; what is compiled already, by the same code, is not compiled again. Takes some minutes and up to 8 GB
+for each.
 
     python -m experiments.recipes --out runs/recipes [--only NAME ...]
 
@@ -10,6 +11,7 @@ What ends up there: table.md, and a JSON file for each line. Exit 1 where someth
 
 import argparse
 import ast
+import hashlib
 import json
 import re
 import shlex
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sari_jax.atomic import write_text
+from sari_jax.parallel import hosts
 
 ROOT = Path(__file__).parent.parent
 LINE = re.compile(r"^ {4}sari (compile --config configs/(\w+)\.py(?: .*)?)$", re.MULTILINE)
@@ -35,9 +38,9 @@ def main() -> int:
     for name, words in recipes():
         if args.only and name not in args.only:
             continue
-        kept = args.out / (re.sub(r"[^\w.=-]+", "_", "_".join(words[2:])) + ".json")
+        kept = args.out / f"{name}-{digest(words)}.json"
         if not kept.exists():
-            write_text(kept, compiled(words))
+            write_text(kept, json.dumps(compiled(words), indent=2) + "\n")
         found.append((name, words, json.loads(kept.read_text())))
         write_text(args.out / "table.md", table(found))
     print(table(found))
@@ -52,13 +55,19 @@ def recipes() -> Iterator[tuple[str, list[str]]]:
             yield name, shlex.split(line)
 
 
-def compiled(words: list[str]) -> str:
+def digest(words: list[str]) -> str:
+    """Of all that the compiler's answer follows from: the line, its config, this code and the releases."""
+    said = [words, (ROOT / words[2]).read_text(), hosts.versions()]
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def compiled(words: list[str]) -> dict[str, Any]:
     print(f"sari {shlex.join(words)}", file=sys.stderr)
     command = [sys.executable, "-m", "sari_jax.cli", *words, "--json"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    if done.returncode not in (0, 1):  # 1: it does not fit, and the table says so
-        sys.exit(done.returncode)
-    return done.stdout
+    if done.returncode not in (0, 1) or not done.stdout:
+        sys.exit(done.returncode or 1)
+    return json.loads(done.stdout)  # 1: it does not fit, and the table says so
 
 
 def table(found: list[tuple[str, list[str], dict[str, Any]]]) -> str:

@@ -22,12 +22,10 @@ from sari_jax.data.records import read_records, write_records
 from sari_jax.train.metrics import read_held_out, read_metrics
 
 SFT_QUESTIONS = sft_smol.get_config().data.limit
-GRPO_QUESTIONS, ATTEMPTS = (
-    320,
-    4,
-)  # scored; those that are neither solved nor hopeless are trained on
-TEST, HELD_OUT = 300, 40  # questions answered by each model, and on the way
-EXAMINED = {"sft": 60, "grpo": 30}  # steps between
+# Scored; those that are neither solved nor hopeless are trained on.
+GRPO_QUESTIONS, ATTEMPTS = 320, 4
+# Questions answered by each model, questions on the way, and the steps between.
+TEST, HELD_OUT, EXAMINED = 300, 40, {"sft": 60, "grpo": 30}
 SHOWN = 6  # questions in samples.md
 ANSWERING = ["--max-tokens", "80", "--style", "structured"]
 

@@ -105,7 +105,7 @@ setup() {
     [[ -z $(git -C "$ROOT" status --porcelain --untracked-files=no) ]] ||
         say "changes in $ROOT that are not committed do not go along"
     need_active
-    tarball=$ROOT/.cache/sari_jax-$commit.tar.gz
+    tarball=$ROOT/.cache/$NAME-$commit.tar.gz # its own: several runs may be set up at once
     run mkdir -p "$ROOT/.cache"
     run git -C "$ROOT" archive --format=tar.gz --output="$tarball" "$commit"
     persist run "${QR[@]}" scp "$tarball" "$HERE/host.sh" "$NAME:" --node=all --worker=all "${AT[@]}" --quiet \

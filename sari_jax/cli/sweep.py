@@ -51,16 +51,19 @@ def _list(args: argparse.Namespace) -> int:
     from sari_jax.sweep.plan import read_runs
     from sari_jax.sweep.slices import SCRIPTS, launches
 
-    runs = [run for run in read_runs(Path(args.file), Path(args.out)) if not run.finished]
-    for run in runs:
+    runs = read_runs(Path(args.file), Path(args.out))
+    left = [run for run in runs if not run.finished]
+    for run in left:
         run.write()
     if args.launch == "print":
-        lines = [shlex.join(["sari", *run.command]) for run in runs]
+        lines = {run.name: shlex.join(["sari", *run.command]) for run in left}
     else:
         settings = Path(args.settings) if args.settings else SCRIPTS / "slice.env"
         lines = launches(runs, settings, args.launch)
-    names = [run.name for run in runs]
-    tell(args, {"commands": dict(zip(names, lines, strict=True))}, "\n".join(lines))
+    if not left:
+        print(f"sweep: all {len(runs)} runs are finished", file=sys.stderr)
+    if lines or args.json:
+        tell(args, {"commands": lines}, "\n".join(lines.values()))
     return 0
 
 

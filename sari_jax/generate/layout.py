@@ -75,5 +75,5 @@ class DecodingPolicy:
 
 
 def _narrows(path: str, array: Any) -> bool:
-    """Whether it is a matrix that is not narrower already, as one of eight bits is."""
+    """Whether it is a matrix of floating-point numbers; int8 stays as it is."""
     return path.endswith(MATRICES) and jnp.issubdtype(array.dtype, jnp.floating)

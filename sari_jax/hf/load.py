@@ -20,8 +20,8 @@ from sari_jax.hf.names import Names, Rule, rules
 from sari_jax.hf.shards import FLOATS, Shards
 from sari_jax.models.audio_lm import Params, abstract_params
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.models.quantized import NAMES as QUANTIZED
-from sari_jax.models.quantized import quantized, scale_of
+from sari_jax.models.quantized import DTYPES as QUANTIZED
+from sari_jax.models.quantized import in_eight_bits, scale_of, to_int8
 from sari_jax.parallel.mesh import TABLE, Table, parameter_sharding
 
 ROWS = 8192  # of a head, compared with the embedding at a time
@@ -41,7 +41,8 @@ def load_params(
 
     Args:
         dtype: of all parameters, or of each by its flat path; the source's own unless given, the widest where its
-            layers differ. A kernel's may be int8: its scales then come beside it (`models.quantized`).
+            layers differ. int8 is for the decoder's projections, whose scales then come beside them
+            (`models.quantized`), and leaves others as they are.
         mesh: where they live, by a `table` of `parallel`; one device unless given.
 
     Raises:
@@ -58,10 +59,11 @@ def load_params(
         own = jnp.result_type(*{FLOATS[shards.tensors[name].dtype] for name in rule.names})
         path = "/".join(rule.path)
         wanted = dtype if isinstance(dtype, str | None) else dtype[path]
-        if wanted in QUANTIZED:
+        if wanted in QUANTIZED and in_eight_bits(path):
             made = _in_int8(shards, rule, mesh, table)
             params[rule.path], params[tuple(scale_of(path).split("/"))], finite[rule] = made
             continue
+        wanted = own if wanted in QUANTIZED else wanted
         params[rule.path], finite[rule] = _parameter(
             shards, rule, jnp.dtype(wanted or own), mesh, table
         )
@@ -143,7 +145,7 @@ def _tensor(shards: Shards, rule: Rule, name: str, dtype: jnp.dtype, sharding: S
     return jax.make_array_from_callback(_our_shape(shards, rule, name), sharding, read)
 
 
-_round = jax.jit(quantized)
+_round = jax.jit(to_int8)
 
 
 def _empty(shape: tuple[int, ...], dtype: jnp.dtype, sharding: Sharding) -> Array:

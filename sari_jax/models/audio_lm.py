@@ -20,7 +20,7 @@ from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.decoder import Decoder, KeyValues
 from sari_jax.models.encoder import Encoder
 from sari_jax.models.lora import adapt
-from sari_jax.models.quantized import quantize
+from sari_jax.models.quantized import add_scales
 from sari_jax.parallel.mesh import constrain
 
 Params = dict[str, Any]
@@ -57,7 +57,7 @@ class AudioLM(nnx.Module):
         if config.adapter:
             adapt(self, config.adapter, rngs.params())
         if config.quantized:
-            quantize(self)
+            add_scales(self)
 
     def encode(self, prompts: Prompts) -> Float[Array, "B A F D"]:
         """The tower's features of every clip. With a frozen tower, compute them once and pass them on."""

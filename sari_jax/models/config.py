@@ -70,7 +70,7 @@ class AudioLMConfig:
     `remat` names what the backward pass computes again: "none"; "products" keeps the results of
     linear maps; "layer" keeps one residual stream per layer and none of the layer's insides.
     `attention` names the back end of everything but single decode steps: see `kernels`.
-    `quantized` names how the decoder's frozen projections are kept: "" or "int8" (see `quantized`).
+    `quantized` names how the decoder's frozen projections are kept: "" or "int8" (`models.quantized`).
     `adapter` adds parameters; without it and without them the network is the model as it was. Its dropout wants keys
     beside the parameters (`lora.with_noise`), and is 0 everywhere but in the pass that is differentiated.
     """

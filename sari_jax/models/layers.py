@@ -19,7 +19,7 @@ REMAT = {
 class Linear(nnx.Linear):
     """y = x W + b, and with an adapter, which `lora.adapt` gives it, + scale * drop(x) A B.
 
-    With scales, which `quantized.quantize` gives it, W is Q * kernel_scale.
+    With scales, which `quantized.add_scales` gives it, W is Q * kernel_scale.
     """
 
     def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
@@ -35,9 +35,13 @@ class Linear(nnx.Linear):
         return y + _flat_dot(self.scale * _flat_dot(x, a), b)
 
     def _scaled(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
-        """Q is read as int8 and becomes wide on the way into the product; the scales multiply what comes out."""
-        x, q = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-        y = _flat_dot(x, q, preferred_element_type=jnp.float32) * self.kernel_scale[...]
+        """Q is read as int8 and becomes wide on the way into the product.
+
+        What comes out is rounded to the dtype of activations before the scales multiply it, so that nothing wider is
+        kept, sent or differentiated than without them.
+        """
+        y = _flat_dot(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+        y = y.astype(jnp.float32) * self.kernel_scale[...]
         if self.bias is not None:
             y = y + self.bias[...]
         return y.astype(self.dtype)

@@ -18,8 +18,8 @@ WAYS = {"xpk": ("gke.sh", ("launch",)), "queued": ("queued.sh", ("keep", "delete
 OWN = ("NAME", "CONFIG", "WORKDIR", "EXPORT", "OVERRIDE")  # settings that differ from run to run
 
 
-def launches(runs: list[Planned], settings: Path, way: str) -> list[str]:
-    """Writes each run's settings file; the lines for a shell that launch the runs.
+def launches(runs: list[Planned], settings: Path, way: str) -> dict[str, str]:
+    """Writes each run's settings file; by the runs' names the lines for a shell that launch them.
 
     Args:
         settings: as tpu_scripts/slice.env; what it says of a run is replaced, its overrides too.
@@ -46,7 +46,7 @@ def launches(runs: list[Planned], settings: Path, way: str) -> list[str]:
             f"{settings}: CLUSTER is empty; name the one that the sweep's runs share: NAME, where gke.sh create made it"
         )
     shared = [line for line in found if line.partition("=")[0].strip() not in OWN]
-    lines = []
+    lines = {}
     for run in runs:
         own = {
             "NAME": _resource(given.get("NAME", "").strip("\"'"), run),
@@ -56,8 +56,12 @@ def launches(runs: list[Planned], settings: Path, way: str) -> list[str]:
         text = "\n".join([*shared, *(f"{key}={value}" for key, value in own.items())])
         with told(run.slice):
             write_text(run.slice, text + "\n")
-        words = ([str(script), verb, "--yes", "--settings", str(run.slice)] for verb in verbs)
-        lines.append(" && ".join(map(shlex.join, words)))
+        # A finished run has nothing left but a slice, perhaps, that could not be given back.
+        wanted = verbs if not run.finished else [verb for verb in verbs if verb == "delete"]
+        words = ([str(script), verb, "--yes", "--settings", str(run.slice)] for verb in wanted)
+        if wanted:
+            # ssh would read the lines that follow, where a shell is given them all.
+            lines[run.name] = " && ".join(f"{shlex.join(line)} < /dev/null" for line in words)
     return lines
 
 

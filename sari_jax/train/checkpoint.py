@@ -21,6 +21,7 @@ from sari_jax.digests import corpus_digest, model_digest
 from sari_jax.errors import InputError
 from sari_jax.rl.rewards.file import digest as reward_digest
 from sari_jax.train.config import Run, defaults, freeze
+from sari_jax.train.optimizer import Rated
 from sari_jax.train.state import TrainState
 
 # Settings of the machine, not of what is computed.
@@ -71,7 +72,7 @@ class Checkpoints:
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
+                state=ocp.args.StandardSave(_stored(state)),
                 data=ocp.args.JsonSave(data),
                 counters=ocp.args.JsonSave(counters),
                 **items,
@@ -86,8 +87,9 @@ class Checkpoints:
         step = self._manager.latest_step()
         if step is None:
             return None
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        for array in jax.tree.leaves(state):
+        stored = _stored(state)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, stored)
+        for array in jax.tree.leaves(stored):
             array.delete()
         args = {
             "state": ocp.args.StandardRestore(abstract),
@@ -97,7 +99,8 @@ class Checkpoints:
         if (self._manager.directory / str(step) / "under_way").exists():
             args["under_way"] = ocp.args.StandardRestore()
         found = self._manager.restore(step, args=ocp.args.Composite(**args))
-        return Restored(found["state"], found["data"], found["counters"], found.get("under_way"))
+        state = _whole(found["state"], state)
+        return Restored(state, found["data"], found["counters"], found.get("under_way"))
 
     def params(self, abstract: Any, step: int | None = None) -> dict[str, np.ndarray]:
         """The trained parameters of a step (the newest by default) in host memory, whatever devices trained them.
@@ -126,6 +129,22 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def _stored(state: TrainState) -> TrainState:
+    """Without the rate, which the settings have."""
+    rated = isinstance(state.opt_state, Rated)
+    return state.replace(opt_state=state.opt_state.kept) if rated else state
+
+
+def _whole(stored: TrainState, state: TrainState) -> TrainState:
+    """The other way, with the rate of `state`."""
+    rated = isinstance(state.opt_state, Rated)
+    return (
+        stored.replace(opt_state=state.opt_state._replace(kept=stored.opt_state))
+        if rated
+        else stored
+    )
 
 
 def fingerprints(run: Run) -> dict[str, str]:

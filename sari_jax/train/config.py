@@ -18,7 +18,7 @@ from sari_jax.errors import InputError
 from sari_jax.models.config import Adapter
 from sari_jax.models.layers import REMAT
 from sari_jax.models.lora import LEAVES
-from sari_jax.models.quantized import NAMES as QUANTIZED
+from sari_jax.models.quantized import DTYPES as QUANTIZED
 from sari_jax.models.sizes import SIZES
 from sari_jax.rl.kl import ESTIMATORS, IN_REWARD
 from sari_jax.rl.objectives import OBJECTIVES, Objective

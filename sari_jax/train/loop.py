@@ -221,7 +221,7 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
 
 def trained_params(run: Run, workdir: Path | str, step: int | None = None) -> tuple[Any, Any]:
     """(config, parameters) of a run's checkpoint: what it trained, and nothing else."""
-    config = read_config(run.model.path, dtype=run.model.dtype, adapter=run.model.added)
+    config = read_config(run.model.path, **run.model.network)
     abstract, _ = shapes_of(run.model, config)
     checkpoints = Checkpoints(workdir, keep=run.checkpoint.keep)
     trained = checkpoints.params(abstract, step)

@@ -84,20 +84,31 @@ def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformat
         )
     descend = kept_as(settings.moments_dtype, descend)
     clip = optax.clip_by_global_norm(settings.clip_norm)
-    return optax.chain(clip, descend, times(settings.learning_rate))
+    return times(settings.learning_rate, optax.chain(clip, descend))
 
 
-class Rate(NamedTuple):
+class Rated(NamedTuple):
+    """
+    Attributes:
+        kept: the state of the optimizer at rate 1: what a checkpoint holds.
+        rate: a setting, and no part of what was learnt.
+    """
+
+    kept: Any
     rate: Float[Array, ""]
 
 
-def times(rate: float) -> optax.GradientTransformation:
+def times(rate: float, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
     """Updates times a rate that the state holds. AdamW's and Muon's, decay included, are linear in it."""
 
-    def update(updates: Any, state: Rate, params: Any = None) -> tuple[Any, Rate]:
-        return jax.tree.map(lambda x: (x * state.rate).astype(x.dtype), updates), state
+    def update(gradient: Any, state: Rated, params: Any = None) -> tuple[Any, Rated]:
+        updates, kept = optimizer.update(gradient, state.kept, params)
+        updates = jax.tree.map(lambda x: (x * state.rate).astype(x.dtype), updates)
+        return updates, Rated(kept, state.rate)
 
-    return optax.GradientTransformation(lambda params: Rate(jnp.float32(rate)), update)
+    return optax.GradientTransformation(
+        lambda params: Rated(optimizer.init(params), jnp.float32(rate)), update
+    )
 
 
 def kept_as(dtype: str, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -12,7 +12,7 @@ from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import Params, abstract_params
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.lora import init_adapter, is_adapter
-from sari_jax.models.quantized import SCALE, is_quantized
+from sari_jax.models.quantized import SCALE, in_eight_bits
 from sari_jax.parallel.mesh import parameter_shardings
 from sari_jax.train.config import Model, Run
 from sari_jax.train.optimizer import Flat, partition
@@ -38,22 +38,28 @@ def starting_params(run: Run, config: AudioLMConfig, mesh: Mesh) -> tuple[Flat, 
 
 
 def param_dtypes(model: Model, params: Params) -> dict[str, str]:
-    """How each parameter is kept, by its flat path."""
+    """How each parameter is kept, by its flat path.
+
+    Raises:
+        InputError: what learns would be kept in eight bits.
+    """
     trainable, frozen = partition(params, model.learns)
-    dtypes = dict.fromkeys(trainable, model.param_dtype)
-    if not model.quantized:
-        return dtypes | dict.fromkeys(frozen, model.frozen_dtype or model.param_dtype)
-    for path in frozen:
-        dtypes[path] = model.quantized if is_quantized(path) else model.dtype
-        if path.endswith(f"/{SCALE}"):
-            dtypes[path] = "float32"
-    learning = [path for path in trainable if is_quantized(path) or path.endswith(f"/{SCALE}")]
-    if learning:
+    narrow = [path for path in trainable if in_eight_bits(path) or path.endswith(SCALE)]
+    if model.quantized and narrow:
         raise InputError(
-            f"config: model.trainable would train {learning[0]}, which model.frozen_dtype = {model.quantized} keeps in"
+            f"config: model.trainable would train {narrow[0]}, which model.frozen_dtype = {model.quantized} keeps in"
             " eight bits; choose other patterns, or another frozen_dtype"
         )
-    return dtypes
+    kept = {path: _frozen_dtype(model, path) for path in frozen}
+    return dict.fromkeys(trainable, model.param_dtype) | kept
+
+
+def _frozen_dtype(model: Model, path: str) -> str:
+    if not model.quantized:
+        return model.frozen_dtype or model.param_dtype
+    if path.endswith(SCALE):
+        return "float32"
+    return model.quantized if in_eight_bits(path) else model.dtype
 
 
 def shapes_of(model: Model, config: AudioLMConfig) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,5 +1,7 @@
 """What each config of a real size says it is compiled for can be asked as it is written."""
 
+import math
+
 import pytest
 
 from experiments.recipes import ROOT, recipes, table
@@ -21,8 +23,8 @@ def test_a_line_is_of_its_own_config(name, words):
     assert words[:4] == ["compile", "--config", f"configs/{name}.py", "--topology"]
     run = freeze(read_config_file(words[2], words[5:]))
     assert run.model.size
-    chips, one = words[4].split(":")[1].split("x"), run.batch_size // run.micro_batches
-    assert one % (int(chips[0]) * int(chips[1])) == 0, "a row for each chip, or several"
+    chips = math.prod(map(int, words[4].split(":")[1].split("x")))
+    assert run.batch_size // run.micro_batches % chips == 0, "a row for each chip, or several"
 
 
 def test_the_table_names_the_program_that_needs_most():

@@ -29,6 +29,12 @@ def model(tmp_path_factory):
     return tiny.make(tmp_path_factory.mktemp("models") / "wide", sizes)
 
 
+def in_int8(model, **where):
+    """(config, parameters) with the decoder's projections in eight bits."""
+    params = load_params(model.directory, model.config, dtype="int8", **where)
+    return dataclasses.replace(model.config, quantized="int8"), params
+
+
 def flat(params):
     return traverse_util.flatten_dict(params, sep="/")
 
@@ -46,21 +52,24 @@ def trained(model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tensor", [1, 4])
-def test_completions_are_those_of_one_device(tensor, model, trained):
+@pytest.mark.parametrize(("tensor", "quantized"), [(1, ""), (4, ""), (4, "int8")])
+def test_completions_are_those_of_one_device(tensor, quantized, model, trained):
     params, batch, mesh = trained
+    config, whole = model.config, model.params
+    if quantized:
+        (config, whole), (_, params) = in_int8(model), in_int8(model, mesh=mesh)
     prompts, seeds, features = jax.device_get(batch)
     key = jax.random.key(3)
     given = (*jax.device_put((prompts, seeds)), key, jax.device_put(features))
-    alone = rollout(model.config, SAMPLER, model.params, *given)
+    alone = rollout(config, SAMPLER, whole, *given)
     decoding = decoding_mesh(mesh, tensor)
-    policy = DecodingPolicy(model.config, decoding)(flat(params))
+    policy = DecodingPolicy(config, decoding)(flat(params))
     assert "tower" not in policy
     kernel = policy["decoder"]["layers"]["up_proj"]["kernel"]
     assert kernel.sharding.spec == P(None, None, "tensor")
     prompts, seeds, features = move(batch, NamedSharding(decoding, spec("batch")))
     with jax.set_mesh(decoding):
-        done = rollout(model.config, SAMPLER, policy, prompts, seeds, key, features)
+        done = rollout(config, SAMPLER, policy, prompts, seeds, key, features)
     rows = NamedSharding(decoding, spec("batch"))
     assert done.tokens.sharding.is_equivalent_to(rows, done.tokens.ndim)
     np.testing.assert_array_equal(done.tokens, alone.tokens)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from runs import environment, finish, rows_so_far, sari, trained, untimed
 
+from experiments.killed_sweep import FAILED, SWEEP, killed_sweep, write_sweep
 from sari_jax.errors import InputError
 from sari_jax.sweep import local
 from sari_jax.sweep.local import Launcher, alone, last_words, most_at_once
@@ -152,26 +153,11 @@ def test_last_words(tmp_path):
     assert last_words(log) == "one"
 
 
-SWEEP = """
-from sari_jax.sweep.search import grid
-from sari_jax.train.flags import read_config_file
-
-def get_runs():
-    base = read_config_file({config!r}, {overrides!r})
-    yield from grid(base, {{"seed": list(range(8))}})
-    yield from grid(base, {{"data.train": ["nowhere.jsonl"]}})
-    yield from grid(base, {{"data.shapes.audio_seconds": [(0.5,)]}})
-    for name in ("killed", "undisturbed"):
-        _, config = next(grid(base, {{"steps": [12], "checkpoint.every": [1]}}))
-        yield name, config
-"""
-
-
 @pytest.fixture
 def sweep_file(small_model, scored, tmp_path):
     """A function that writes a sweep over tiny SFT runs."""
 
-    def write(text: str = SWEEP):
+    def write(text: str = SWEEP, good: int = 2):
         changes = {
             "model.path": small_model,
             "data.train": scored,
@@ -186,22 +172,9 @@ def sweep_file(small_model, scored, tmp_path):
             "checkpoint.every": 2,
             "samples_every": 99,
         }
-        overrides = [f"--config.{key}={value}" for key, value in changes.items()]
-        path = tmp_path / "sweep.py"
-        path.write_text(text.format(config="configs/sft_nano.py", overrides=overrides))
-        return path
+        return write_sweep(tmp_path / "sweep.py", changes, good, text)
 
     return write
-
-
-def process_of(sweep: subprocess.Popen, name: str) -> psutil.Process | None:
-    for child in psutil.Process(sweep.pid).children():
-        try:
-            if child.cmdline()[-1].endswith(f"/{name}"):
-                return child
-        except (psutil.Error, IndexError):
-            pass
-    return None
 
 
 def table(out) -> dict[str, dict[str, str]]:
@@ -210,58 +183,44 @@ def table(out) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_some_fail_one_is_killed_and_the_others_are_done(sweep_file, tmp_path):
+def test_some_fail_one_is_killed_and_the_others_are_done(sweep_file, tmp_path, monkeypatch):
+    """Six runs; experiments/killed_sweep.py makes twelve of nano."""
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
     out = tmp_path / "sweep"
-    words = sari("sweep", sweep_file(), "--out", out, "--json")
-    sweep = subprocess.Popen(
-        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 400
-    while len(rows_so_far(out / "killed")) < 3:
-        assert sweep.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    process_of(sweep, "killed").kill()
-    output, told = sweep.communicate(timeout=400)
-
-    assert sweep.returncode == 1, told[-3000:]
-    result = json.loads(output)
-    good = {f"seed={n}" for n in range(8)}
-    assert set(result["finished"]) == good | {"killed", "undisturbed"}
-    failed = result["failed"]
-    assert failed.keys() == {"train=nowhere.jsonl", "audio_seconds=0.5"}
-    assert "nowhere.jsonl: no such file" in failed["train=nowhere.jsonl"]
-    assert "does not fit data.shapes.audio_seconds" in failed["audio_seconds=0.5"]
-    assert all(f"{name} failed: {reason}" in told for name, reason in failed.items())
-    assert "killed: killed by SIGKILL; it is started again" in told
-    assert "resumed after step" in (out / "killed.log").read_text()
-    assert "Traceback" not in told and "|" not in told  # no bar where there is no terminal
-
+    told = killed_sweep(sweep_file(), out)
+    assert told["as_it_should"], told
+    assert told["runs"] == 6 and told["failed"].keys() == FAILED.keys()
+    good = {f"seed={n}" for n in range(2)}
+    assert set(told["finished"]) == good | {"killed", "undisturbed"}
+    said = "\n".join(told["said"])
+    assert all(f"{name} failed: {reason}" in said for name, reason in told["failed"].items())
+    assert "killed: killed by SIGKILL; it is started again" in said
+    assert "|" not in said  # no bar where there is no terminal
     assert [row["step"] for row in untimed(out / "killed")] == list(range(1, 13))
-    assert untimed(out / "killed") == untimed(out / "undisturbed")
     before, after = trained(out / "undisturbed"), trained(out / "killed")
     for path, array in before.items():
         np.testing.assert_array_equal(array, after[path], err_msg=path)
 
     rows = table(out)
-    assert len(rows) == 12 and list(rows)[0] == result["best"] and result["by"] == "loss"
+    assert len(rows) == 6 and list(rows)[0] == told["best"]
     losses = [float(row["loss"]) for row in rows.values() if row["state"] == "finished"]
-    assert losses == sorted(losses) and len(losses) == 10
-    assert {row["reason"] for row in rows.values()} == {"", *failed.values()}
+    assert losses == sorted(losses) and len(losses) == 4
+    assert {row["reason"] for row in rows.values()} == {"", *told["failed"].values()}
     page = (out / "report.html").read_text()
-    assert all(name in page for name in result["finished"])
+    assert all(name in page for name in told["finished"])
 
     # The same command again tries what failed, and leaves the rest alone, but for what is another run now.
     other = "config.seed = 5 * (name == 'undisturbed')\n        yield name, config"
-    sweep_file(SWEEP.replace("yield name, config", other))
-    untouched = good | {"killed"}
+    file, untouched = sweep_file(SWEEP.replace("yield name, config", other)), good | {"killed"}
     logs = {name: (out / f"{name}.log").stat() for name in untouched}
-    again = finish(words)
+    again = finish(sari("sweep", file, "--out", out, "--json"))
     assert again.returncode == 1 and "Traceback" not in again.stderr
     result = json.loads(again.stdout)
     assert set(result["finished"]) == untouched
     refused = result["failed"].pop("undisturbed")
     assert "undisturbed: holds a run with another seed; name a new --workdir" in refused
-    assert result["failed"] == failed
+    assert result["failed"] == told["failed"]
     assert logs == {name: (out / f"{name}.log").stat() for name in untouched}
     assert untimed(out / "undisturbed") == untimed(out / "killed")
 

@@ -142,6 +142,8 @@ def gcloud(args):
                     if source.startswith("/"):
                         shutil.copy(source, f"{CLOUD}/hosts/{host}")
             else:
+                if "SSH_READS" in os.environ:  # as ssh does, whatever it may read
+                    sys.stdin.read()
                 codes.append(bash(option(args, "command"), host, None))
         sys.exit(next((code for code in codes if code), 0))
 

@@ -83,11 +83,15 @@ def test_each_run_has_a_queued_resource_of_its_own(cloud, sweep, capsys, tmp_pat
     out = sweep(launch="queued")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and cloud.calls() == []
-    for line in lines:
-        done = subprocess.run(
-            ["bash", "-c", line], env=cloud.environment, capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        ["bash"],
+        input="\n".join(lines),
+        env=cloud.environment | {"SSH_READS": "all there is"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
     verbs = [verb for verb in cloud.verbs() if verb in ("create", "delete")]
     assert verbs == ["create", "delete"] * 2
     created = cloud.calls("gcloud", "compute", "tpus", "queued-resources", "create")
@@ -100,7 +104,13 @@ def test_each_run_has_a_queued_resource_of_its_own(cloud, sweep, capsys, tmp_pat
     (out / NAMES[0] / "checkpoints/100").mkdir(parents=True)
     (out / NAMES[0] / "config.json").write_text(settings)
     sweep(launch="queued")
-    assert capsys.readouterr().out.splitlines() == lines[1:]
+    first, second = capsys.readouterr().out.splitlines()
+    assert second == lines[1] and first == lines[0].split(" && ")[1]  # to be sure of it
+    (out / NAMES[1] / "checkpoints/100").mkdir(parents=True, exist_ok=True)
+    (out / NAMES[1] / "config.json").write_text((out / f"{NAMES[1]}.json").read_text())
+    sweep("CLUSTER=ours")
+    told = capsys.readouterr()
+    assert not told.out and "all 2 runs are finished" in told.err
 
 
 def test_what_the_script_would_refuse_is_its_own_to_tell(cloud, sweep, capsys, tmp_path):

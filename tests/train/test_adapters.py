@@ -14,6 +14,8 @@ import tiny
 from sari_jax.cli import main
 from sari_jax.errors import InputError
 from sari_jax.generate.rollout import Completions
+from sari_jax.hf.config import read_config
+from sari_jax.hf.load import load_params
 from sari_jax.models.config import Adapter
 from sari_jax.models.lora import without_adapter
 from sari_jax.parallel.mesh import (
@@ -219,6 +221,15 @@ def test_a_run_that_is_resumed_ends_with_the_same_bits(stage, request, scored, t
     assert alone == (0 if stage == "sft" else 2)
     assert (tmp_path / "adapter" / "adapter_config.json").exists() == (stage == "sft")
     if stage == "grpo":
+        # Merged into the source's own weights, and not into those in eight bits that it learnt beside.
+        source, merged = (
+            tiny.flatten(load_params(place, read_config(place), dtype="float32"))
+            for place in (model, tmp_path / "merged")
+        )
+        path = "decoder/layers/up_proj"
+        factors = [np.asarray(whole[f"{path}/lora_{letter}"]) for letter in "ab"]
+        wanted = source[f"{path}/kernel"] + run.model.adapter.scale * factors[0] @ factors[1]
+        np.testing.assert_allclose(merged[f"{path}/kernel"], wanted, rtol=1e-5, atol=1e-6)
         lines = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
         assert json.loads(lines[0])["kl"] == pytest.approx(
             0, abs=1e-6

@@ -9,12 +9,17 @@ import subprocess
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from runs import end_hosts, environment, finish, start_hosts
 
 from sari_jax.errors import InputError
-from sari_jax.train.checkpoint import claim, fingerprints, read_run
+from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints, read_run
 from sari_jax.train.config import Data, Grpo, Mesh, Model, Optimizer, Run
+from sari_jax.train.optimizer import make_optimizer
+from sari_jax.train.state import create_state
 
 
 @pytest.fixture
@@ -149,6 +154,30 @@ def test_settings_cut_short(run, tmp_path, text):
     for read in (read_run, lambda workdir: claim(workdir, settings(run))):
         with pytest.raises(InputError, match="not the settings of a run"):
             read(tmp_path / "run")
+
+
+def test_a_rate_is_a_setting_and_in_no_checkpoint(tmp_path):
+    """What is kept is the optimizer's state without it: folders from before it was a number still serve."""
+
+    def state(rate, moved=0.0):
+        optimizer = make_optimizer(Optimizer(learning_rate=rate), 10)
+        made = create_state({"a/kernel": jnp.ones((2, 3)) + moved}, optimizer)
+        return jax.tree.map(lambda x: x + 0, made)  # arrays of their own, which restoring frees
+
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    moved = state(1e-3, moved=1.0).replace(step=jnp.int32(1))
+    checkpoints.save(moved, {}, {})
+    checkpoints.wait()
+    found = checkpoints.restore(state(1e-3)).state
+    checkpoints.close()
+    assert jax.tree.structure(found) == jax.tree.structure(moved)
+    assert float(found.opt_state.rate) == pytest.approx(1e-3)
+    np.testing.assert_array_equal(found.params["a/kernel"], 2 * np.ones((2, 3)))
+    kept = Checkpoints(tmp_path, keep=1)
+    unrated = state(1e-3)
+    unrated = unrated.replace(opt_state=unrated.opt_state.kept)
+    assert jax.tree.structure(kept.restore(unrated).state) == jax.tree.structure(unrated)
+    kept.close()
 
 
 STATE = """
