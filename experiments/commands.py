@@ -37,13 +37,20 @@ def begin(out: Path, model: str, seed: str) -> None:
     step("data", "build", "starter", "--out", starter, "--seed", seed, makes=starter)
 
 
-def train(out: Path, name: str, config: str, settings: dict[str, object]) -> None:
-    """Trains in run-NAME, and exports what came of it as NAME."""
+def train(out: Path, name: str, config: str, start: str, data: str, **settings: object) -> None:
+    """Trains the model START on DATA in run-NAME, and exports what came of it as NAME."""
+    given = {"model.path": out / start, "data.train": out / data, **settings}
+    overrides = [f"--config.{key}={value}" for key, value in given.items()]
     workdir = out / f"run-{name}"
-    overrides = [f"--config.{key}={value}" for key, value in settings.items()]
     if not (out / name).exists():
         step("train", "--config", config, "--workdir", workdir, *overrides)
     step("export", "--workdir", workdir, "--out", out / name, makes=out / name)
+
+
+def on_the_way(out: Path, questions: int, every: int) -> dict[str, object]:
+    """Settings: so many of the validation questions are answered every so many steps."""
+    named = {"data": out / "starter/validation.jsonl", "limit": questions, "every": every}
+    return {f"held_out.{key}": value for key, value in named.items()}
 
 
 def evaluate(out: Path, name: str, questions: Path, *options: str) -> None:

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from configs import sft_nano
-from experiments.commands import begin, evaluate, read_json, step, train
+from experiments.commands import begin, evaluate, on_the_way, read_json, step, train
 from sari_jax.atomic import write_text
 from sari_jax.data.records import read_records, write_records
 from sari_jax.report.curves import plot_demo
@@ -49,12 +49,14 @@ def main() -> int:
     write_records(path("unscored.jsonl"), later)
 
     examine(out, "base")
-    run_stage(out, "sft", "base", "starter/train.jsonl", seed)
+    more = {"seed": seed} | on_the_way(out, HELD_OUT, EXAMINED["sft"])
+    train(out, "sft", "configs/sft_nano.py", "base", "starter/train.jsonl", **more)
     examine(out, "sft")
     score = ["--attempts", str(ATTEMPTS), "--rows", "32", "--seed", seed, *ANSWERING]
     data = ["--data", path("unscored.jsonl"), "--out", path("scored.jsonl")]
     step("score", "--model", path("sft"), *data, *score, makes=path("scored.jsonl"))
-    run_stage(out, "grpo", "sft", "scored.jsonl", seed)
+    more = {"seed": seed} | on_the_way(out, HELD_OUT, EXAMINED["grpo"])
+    train(out, "grpo", "configs/grpo_nano.py", "sft", "scored.jsonl", **more)
     examine(out, "grpo")
     parity = step("check", "--model", path("grpo"))
 
@@ -95,14 +97,6 @@ def minutes(begun: float) -> float:
     """Since `make` started, set-up included, where it says so; else since this program did."""
     started = os.environ.get("DEMO_STARTED")
     return round(((time.time() - float(started)) if started else time.monotonic() - begun) / 60, 2)
-
-
-def run_stage(out: Path, stage: str, model: str, data: str, seed: str) -> None:
-    """Trains from one directory and exports the next, named after the stage."""
-    settings = {"model.path": out / model, "data.train": out / data, "seed": seed}
-    settings |= {"held_out.data": out / "starter/validation.jsonl", "held_out.limit": HELD_OUT}
-    settings |= {"held_out.every": EXAMINED[stage]}
-    train(out, stage, f"configs/{stage}_nano.py", settings)
 
 
 def examine(out: Path, stage: str) -> None:

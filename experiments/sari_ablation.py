@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.commands import begin, evaluate, read_json, step, train
+from experiments.commands import begin, evaluate, on_the_way, read_json, step, train
 from sari_jax.atomic import write_text
 from sari_jax.data.records import read_records, write_records
 from sari_jax.report.charts import Chart, Line
@@ -107,9 +107,8 @@ def one_seed(name: str, out: Path, seed: str) -> None:
         evaluate(out, model, test, *options)
 
     def run(model: str, stage: str, start: str, data: str, style: str, **more: object) -> None:
-        settings = {"model.path": out / start, "data.train": out / data, "data.style": style}
-        settings |= {"seed": seed, "samples_every": 60}
-        train(out, model, config(stage), settings | more)
+        more |= {"data.style": style, "seed": seed, "samples_every": 60}
+        train(out, model, config(stage), start, data, **more)
         examine(model, style)
 
     examine("base", "structured")
@@ -122,12 +121,10 @@ def one_seed(name: str, out: Path, seed: str) -> None:
     words = ["--data", out / "unscored.jsonl", "--model", out / "sft-structured", "--seed", seed]
     words += ["--attempts", size.attempts, "--rows", size.rows[0], "--max-tokens", size.tokens]
     step("score", *words, "--out", out / "scored.jsonl", makes=out / "scored.jsonl")
-    held_out = {"data": out / "starter/validation.jsonl", "limit": size.held_out}
-    held_out |= {"every": size.every}
     for arm in size.arms:
         start, style, order = GRPO[arm]
         more = {"data.order": order, "steps": size.steps}
-        more |= {f"held_out.{key}": value for key, value in held_out.items()}
+        more |= on_the_way(out, size.held_out, size.every)
         start = f"sft-{start}" if start else "base"
         run(folder(arm), "grpo", start, "scored.jsonl", style, **more)
 

@@ -16,18 +16,17 @@ import sys
 from pathlib import Path
 
 from configs import sft_smol
-from experiments.commands import begin, evaluate, read_json, step, train
+from experiments.commands import begin, evaluate, on_the_way, read_json, step, train
+from experiments.sari_ablation import SIZES
 from sari_jax.atomic import write_text
 from sari_jax.data.records import read_records, write_records
 from sari_jax.train.metrics import read_held_out, read_metrics
 
 SFT_QUESTIONS = sft_smol.get_config().data.limit
-# Scored; those that are neither solved nor hopeless are trained on.
-GRPO_QUESTIONS, ATTEMPTS = 320, 4
-# Questions answered by each model, questions on the way, and the steps between.
-TEST, HELD_OUT, EXAMINED = 300, 40, {"sft": 60, "grpo": 30}
+SIZE = SIZES["smol"]  # as many questions as an arm of the ablation has
+HELD_OUT, EXAMINED = SIZE.held_out, {"sft": 60, "grpo": SIZE.every}  # steps between
 SHOWN = 6  # questions in samples.md
-ANSWERING = ["--max-tokens", "80", "--style", "structured"]
+ANSWERING = ["--max-tokens", str(SIZE.tokens), "--style", "structured"]
 
 
 def main() -> int:
@@ -39,15 +38,17 @@ def main() -> int:
     path = lambda name: str(out / name)  # noqa: E731
     begin(out, "smol", seed)
     questions = read_records(path("starter/train.jsonl"))
-    later = questions[SFT_QUESTIONS : SFT_QUESTIONS + GRPO_QUESTIONS]
+    later = questions[SFT_QUESTIONS : SFT_QUESTIONS + SIZE.questions]
     write_records(path("unscored.jsonl"), later)
-    write_records(path("test.jsonl"), read_records(path("starter/test.jsonl"))[:TEST])
-    run_stage(out, "sft", "base", "starter/train.jsonl", seed)
+    write_records(path("test.jsonl"), read_records(path("starter/test.jsonl"))[: SIZE.test])
+    more = {"seed": seed} | on_the_way(out, HELD_OUT, EXAMINED["sft"])
+    train(out, "sft", "configs/sft_smol.py", "base", "starter/train.jsonl", **more)
     examine(out, "sft")
-    score = ["--attempts", str(ATTEMPTS), "--rows", "16", "--seed", seed, *ANSWERING]
+    score = ["--attempts", SIZE.attempts, "--rows", SIZE.rows[0], "--seed", seed, *ANSWERING]
     data = ["--data", path("unscored.jsonl"), "--out", path("scored.jsonl")]
     step("score", "--model", path("sft"), *data, *score, makes=path("scored.jsonl"))
-    run_stage(out, "grpo", "sft", "scored.jsonl", seed)
+    more = {"seed": seed} | on_the_way(out, HELD_OUT, EXAMINED["grpo"])
+    train(out, "grpo", "configs/grpo_smol.py", "sft", "scored.jsonl", **more)
     examine(out, "grpo")
     examine(out, "base")
 
@@ -83,16 +84,8 @@ def main() -> int:
     return 0
 
 
-def run_stage(out: Path, stage: str, model: str, data: str, seed: str) -> None:
-    """Trains from one directory and exports the next, named after the stage."""
-    settings = {"model.path": out / model, "data.train": out / data, "seed": seed}
-    settings |= {"held_out.data": out / "starter/validation.jsonl", "held_out.limit": HELD_OUT}
-    settings |= {"held_out.every": EXAMINED[stage]}
-    train(out, stage, f"configs/{stage}_smol.py", settings)
-
-
 def examine(out: Path, stage: str) -> None:
-    evaluate(out, stage, out / "test.jsonl", "--rows", "20", *ANSWERING)
+    evaluate(out, stage, out / "test.jsonl", "--rows", str(SIZE.rows[1]), *ANSWERING)
 
 
 def samples(out: Path, stages: tuple[str, ...]) -> str:

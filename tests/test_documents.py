@@ -1,5 +1,6 @@
 """Commands that README and docs show can be given as they are written, and their links lead somewhere."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -30,11 +31,19 @@ def commands(page: Path):
                 yield shlex.split(found[1], comments=True)
 
 
+def told(config: Path):
+    """Those of a config's docstring, of which continued lines are joined already."""
+    docstring = ast.get_docstring(ast.parse(config.read_text()), clean=False) or ""
+    return [shlex.split(line) for line in re.findall(r"^    sari (.*)$", docstring, re.MULTILINE)]
+
+
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 COMMANDS = [(page.stem, words) for page in PAGES for words in commands(page)]
+COMMANDS += [(config.stem, words) for config in CONFIGS for words in told(config)]
 
 
 def test_there_are_some():
-    assert len(COMMANDS) > 35 and {"README", "data", "tpu", "scale"} <= {
+    assert len(COMMANDS) > 70 and {"README", "data", "tpu", "scale"} <= {
         page for page, _ in COMMANDS
     }
 
