@@ -149,15 +149,15 @@ def test_told_to_stop_on_one_host_both_stop_and_go_on_with_the_same_bits(
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_it_ends_with_the_same_bits(model, scored, pair, tmp_path):
-    """After 1, 2 and 2 steps, on either host; more, and longer: experiments/chaos.py by itself."""
+def test_killed_on_one_host_it_ends_with_the_same_bits(model, scored, pair, tmp_path):
+    """Once, after a step; again and again, and longer: experiments/chaos.py by itself."""
     undisturbed, _ = pair("sft")
     _, config, *overrides = words("sft", model, scored, tmp_path)[4:-1]
     settings = argparse.Namespace(
-        config=config, kills=3, seed=16, out=tmp_path, undisturbed=undisturbed
+        config=config, kills=1, seed=16, out=tmp_path, undisturbed=undisturbed
     )
     told = chaos(settings, overrides[2:])
-    assert told["identical"] and told["steps"] == STEPS and told["kills"] == 3, told
+    assert told["identical"] and told["steps"] == STEPS and told["kills"] == 1, told
     assert told["hung"] == told["lost_checkpoints"] == 0, told
 
 
