@@ -1,7 +1,8 @@
 """Structured-reasoning SFT of smol on the starter corpus: a real small language model learns to hear, by adapters.
 
 Reproduces: the paper's first stage on SmolLM2-135M behind Whisper-tiny's ears; settings are ours. The projector is new
-and learns as a whole; the decoder learns by adapters of rank 16. Costs: see experiments/README.md.
+and learns as a whole; the decoder learns by adapters of rank 16. See
+experiments/README.md for what was run so far.
 
     sari train --config configs/sft_smol.py --workdir runs/sft-smol \
         --config.model.path=runs/smol --config.data.train=runs/starter/train.jsonl
@@ -21,7 +22,7 @@ def get_config():
     config.model.trainable = ("projector/*",)
     config.data.train = "runs/starter/train.jsonl"
     config.data.style = "structured"
-    config.data.limit = 960
+    config.data.limit = 200
     config.data.shapes.prompt_tokens = (128, 160)
     config.data.shapes.answer_tokens = (72,)
     config.data.shapes.audio_seconds = (3.2, 4.0)
@@ -29,7 +30,7 @@ def get_config():
     config.data.window = 8
     config.data.keep_features_gb = 1.0
     config.optimizer.name = "muon"
-    config.optimizer.learning_rate = 5e-3
+    config.optimizer.learning_rate = 2.5e-3
     config.optimizer.warmup_steps = 10
     config.optimizer.schedule = "cosine"
     config.samples_every = 60
