@@ -112,7 +112,8 @@ def has_a_reward_of_its_own(workdir):
     for row in rows(workdir):
         total = row["accuracy"] + row["format"] + 0.5 * row["brevity"]
         assert row["reward"] == pytest.approx(total, rel=1e-5) and 0 < row["brevity"] < 1
-        assert row["kl"] != 0 or row["step"] == 1
+        # The first update's rate is 0, so that what samples for step 2 is the reference still.
+        assert row["kl"] != 0 or row["step"] <= 2
 
 
 def test_a_reward_that_fails_ends_the_run_in_one_line(answering, scored, reward_file, tmp_path):
