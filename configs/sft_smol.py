@@ -14,7 +14,7 @@ from sari_jax.train.config import defaults
 def get_config():
     config = defaults()
     config.stage = "sft"
-    config.steps = 150
+    config.steps = 100
     config.batch_size = 8
     config.model.path = "runs/smol"
     config.model.adapter.rank = 16
