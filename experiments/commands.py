@@ -1,14 +1,19 @@
 """What the experiments' steps have in common: each is a command that a user could type, and is not done twice."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from sari_jax.atomic import write_text
 from sari_jax.cli import main as sari
+from sari_jax.train.checkpoint import changes
+from sari_jax.train.config import freeze
+from sari_jax.train.flags import read_config_file
 
 
 def step(*words: object, makes: Path | str = "") -> Any:
@@ -29,10 +34,14 @@ def step(*words: object, makes: Path | str = "") -> Any:
     return json.loads(told.getvalue())
 
 
-def begin(out: Path, model: str, seed: str) -> None:
-    """The model before training in `base`, and the starter corpus in `starter`."""
+def begin(out: Path, model: str, seed: str, **settings: object) -> None:
+    """The model before training in `base`, and the starter corpus in `starter`.
+
+    Args:
+        settings: of the experiment; a folder that was begun with others is refused.
+    """
+    claim(out, {"model": model, "seed": seed, **settings})
     step("model", "assemble", model, "--out", out / "base", "--seed", seed, makes=out / "base")
-    claim(out, seed)
     starter = out / "starter"
     step("data", "build", "starter", "--out", starter, "--seed", seed, makes=starter)
 
@@ -43,7 +52,11 @@ def train(out: Path, name: str, config: str, start: str, data: str, **settings: 
     overrides = [f"--config.{key}={value}" for key, value in given.items()]
     workdir = out / f"run-{name}"
     if not (out / name).exists():
-        step("train", "--config", config, "--workdir", workdir, *overrides)
+        told = step("train", "--config", config, "--workdir", workdir, *overrides)
+        if not told["finished"]:  # told to stop: no model for the steps that follow
+            end(f"{workdir}: stopped after step {told['step']}; the same command goes on", 1)
+    elif other := changes(workdir, dataclasses.asdict(freeze(read_config_file(config, overrides)))):
+        end(f"{workdir}: was trained with another {', '.join(other)}; name another --out", 2)
     step("export", "--workdir", workdir, "--out", out / name, makes=out / name)
 
 
@@ -59,15 +72,22 @@ def evaluate(out: Path, name: str, questions: Path, *options: str) -> None:
     step("eval", *words, *options, makes=out / f"eval-{name}")
 
 
-def claim(out: Path, seed: str) -> None:
-    """Refuses to go on with another seed's model and corpus."""
-    marker = out / "seed"
-    if marker.exists() and marker.read_text().strip() != seed:
-        print(
-            f"{out}: holds seed {marker.read_text().strip()}; name another --out", file=sys.stderr
-        )
-        sys.exit(2)
-    marker.write_text(seed + "\n")
+def claim(out: Path, settings: dict[str, object]) -> None:
+    """Refuses to go on with what an experiment of other settings left."""
+    marker = out / "experiment.json"
+    out.mkdir(parents=True, exist_ok=True)
+    settings = json.loads(json.dumps(settings))
+    if not marker.exists():
+        write_text(marker, json.dumps(settings, indent=2) + "\n")
+    before = read_json(marker)
+    other = [key for key in settings if before.get(key) != settings[key]]
+    if other:
+        end(f"{out}: was begun with another {', '.join(other)}; name another --out", 2)
+
+
+def end(line: str, code: int) -> NoReturn:
+    print(line, file=sys.stderr)
+    sys.exit(code)
 
 
 def read_json(path: Path | str) -> Any:

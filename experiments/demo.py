@@ -26,9 +26,8 @@ from sari_jax.report.curves import plot_demo
 from sari_jax.train.metrics import read_metrics
 
 # Chains are dear and questions cheap: a few teach the form of an answer, many more what to hear in the sound.
-SFT_QUESTIONS = (
-    sft_nano.get_config().data.limit
-)  # with chains; the rest of the training questions is for GRPO
+# SFT's are those with chains; the rest of the training questions is for GRPO.
+SFT_QUESTIONS = sft_nano.get_config().data.limit
 GRPO_QUESTIONS = 2400  # of those, scored for difficulty
 ATTEMPTS = 16
 # Answered on the way too, so that the page shows how answers change; the accuracies at the end are of others.
@@ -43,7 +42,7 @@ def main() -> int:
     args = parser.parse_args()
     begun, out, seed = time.monotonic(), args.out, str(args.seed)
     path = lambda name: str(out / name)  # noqa: E731
-    begin(out, "nano", seed)
+    begin(out, "nano", seed, questions=GRPO_QUESTIONS, attempts=ATTEMPTS)
     questions = read_records(path("starter/train.jsonl"))
     later = questions[SFT_QUESTIONS : SFT_QUESTIONS + GRPO_QUESTIONS]
     write_records(path("unscored.jsonl"), later)

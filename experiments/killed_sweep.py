@@ -10,8 +10,8 @@ Prints one JSON object; exit 1 if it came out otherwise.
 """
 
 import argparse
+import contextlib
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -45,8 +45,10 @@ def main() -> int:
     parser.add_argument("--demo", type=Path, default=Path("runs/demo"))
     parser.add_argument("--out", type=Path, default=Path("runs/killed-sweep"))
     args = parser.parse_args()
-    shutil.rmtree(args.out, ignore_errors=True)  # of this command, started before
-    args.out.mkdir(parents=True)
+    if args.out.exists() and any(args.out.iterdir()):
+        print(f"{args.out}: is not empty; remove it, or name another --out", file=sys.stderr)
+        return 2
+    args.out.mkdir(parents=True, exist_ok=True)
     changes = {"model.path": args.demo / "base", "data.train": args.demo / "starter/train.jsonl"}
     changes |= {"steps": 6, "optimizer.schedule": "constant"}
     file = write_sweep(args.out / "sweep.py", changes, good=8)
@@ -98,8 +100,9 @@ def killed_sweep(file: Path, out: Path) -> dict[str, Any]:
 def process_of(sweep: int, name: str) -> psutil.Process:
     """The process of a sweep's run."""
     for child in psutil.Process(sweep).children():
-        if child.cmdline()[-1].endswith(f"/{name}"):
-            return child
+        with contextlib.suppress(psutil.Error):  # one that has ended
+            if "".join(child.cmdline()[-1:]).endswith(f"/{name}"):
+                return child
     raise SystemExit(f"run {name} ended before it could be killed")
 
 

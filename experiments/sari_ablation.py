@@ -97,8 +97,7 @@ def main() -> int:
 
 def one_seed(name: str, out: Path, seed: str) -> None:
     size, config = SIZES[name], lambda stage: f"configs/{stage}_{name}.py"
-    out.mkdir(exist_ok=True)
-    begin(out, name, seed)
+    begin(out, name, seed, **dataclasses.asdict(size))
     test = out / "test.jsonl"
     write_records(test, read_records(out / "starter/test.jsonl")[: size.test])
 

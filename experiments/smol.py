@@ -11,6 +11,7 @@ summary.json, samples.md, report.html, and `grpo`, the trained model as a Huggin
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def main() -> int:
     args = parser.parse_args()
     out, seed = args.out, str(args.seed)
     path = lambda name: str(out / name)  # noqa: E731
-    begin(out, "smol", seed)
+    begin(out, "smol", seed, **dataclasses.asdict(SIZE))
     questions = read_records(path("starter/train.jsonl"))
     later = questions[SFT_QUESTIONS : SFT_QUESTIONS + SIZE.questions]
     write_records(path("unscored.jsonl"), later)

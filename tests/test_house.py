@@ -30,7 +30,7 @@ LAYERS = [
     {"programs"},
     {"assets"},
     {"digests"},
-    {"atomic"},
+    {"atomic", "user_file"},
     {"errors"},
 ]
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}

@@ -49,10 +49,13 @@ def sweep(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from sari_jax.sweep.plan import read_runs
+    from sari_jax.sweep.results import FINISHED, Results
     from sari_jax.sweep.slices import SCRIPTS, launches
 
-    runs = read_runs(Path(args.file), Path(args.out))
-    left = [run for run in runs if not run.finished]
+    out = Path(args.out)
+    runs = read_runs(Path(args.file), out)
+    results = Results(out, runs)
+    left = [run for run in runs if results.rows[run.name].state != FINISHED]
     for run in left:
         run.write()
     if args.launch == "print":
@@ -60,10 +63,10 @@ def _list(args: argparse.Namespace) -> int:
     else:
         settings = Path(args.settings) if args.settings else SCRIPTS / "slice.env"
         lines = launches(runs, settings, args.launch)
-    if not left:
-        print(f"sweep: all {len(runs)} runs are finished", file=sys.stderr)
+    told = results.told()
+    print(f"sweep: {_text(told)}", file=sys.stderr)
     if lines or args.json:
-        tell(args, {"commands": lines}, "\n".join(lines.values()))
+        tell(args, told | {"commands": lines}, "\n".join(lines.values()))
     return 0
 
 
@@ -76,9 +79,9 @@ def _launch(args: argparse.Namespace) -> int:
     runs = [] if args.trials else read_runs(Path(args.file), out)
     with alone(out) as lock:
         results = Results(out, runs)
-        study = _study(args) if args.trials else None
+        study = _study(args, results) if args.trials else None
         if study:
-            study.recall(results)
+            study.recall()
             todo = study.runs(args.trials)
         else:
             left = [run for run in runs if results.rows[run.name].state != FINISHED]
@@ -126,12 +129,12 @@ def _start(
     return launcher.stopping
 
 
-def _study(args: argparse.Namespace) -> Any:
+def _study(args: argparse.Namespace, results: Any) -> Any:
     try:
         from sari_jax.sweep.study import Study
     except ModuleNotFoundError as error:
         raise InputError(f"--trials needs {error.name}: pip install 'sari_jax[sweep]'") from error
-    return Study(Path(args.file), Path(args.out), args.storage)
+    return Study(Path(args.file), Path(args.out), args.storage, results)
 
 
 def _text(told: dict[str, Any]) -> str:
@@ -140,6 +143,6 @@ def _text(told: dict[str, Any]) -> str:
     lines = [f"{told['out']}: {counts}; {told['results']}"]
     if told["best"]:
         by = f" by {told['by']}" if told["by"] else ""
-        lines.append(f"  best{by}: {told['best']}; {told['report']}")
+        lines.append(f"  best{by}: {told['best']}; {told['report']} shows {told['report_of']}")
     lines += [f"  failed: {name}: {reason}" for name, reason in told["failed"].items()]
     return "\n".join(lines)

@@ -24,6 +24,10 @@ FILES = importlib.resources.files("sari_jax.report") / "page"
 LATEST = 20  # steps at a run's end that its row of the table averages
 
 
+class PageTooLarge(InputError):
+    """However few rollouts it shows."""
+
+
 def write_page(experiment: Experiment, out: Path, megabytes: int) -> dict[str, Any]:
     """Writes the page.
 
@@ -35,7 +39,8 @@ def write_page(experiment: Experiment, out: Path, megabytes: int) -> dict[str, A
         What is on it, counted, and its size in `megabytes`.
 
     Raises:
-        InputError: the page cannot be written, or is too large however little it shows.
+        PageTooLarge: fewer folders would do.
+        InputError: the page cannot be written.
     """
     charts = make_charts(experiment)
     data = {"charts": list(map(_plain, charts)), "runs": [run.name for run in experiment.runs]}
@@ -46,7 +51,7 @@ def write_page(experiment: Experiment, out: Path, megabytes: int) -> dict[str, A
         if fixed <= limit:
             break
     else:
-        raise InputError(
+        raise PageTooLarge(
             f"a page of these folders takes {fixed / MEGABYTE:.1f} MB without any sound; raise --megabytes"
             f" {megabytes}, or name fewer folders"
         )

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import math
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from sari_jax.sweep.results import FAILED, FINISHED, STOPPED
 HEADROOM = 1.25  # of the largest run seen: what must be free before another starts
 RESTARTS = 3  # of a run that a signal killed
 LOOK_SECONDS = 0.1
+MEASURE_SECONDS = 1.0  # the processes of a whole machine are walked for each measure
 Ended = Callable[[Planned, str, str], None]  # a run, its state and the reason of a failure
 
 
@@ -141,6 +143,7 @@ class _Process:
         self.run, self.killed = run, killed
         self.resident = self.peak = 0
         self.stepped = False
+        self._measured = -math.inf
         self._rows: tuple[int, int] | None = None
         with run.log.open("a") as log:
             self.said_before = run.log.stat().st_size
@@ -156,18 +159,25 @@ class _Process:
 
     def look(self) -> int | None:
         """Measures it; its exit code once it has ended."""
-        with contextlib.suppress(psutil.Error):
-            one = psutil.Process(self._process.pid)
-            family = [one, *one.children(recursive=True)]
-            self.resident = sum(each.memory_info().rss for each in family)
-            self.peak = max(self.peak, self.resident)
+        stepped = self.stepped
         with contextlib.suppress(OSError):
             stat = (self.run.workdir / "metrics.jsonl").stat()
             before, self._rows = self._rows, (stat.st_ino, stat.st_size)
             # A run that resumes puts another file in the place of the old one; a step makes it longer.
             if before and before[0] == stat.st_ino and before[1] < stat.st_size:
                 self.stepped = True
+        # A first step is when it has grown to its size.
+        if self.stepped > stepped or time.monotonic() - self._measured > MEASURE_SECONDS:
+            self._measure()
+            self._measured = time.monotonic()
         return self._process.poll()
+
+    def _measure(self) -> None:
+        with contextlib.suppress(psutil.Error):
+            one = psutil.Process(self._process.pid)
+            family = [one, *one.children(recursive=True)]
+            self.resident = sum(each.memory_info().rss for each in family)
+            self.peak = max(self.peak, self.resident)
 
     def stop(self) -> None:
         self._process.terminate()
@@ -215,9 +225,8 @@ def most_at_once() -> int:
     if os.environ.get("JAX_PLATFORMS") != "cpu":
         asked = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
         heard = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        if (
-            heard.stdout.strip() != "cpu"
-        ):  # where JAX does not start at all, the first run tells why
+        # Where JAX does not start at all, the first run tells why.
+        if heard.stdout.strip() != "cpu":
             return 1
     return len(os.sched_getaffinity(0))
 

@@ -1,12 +1,9 @@
 """The runs of a sweep's file: checked all together, each with its folder, its settings file and its command."""
 
-import contextlib
 import dataclasses
-import importlib.util
 import json
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +11,11 @@ from ml_collections import ConfigDict
 
 from sari_jax.atomic import told, write_text
 from sari_jax.errors import InputError
+from sari_jax.rl.rewards.registry import make_scorer
 from sari_jax.train.checkpoint import changes, flat
 from sari_jax.train.config import Run, freeze, nearest
+from sari_jax.train.metrics import examined
+from sari_jax.user_file import failing_as, load
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,=+@-]{0,199}")
 RESERVED = ("results.csv", "results.md", "report.html", "study.db", "lock")
@@ -62,12 +62,16 @@ class Planned:
 
     @property
     def finished(self) -> bool:
-        """Whether its folder holds the last step of a run with these settings.
+        """Whether its folder holds the last step of a run with these settings, and all that is asked after it.
 
-        A checkpoint appears by its name when it is whole, and after all else of its step is written.
+        A checkpoint appears by its name when it is whole; the held-out questions are answered after that.
         """
-        last = self.workdir / "checkpoints" / str(self.run.steps)
-        return last.is_dir() and not changes(self.workdir, dataclasses.asdict(self.run))
+        steps = self.run.steps
+        return (
+            (self.workdir / "checkpoints" / str(steps)).is_dir()
+            and not changes(self.workdir, dataclasses.asdict(self.run))
+            and (not self.run.held_out.every or steps in examined(self.workdir))
+        )
 
     def write(self) -> None:
         """Its settings file.
@@ -103,7 +107,8 @@ def read_runs(file: Path, out: Path) -> list[Planned]:
 
 
 def planned(name: str, config: Any, out: Path) -> Planned:
-    """
+    """A run of this name in the sweep's folder.
+
     Raises:
         InputError: a name that no folder can have, or settings that cannot be used.
     """
@@ -114,7 +119,9 @@ def planned(name: str, config: Any, out: Path) -> Planned:
     if not isinstance(config, ConfigDict | dict):
         raise InputError(f"run {name}: {type(config).__name__} is not a ConfigDict")
     try:
-        return Planned(name, freeze(config), out)
+        run = freeze(config)
+        make_scorer(run.reward_weights, run.grpo.reward_file)
+        return Planned(name, run, out)
     except InputError as error:
         raise InputError(f"run {name}: {error}") from error
 
@@ -128,40 +135,17 @@ def function_of(file: Path, name: str, then: Callable[[Any], Any]) -> Callable[.
     Raises:
         InputError: no such file or function, or a file that fails.
     """
-    if not file.is_file():
-        raise InputError(f"{file}: no such file of runs")
-    spec = importlib.util.spec_from_file_location("sweep_file", file)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{file}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # as dataclasses in it expect
-    with _failing_as(f"{file}"):
-        spec.loader.exec_module(module)
+    module = load(file, "sweep_file", str(file))
     function = getattr(module, name, None)
     if not callable(function):
         known = [key for key, value in vars(module).items() if callable(value)]
         raise InputError(f"{file}: has no {name}(); {nearest(name, known)}")
 
     def call(*args: Any) -> Any:
-        with _failing_as(f"{file}: {name}"):
+        with failing_as(f"{file}: {name}"):
             return then(function(*args))
 
     return call
-
-
-@contextlib.contextmanager
-def _failing_as(where: str) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"{where}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    return f"{type(error).__name__}: {lines[-1]}"
 
 
 def _tell_apart(runs: Iterable[Planned]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from sari_jax.atomic import told, write_text
 from sari_jax.errors import one_line
 from sari_jax.report.experiment import read_experiment
-from sari_jax.report.page import LATEST, write_page
+from sari_jax.report.page import LATEST, PageTooLarge, write_page
 from sari_jax.sweep.plan import Planned
 from sari_jax.train.metrics import read_held_out, read_metrics
 
@@ -105,6 +105,11 @@ class Results:
         write_results(list(self.rows.values()), self._out)
         return row
 
+    def unusable(self, name: str, reason: str) -> None:
+        """A run that could not be started, as its settings cannot be used."""
+        self.rows[name] = Row(name, FAILED, {}, reason=reason)
+        write_results(list(self.rows.values()), self._out)
+
     def told(self) -> dict[str, Any]:
         """The sweep as one object; its page is written."""
         ordered, figure = ranked(list(self.rows.values()))
@@ -120,7 +125,7 @@ class Results:
             "best": finished[0] if finished else None,
             "by": figure,
             "results": str(self._out / "results.md"),
-            "report": write_report([self._runs[name] for name in finished], self._out),
+            **write_report([self._runs[name] for name in finished], self._out),
         }
 
 
@@ -141,17 +146,20 @@ def write_results(rows: Sequence[Row], out: Path) -> None:
         write_text(out / "results.md", _markdown(heads, lines, figure))
 
 
-def write_report(runs: Sequence[Planned], out: Path) -> str:
-    """`report.html` over finished runs.
+def write_report(runs: Sequence[Planned], out: Path) -> dict[str, str]:
+    """`report.html` over finished runs, given the best first: over as many of them as it has room for.
 
     Returns:
-        Its path, or nothing where there is no run to show.
+        `report`, its path, or nothing where there is no run to show; `report_of`, how many runs are on it.
     """
-    if not runs:
-        return ""
-    page = out / "report.html"
-    write_page(read_experiment([run.workdir for run in runs]), page, MEGABYTES)
-    return str(page)
+    page, most = out / "report.html", len(runs)
+    while most:
+        try:
+            write_page(read_experiment([run.workdir for run in runs[:most]]), page, MEGABYTES)
+            break
+        except PageTooLarge:
+            most //= 2
+    return {"report": str(page) if most else "", "report_of": f"{most} of {len(runs)}"}
 
 
 COLUMNS = ("state", "steps", "reward", "accuracy", "loss", "held_out", "seconds", "reason")

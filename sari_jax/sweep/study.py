@@ -1,17 +1,20 @@
 """An Optuna study whose trials are runs: what to try next follows from what came of those before."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
+from tqdm import tqdm
 
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, one_line
 from sari_jax.sweep.local import last_words
 from sari_jax.sweep.plan import Planned, function_of, planned
 from sari_jax.sweep.results import FAILED, FINISHED, Results, Row
 from sari_jax.train.flags import read_config_file
 
 PREFIX = "trial-"
+UNUSABLE = 3  # suggestions in a row that cannot be used before the study ends
 
 
 class Study:
@@ -22,12 +25,13 @@ class Study:
     Args:
         file: whose `suggest(trial)` gives a trial's ConfigDict.
         storage: a URL as Optuna takes it; the folder's own `study.db` unless given.
+        results: the folder's table.
 
     Raises:
         InputError: the file or the storage cannot be used.
     """
 
-    def __init__(self, file: Path, out: Path, storage: str | None):
+    def __init__(self, file: Path, out: Path, storage: str | None, results: Results):
         self._suggest = function_of(file, "suggest", lambda config: config)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         url = storage or f"sqlite:///{out.absolute() / 'study.db'}"
@@ -42,30 +46,42 @@ class Study:
             line = (str(error).splitlines() or [""])[0]
             raise InputError(f"--storage {url}: {type(error).__name__}: {line}") from error
         self._out = out
+        self._results = results
         self._under_way: set[str] = set()
 
-    def recall(self, results: Results) -> None:
+    def recall(self) -> None:
         """The trials of this folder that have ended, into its table."""
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state.is_finished() and (run := self._kept(trial.number)):
                 if trial.state == optuna.trial.TrialState.COMPLETE:
-                    results.put(run, FINISHED)
+                    self._results.put(run, FINISHED)
                 else:
-                    results.put(run, FAILED, last_words(run.log))
+                    self._results.put(run, FAILED, last_words(run.log))
 
     def runs(self, count: int) -> Iterator[Planned]:
         """Trials that were under way, then new ones, until `count` in all have ended or are under way.
 
+        A trial for which `suggest` fails, or gives settings that cannot be used, counts as failed.
+
         Raises:
-            InputError: `suggest` fails, or gives settings that cannot be used; that trial counts as failed.
+            InputError: `UNUSABLE` of those in a row.
         """
         states = (optuna.trial.TrialState.RUNNING,)
         for trial in self._study.get_trials(deepcopy=False, states=states):
             if run := self._kept(trial.number):
                 self._under_way.add(run.name)
                 yield run
+        unusable = 0
         while self._ended() + len(self._under_way) < count:
-            run = self._ask()
+            try:
+                run = self._ask()
+            except InputError as error:
+                unusable += 1
+                if unusable == UNUSABLE:
+                    raise
+                tqdm.write(f"{error}; another is asked for", file=sys.stderr)
+                continue
+            unusable = 0
             self._under_way.add(run.name)
             yield run
 
@@ -94,8 +110,9 @@ class Study:
                     f"run {name}: SFT has no reward to compare by; set held_out.data and held_out.every"
                 )
             run.write()
-        except InputError:
+        except InputError as error:
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            self._results.unusable(name, one_line(str(error)))
             raise
         return run
 

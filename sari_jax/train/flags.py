@@ -9,6 +9,7 @@ from ml_collections import ConfigDict, config_flags
 from sari_jax.data.jsonl import json_object
 from sari_jax.errors import InputError
 from sari_jax.train.config import nearest
+from sari_jax.user_file import reason
 
 
 def read_config_file(path: str, overrides: list[str]) -> ConfigDict:
@@ -27,8 +28,7 @@ def read_config_file(path: str, overrides: list[str]) -> ConfigDict:
     except InputError:
         raise
     except Exception as error:  # the file is the user's program and may fail in any way
-        reason = [line for line in str(error).splitlines() if line.strip()] or [""]
-        raise InputError(f"config: {path}: {type(error).__name__}: {reason[-1].strip()}") from error
+        raise InputError(f"config: {path}: {reason(error)}") from error
 
 
 def check_key(config: ConfigDict, key: str) -> None:

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 
 from sari_jax.data.processor import Batch, Processor
 from sari_jax.data.styles import style
-from sari_jax.errors import InputError
 from sari_jax.generate.rollout import Completions
 from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import Params, Prompts
@@ -201,9 +200,8 @@ def make_grpo(
         advantages = advantages_of(rewards, rollout.completions, rollout.old, rollout.reference)
         state, metrics = step(state, frozen, rollout._replace(advantages=advantages))
         watch.lap("update", metrics)
-        if (
-            tries == 1
-        ):  # not before: what is exchanged would wait for the batch that is decoded ahead
+        if tries == 1:
+            # Not before: what is exchanged would wait for the batch that is decoded ahead.
             rows = np.arange(run.batch_size)
             drawn = Drawn([all_rows(mesh, answers)], rows, [completions.computed])
         told = on_host(metrics) | {"updates_behind": float(behind)} | measure(state, drawn)
@@ -353,11 +351,7 @@ def make_measure(
 
 
 def named_apart(told: dict[str, float], drawn: Drawn) -> dict[str, float]:
-    """The mean of each reward by its name, `reward` for the total, before the other metrics.
-
-    Raises:
-        InputError: a user's reward has the name of one of those.
-    """
+    """The mean of each reward by its name, `reward` for the total, before the other metrics."""
     rewards = [answers.rewards for answers in drawn.answers]
     means = {
         "reward" if name == "total" else name: float(
@@ -365,7 +359,4 @@ def named_apart(told: dict[str, float], drawn: Drawn) -> dict[str, float]:
         )
         for name in rewards[0]
     }
-    for name in means:
-        if name in told:
-            raise InputError(f"reward {name!r} has the name of a metric; name it otherwise")
     return {"reward": means.pop("reward"), **means, **told}

@@ -25,6 +25,7 @@ from sari_jax.models.work import chip
 from sari_jax.parallel import hosts
 from sari_jax.parallel.mesh import all_rows, make_mesh, onto_mesh, own_rows, shard_batch
 from sari_jax.programs import counted
+from sari_jax.rl.rewards.registry import make_scorer
 from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints, flat
 from sari_jax.train.config import Run
 from sari_jax.train.grpo import make_grpo
@@ -68,6 +69,7 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     with hosts.together():
         config = read_config(model.path, **model.network)
         processor = Processor(model.path, config)
+        make_scorer(run.reward_weights, run.grpo.reward_file)  # told before anything large is read
         records, counts = _records(run)
         others = _held_out(run)
         settings = {**dataclasses.asdict(run), "fingerprints": fingerprints(run)}

@@ -90,7 +90,7 @@ def test_the_example_can_be_used(tmp_path):
 
 
 def test_no_such_file(tmp_path):
-    with pytest.raises(InputError, match="none.py: no such file of runs"):
+    with pytest.raises(InputError, match="none.py: no such file"):
         read_runs(tmp_path / "none.py", tmp_path)
 
 
@@ -110,3 +110,26 @@ def test_a_run_is_finished_when_its_last_step_is_kept_and_its_settings_are_the_s
     config.seed = 1
     assert not planned("a", config, tmp_path).finished
     assert json.loads((run.workdir / "config.json").read_text())["seed"] == 0
+
+
+def test_a_run_is_finished_once_it_is_examined(tmp_path):
+    """The last checkpoint appears before the held-out questions are answered."""
+    config = defaults()
+    config.steps, config.held_out.every, config.held_out.data = 3, 2, "questions.jsonl"
+    run = planned("a", config, tmp_path)
+    claim(run.workdir, config.to_dict())
+    (run.workdir / "checkpoints" / "3").mkdir(parents=True)
+    rows = run.workdir / "held_out.jsonl"
+    rows.write_text('{"step": 2, "accuracy": 0.5}\n')
+    assert not run.finished
+    rows.write_text(rows.read_text() + '{"step": 3, "accuracy": 0.5}\n')
+    assert run.finished
+
+
+def test_a_reward_that_is_not_there_is_told_before_anything_starts(tmp_path):
+    (tmp_path / "own.py").write_text("def brevity(completion, record, style):\n    return 1.0\n")
+    config = defaults()
+    config.stage, config.grpo.reward_file = "grpo", str(tmp_path / "own.py")
+    config.grpo.rewards = ("accuracy=1", "brevty=1")
+    with pytest.raises(InputError, match=r"run a: .*has no function brevty\("):
+        planned("a", config, tmp_path)

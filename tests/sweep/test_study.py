@@ -1,6 +1,7 @@
 """A study without its processes; sweep/test_local.py runs one with them."""
 
 import math
+import re
 
 import optuna
 import pytest
@@ -29,7 +30,10 @@ def open_study(tmp_path):
         file = tmp_path / "sweep.py"
         file.write_text(FILE.format(stage=stage, more=more))
         (tmp_path / out).mkdir(exist_ok=True)
-        return Study(file, tmp_path / out, storage)
+        results = Results(tmp_path / out)
+        study = Study(file, tmp_path / out, storage, results)
+        study.recall()
+        return study, results
 
     return open_one
 
@@ -44,7 +48,7 @@ def row(run, state, **figures):
 
 
 def test_what_came_of_a_trial_is_told_to_the_study(open_study, tmp_path):
-    study = open_study()
+    study, _ = open_study()
     runs = list(study.runs(4))
     assert [run.name for run in runs] == [f"trial-{n}" for n in range(4)]
     study.tell(row(runs[0], FINISHED, reward=1.5, held_out=0.25))
@@ -61,27 +65,26 @@ def test_what_came_of_a_trial_is_told_to_the_study(open_study, tmp_path):
 def test_a_trial_is_asked_for_when_there_is_room_for_it_and_n_is_of_all_sweeps(
     open_study, tmp_path
 ):
-    runs = open_study().runs(3)
+    runs = open_study()[0].runs(3)
     first = next(runs)
     assert len(trials(tmp_path)) == 1
-    study = open_study()
+    study, _ = open_study()
     again = study.runs(3)
     assert next(again) == first  # nobody heard of its end
     study.tell(row(first, STOPPED))
     study.tell(row(next(again), FINISHED, reward=0.0))
-    last = open_study().runs(3)
+    last = open_study()[0].runs(3)
     assert [run.name for run in last] == ["trial-0", "trial-2"]
     assert len(trials(tmp_path)) == 3
 
 
 def test_ended_trials_stand_in_the_table_of_the_next_sweep(open_study, tmp_path):
-    study = open_study()
+    study, _ = open_study()
     runs = list(study.runs(3))
     study.tell(row(runs[0], FINISHED, reward=1.0))
     runs[1].log.write_text("one line\nsari: no such file\n")
     study.tell(row(runs[1], FAILED))
-    results = Results(tmp_path / "sweep")
-    open_study().recall(results)
+    _, results = open_study()
     told = {name: (one.state, one.reason) for name, one in results.rows.items()}
     assert told == {"trial-0": (FINISHED, ""), "trial-1": (FAILED, "no such file")}
 
@@ -89,12 +92,11 @@ def test_ended_trials_stand_in_the_table_of_the_next_sweep(open_study, tmp_path)
 def test_trials_of_other_folders_in_one_storage_are_left_alone(open_study, tmp_path):
     storage = f"sqlite:///{tmp_path / 'shared.db'}"
     (tmp_path / "b").mkdir()
-    here, there = open_study(storage=storage), open_study(storage=storage, out="b/sweep")
+    (here, _), (there, _) = open_study(storage=storage), open_study(storage=storage, out="b/sweep")
     mine, theirs = next(here.runs(2)), next(there.runs(2))
     assert [mine.name, theirs.name] == ["trial-0", "trial-1"]
     here.tell(row(mine, FINISHED, reward=1.0))
-    there.recall(results := Results(tmp_path / "b" / "sweep"))
-    assert results.rows == {}
+    assert open_study(storage=storage, out="b/sweep")[1].rows == {}
     assert next(there.runs(2)).name == "trial-1"
 
 
@@ -108,11 +110,21 @@ def test_trials_of_other_folders_in_one_storage_are_left_alone(open_study, tmp_p
         ("return 3", "run trial-0: int is not a ConfigDict"),
     ],
 )
-def test_a_suggestion_that_cannot_be_used_is_told_and_failed(more, told, open_study, tmp_path):
-    with pytest.raises(InputError, match=told) as found:
-        next(open_study(more=more).runs(1))
-    assert len(str(found.value).splitlines()) == 1
-    assert [trial.state.name for trial in trials(tmp_path)] == ["FAIL"]
+def test_a_suggestion_that_cannot_be_used_is_told_and_fails_alone(more, told, open_study, tmp_path):
+    study, results = open_study(more=more)
+    assert list(study.runs(2)) == []
+    assert [trial.state.name for trial in trials(tmp_path)] == ["FAIL", "FAIL"]
+    reasons = [(row.state, row.reason) for row in results.rows.values()]
+    assert re.search(told, reasons[0][1]) and [state for state, _ in reasons] == [FAILED] * 2
+    assert all(len(reason.splitlines()) == 1 for _, reason in reasons)
+    with pytest.raises(InputError, match="trial-4|sweep.py"):  # the third in a row
+        next(open_study(more=more)[0].runs(9))
+
+
+def test_another_is_asked_for_in_its_place(open_study, tmp_path):
+    study, results = open_study(more="config.steps = trial.number % 2")
+    assert [run.name for run in study.runs(4)] == ["trial-1", "trial-3"]
+    assert list(results.rows) == ["trial-0", "trial-2"]
 
 
 def test_a_storage_that_cannot_be_used(open_study):

@@ -6,20 +6,21 @@ from sari_jax.data.answers import choice_index, normalise
 from sari_jax.data.records import Record
 from sari_jax.data.styles import Style
 
-# So many words in a row are copied; fewer may well come twice.
+# So many words in a row are copied; fewer may well come twice. And so many of its own make up for it.
 RUN = 5
 
 
 def sections_reward(completion: str, record: Record, style: Style) -> float:
     """The fraction of the style's sections that are there, hold a word, and are no copy.
 
-    A copy says nothing that the question or a section before it has not said in the same words, in a row.
+    A copy is the question or a section before it, or repeats five words of theirs in a row, or more, and has fewer than
+    five besides.
     """
     names = section_names(style)
     found, said, good = style.sections(completion), [_words(record.question)], 0
     for name in names:
         words = _words(found.get(name, ""))
-        good += bool(words.strip()) and not any(_copied(words, other) for other in said)
+        good += bool(words.strip()) and not _copied(words, said)
         said.append(words)
     return good / len(names) if names else 1.0
 
@@ -68,5 +69,11 @@ def _words(text: str) -> str:
     return f" {normalise(text)} "
 
 
-def _copied(words: str, other: str) -> bool:
-    return words == other or (len(words.split()) >= RUN and words in other)
+def _copied(words: str, said: list[str]) -> bool:
+    listed = words.split()
+    own = set(range(len(listed)))
+    for start in range(len(listed) - RUN + 1):
+        run = f" {' '.join(listed[start : start + RUN])} "
+        if any(run in other for other in said):
+            own -= set(range(start, start + RUN))
+    return words in said or len(own) < min(RUN, len(listed))

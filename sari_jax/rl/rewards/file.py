@@ -1,20 +1,12 @@
 """A user's own rewards: functions of one Python file, which the config names as it is named itself."""
 
-import importlib.machinery
-import importlib.util
 import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sari_jax.digests import files_digest
 from sari_jax.errors import InputError
-
-
-class _Source(importlib.machinery.SourceFileLoader):
-    """Reads the text itself each time: code that was compiled before is told from it by size and second alone."""
-
-    def path_stats(self, path: str) -> dict[str, float]:
-        raise OSError  # so Python neither looks for such code nor leaves any
+from sari_jax.user_file import load
 
 
 def load_rewards(
@@ -28,13 +20,7 @@ def load_rewards(
     Raises:
         InputError: no such file, one that fails, one without such a function, or with one of a name that is taken.
     """
-    require(path)
-    loader = _Source("reward_file", path)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
-    try:
-        loader.exec_module(module)
-    except Exception as error:  # the file is the user's program and may fail in any way
-        raise InputError(f"grpo.reward_file {path}: {told(error)}") from error
+    module = load(path, "reward_file", f"grpo.reward_file {path}")
     for name in taken:
         if hasattr(module, name):
             raise InputError(
@@ -49,18 +35,9 @@ def digest(path: str) -> str:
     Raises:
         InputError: no such file.
     """
-    require(path)
-    return files_digest([Path(path)])
-
-
-def require(path: str) -> None:
     if not Path(path).is_file():
         raise InputError(f"grpo.reward_file {path}: no such file")
-
-
-def told(error: Exception) -> str:
-    """An error of the user's code in one line."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return files_digest([Path(path)])
 
 
 def _function(module: object, path: str, name: str) -> Callable[..., float]:

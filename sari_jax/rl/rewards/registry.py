@@ -9,8 +9,9 @@ from sari_jax.errors import InputError
 from sari_jax.rl.rewards.answer import accuracy_reward, format_reward
 from sari_jax.rl.rewards.chain import consistency_reward, sections_reward
 from sari_jax.rl.rewards.completion import Completion
-from sari_jax.rl.rewards.file import load_rewards, told
+from sari_jax.rl.rewards.file import load_rewards
 from sari_jax.rl.rewards.length import length_reward, overlong_reward
+from sari_jax.user_file import reason
 
 Reward = Callable[[Completion, Record, Style], float]
 Scorer = Callable[[Completion, Record, Style], dict[str, float]]
@@ -22,13 +23,20 @@ REWARDS: dict[str, Reward] = {
     "sections": sections_reward,
     "consistency": consistency_reward,
 }
+# What a step's other numbers, and a completion's, are called in the files of a run.
+RESERVED = frozenset(
+    "advantage audio_seconds clip_fraction completion_tokens ended entropy examples gradient_norm importance kl"
+    " learning_rate loss mfu model_tflop parameter_norm ratio reward rows rows_idle sampler_gap skipped"
+    " skipped_in_a_row skipped_total step text tokens total tries update_norm updates_behind zero_spread"
+    " zero_spread_left".split()
+)
 
 
 def parse_weights(shares: Iterable[str]) -> dict[str, float]:
     """("accuracy=2", "format=1") -> {"accuracy": 2.0, "format": 1.0}
 
     Raises:
-        InputError: a share that does not read NAME=WEIGHT, a name that comes twice.
+        InputError: a share that does not read NAME=WEIGHT, a name that comes twice or that something else has.
     """
     weights: dict[str, float] = {}
     for share in shares:
@@ -40,6 +48,10 @@ def parse_weights(shares: Iterable[str]) -> dict[str, float]:
         if not name.isidentifier() or not math.isfinite(weight) or name in weights:
             raise InputError(
                 f"config: grpo.rewards: {share!r} does not read NAME=WEIGHT, as 'accuracy=2', once for each name"
+            )
+        if name in RESERVED or name.startswith("seconds"):
+            raise InputError(
+                f"config: grpo.rewards: {name!r} has the name of a number that a run writes; name it otherwise"
             )
         weights[name] = weight
     return weights
@@ -74,7 +86,7 @@ def make_scorer(weights: Mapping[str, float], reward_file: str = "") -> Scorer:
                 if name not in own:
                     raise
                 raise InputError(
-                    f"reward {name!r} failed on a completion of record {record.id}: {told(error)}"
+                    f"reward {name!r} failed on a completion of record {record.id}: {reason(error)}"
                 ) from error
             if not math.isfinite(values[name]):
                 raise InputError(

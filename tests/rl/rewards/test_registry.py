@@ -30,6 +30,12 @@ def test_a_name_that_comes_twice():
         parse_weights(("accuracy=1", "accuracy=2"))
 
 
+@pytest.mark.parametrize("name", ["loss", "step", "text", "total", "seconds_mine"])
+def test_a_name_that_a_run_writes_already(name):
+    with pytest.raises(InputError, match=f"{name!r} has the name of a number that a run writes"):
+        parse_weights((f"{name}=1",))
+
+
 def test_each_reward_by_name_and_their_sum_by_the_weights(make_record):
     scorer = make_scorer({"format": 0.5, "accuracy": 2.0})
     right, wrong = completion(), completion("<think>It meows.</think><answer>cat</answer>")
