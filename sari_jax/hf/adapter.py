@@ -12,11 +12,10 @@ from sari_jax.atomic import new_directory, told
 from sari_jax.errors import InputError
 from sari_jax.hf.config import read_family
 from sari_jax.hf.export import on_host
-from sari_jax.hf.names import Names, rules
+from sari_jax.hf.names import Names, Rule, rules
 from sari_jax.hf.shards import Shards
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.models.lora import is_adapter
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"  # peft's names
 
@@ -26,38 +25,48 @@ def export_adapter(
 ) -> None:
     """Writes the adapter of `config` as peft would have saved it, in float32, aside and then renamed.
 
+    What was trained as a whole beside it, a new projector say, goes along as peft's `modules_to_save`.
+
     Args:
         params: those that were trained.
         source: the model directory that the adapter belongs to; its name stands in what is written.
 
     Raises:
-        InputError: there is no adapter, or more than that was trained, which a PEFT directory has no place for; `out`
-            exists and is not empty, or cannot be written.
+        InputError: there is no adapter, or something beside it was trained that is no whole module of transformers';
+            `out` exists and is not empty, or cannot be written.
     """
     flat, adapter = traverse_util.flatten_dict(params, sep="/"), config.adapter
     if adapter is None:
         raise InputError(
             "this run trained no adapter (model.adapter.rank = 0); export it without --adapter"
         )
-    beside = sorted(path for path in flat if not is_adapter(path))
-    if beside:
-        raise InputError(
-            f"this run trained {beside[0]} beside its adapter ({len(beside)} parameters in all), and an adapter alone"
-            " would lose that; export it without --adapter, merged"
-        )
     names = read_family(source).names(Shards(source).tensors)
-    tensors, modules = {}, []
-    for rule in rules(config, names):
-        *place, leaf = rule.path
-        if leaf != "kernel" or "/".join([*place, "lora_a"]) not in flat:
+    tensors, adapted, saved = {}, [], []
+
+    def put(rule: Rule, path: str, leaf: str) -> list[str]:
+        """One of our parameters as tensors of modules -> the modules."""
+        array, modules = on_host(flat[path]), [module_name(name, names) for name in rule.names]
+        for layer, module in enumerate(modules):
+            theirs = rule.to_theirs(array[layer] if rule.layers else array)
+            tensors[f"base_model.model.{module}.{leaf}"] = np.ascontiguousarray(theirs, np.float32)
+        return modules
+
+    for place, leaves in _by_module(config, names).items():
+        if f"{place}/lora_a" in flat:
+            adapted.append(module_name(leaves["kernel"].name, names))
+            put(leaves["kernel"], f"{place}/lora_a", "lora_A.weight")
+            put(leaves["kernel"], f"{place}/lora_b", "lora_B.weight")
+        trained = [leaf for leaf in leaves if f"{place}/{leaf}" in flat]
+        if not trained:
             continue
-        modules.append(module_name(rule.name, names))
-        factors = [on_host(flat["/".join([*place, name])]) for name in ("lora_a", "lora_b")]
-        for layer, name in enumerate(rule.names):
-            for theirs, ours in zip("AB", factors, strict=True):
-                matrix = rule.to_theirs(ours[layer] if rule.layers else ours)
-                key = f"base_model.model.{module_name(name, names)}.lora_{theirs}.weight"
-                tensors[key] = np.ascontiguousarray(matrix, np.float32)
+        if f"{place}/lora_a" in flat or "embedding" in leaves or len(trained) < len(leaves):
+            raise InputError(
+                f"this run trained {place}/{trained[0]} beside its adapter, and an adapter alone would lose that, as"
+                " it is not a whole projection or norm; export it without --adapter, merged"
+            )
+        for leaf, rule in leaves.items():
+            modules = put(rule, f"{place}/{leaf}", "bias" if leaf == "bias" else "weight")
+        saved += modules
     settings = {
         "peft_type": "LORA",
         "base_model_name_or_path": str(source),
@@ -66,7 +75,8 @@ def export_adapter(
         "use_rslora": adapter.rslora,
         "lora_dropout": adapter.dropout,
         # Matched against whole names; a plain list would take the tower's projections for the decoder's.
-        "target_modules": "|".join(re.escape(name).replace(r"\{\}", r"\d+") for name in modules),
+        "target_modules": "|".join(re.escape(name).replace(r"\{\}", r"\d+") for name in adapted),
+        "modules_to_save": saved or None,
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,
@@ -77,9 +87,18 @@ def export_adapter(
         save_file(tensors, aside / TENSORS, metadata={"format": "pt"})
 
 
+def _by_module(config: AudioLMConfig, names: Names) -> dict[str, dict[str, Rule]]:
+    """Where a module's parameters are -> each of them by its last name."""
+    found: dict[str, dict[str, Rule]] = {}
+    for rule in rules(config, names):
+        *place, leaf = rule.path
+        found.setdefault("/".join(place), {})[leaf] = rule
+    return found
+
+
 def module_name(hub_name: str, names: Names) -> str:
     """What transformers calls the module of a tensor. The hub's names are those of an older version of it."""
-    module = hub_name.removesuffix(".weight")
+    module = hub_name.removesuffix(".weight").removesuffix(".bias")
     if module.startswith(names.decoder + "."):
         return "model.language_model" + module.removeprefix(names.decoder)
     return "model." + module.removeprefix("thinker.")

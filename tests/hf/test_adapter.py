@@ -100,6 +100,27 @@ def test_peft_adds_it_and_transformers_reads_it_merged(adapted, theirs, tmp_path
         np.testing.assert_array_equal(again[name], array, err_msg=name)
 
 
+def test_whole_modules_go_along(one_tiny, theirs, tmp_path):
+    peft = pytest.importorskip("peft", reason="about PEFT, which is not installed")
+    import torch
+
+    model = tiny.adapted(one_tiny, Adapter(2))
+    beside = ("projector/*", "decoder/norm/*", "decoder/layers/ffn_norm/*")
+    trained, frozen = partition(model.params, ("*/lora_[ab]", *beside))
+    moved = {path: array + 0.1 * ("lora" not in path) for path, array in trained.items()}
+    export_adapter(merge(moved, {}), model.config, model.directory, tmp_path / "out")
+    network = peft.PeftModel.from_pretrained(
+        theirs.read(model.directory, model.sizes.family, torch.float64),
+        tmp_path / "out",
+        autocast_adapter_dtype=False,
+    )
+    found = theirs.logits(model, tiny.ragged(), network.eval().double())
+    wanted = logits(model.config, merge(moved, frozen))
+    largest = np.abs(wanted).max()
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * largest)
+    assert np.abs(logits(model.config, model.params) - wanted).max() > 0.01 * largest
+
+
 def test_what_is_written(one_tiny, tmp_path):
     model = tiny.adapted(one_tiny, Adapter(2, targets=("decoder/layers/[qv]_proj", "projector")))
     export_adapter(factors(model), model.config, model.directory, tmp_path / "out")
@@ -120,11 +141,19 @@ def test_what_is_written(one_tiny, tmp_path):
     )
 
 
-def test_an_adapter_with_more_beside_it_is_not_torn_apart(one_tiny, tmp_path):
-    model = tiny.adapted(one_tiny, Adapter(2))
-    trained = factors(model) | {"projector": {"bias": jnp.zeros(32)}}
-    with pytest.raises(InputError, match="trained projector/bias beside its adapter .* merged"):
-        export_adapter(trained, model.config, model.directory, tmp_path / "out")
+@pytest.mark.parametrize(
+    ("targets", "beside"),
+    [
+        ("decoder/layers/*_proj", "projector/bias"),  # a part of a module
+        ("projector", "projector/bias"),  # of one that has an adapter
+        ("decoder/layers/*_proj", "decoder/embed/embedding"),  # which may be the head as well
+    ],
+)
+def test_an_adapter_with_more_beside_it_is_not_torn_apart(targets, beside, one_tiny, tmp_path):
+    model = tiny.adapted(one_tiny, Adapter(2, targets=(targets,)))
+    trained, _ = partition(model.params, ("*/lora_[ab]", beside))
+    with pytest.raises(InputError, match=f"trained {beside} beside its adapter.* merged"):
+        export_adapter(merge(trained, {}), model.config, model.directory, tmp_path / "out")
     with pytest.raises(InputError, match="trained no adapter .* without --adapter"):
         export_adapter({}, one_tiny.config, one_tiny.directory, tmp_path / "out")
     assert not (tmp_path / "out").exists()
