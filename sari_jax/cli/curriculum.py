@@ -16,9 +16,10 @@ def add(data: Commands) -> None:
     part.add_argument("--sft", type=at_least(0), default=2000, help="questions with chains; SARI's")
     part.add_argument("--rl", type=at_least(0), default=30_000, help="others; SARI's")
     part.add_argument(
-        "--without-chains",
-        action="store_true",
-        help="for SFT, questions whose chains are yet to be written too",
+        "--chains",
+        choices=("structured", "free", "both", "none"),
+        default="structured",
+        help="that questions for SFT must have; none: they are yet to be written",
     )
     part.add_argument("--seed", type=at_least(0), default=0)
 
@@ -52,8 +53,7 @@ def _split(args: argparse.Namespace) -> int:
 
     ledger = Ledger()
     records = read_records(args.data)
-    chained = not args.without_chains
-    parts = split(records, ledger, sft=args.sft, rl=args.rl, seed=args.seed, chained=chained)
+    parts = split(records, ledger, sft=args.sft, rl=args.rl, seed=args.seed, chains=args.chains)
     with new_directory(Path(args.out)) as aside:
         for name, part in zip(("sft", "rl"), parts, strict=True):
             if part:

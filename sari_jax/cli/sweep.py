@@ -133,7 +133,9 @@ def _study(args: argparse.Namespace, results: Any) -> Any:
     try:
         from sari_jax.sweep.study import Study
     except ModuleNotFoundError as error:
-        raise InputError(f"--trials needs {error.name}: pip install 'sari_jax[sweep]'") from error
+        raise InputError(
+            f"--trials needs {error.name}: pip install -e '.[sweep]' in the checkout"
+        ) from error
     return Study(Path(args.file), Path(args.out), args.storage, results)
 
 

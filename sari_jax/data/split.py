@@ -11,6 +11,14 @@ from sari_jax.data.ledger import Ledger
 from sari_jax.data.records import Record
 from sari_jax.errors import InputError
 
+# Which fields of a record each choice asks for.
+CHAINS = {
+    "structured": ("chain_structured",),
+    "free": ("chain_free",),
+    "both": ("chain_structured", "chain_free"),
+    "none": (),
+}
+
 
 def split(
     records: Sequence[Record],
@@ -19,31 +27,32 @@ def split(
     sft: int,
     rl: int,
     seed: int = 0,
-    chained: bool = True,
+    chains: str = "structured",
 ) -> tuple[list[Record], list[Record]]:
-    """`sft` questions that have both chains, at random, and up to `rl` others, each in the order of the file.
+    """`sft` questions that have these chains, at random, and up to `rl` others, each in the order of the file.
 
     Questions about one file, or spans of it, stay together, so that no sound is learnt by heart before GRPO meets it.
     What is in neither goes to the ledger.
 
     Args:
-        chained: False takes questions without chains for SFT too, for `sari data synthesize --records` to write them.
+        chains: that SFT's questions must have: of `CHAINS`. With "none" any question will do, for `sari data synthesize
+            --records` to write them.
 
     Raises:
-        InputError: not so many questions with chains.
+        InputError: not so many questions with these chains.
     """
     groups = _by_sound(records)
     first: set[int] = set()
     apart: set[int] = set()
     for place in np.random.default_rng(seed).permutation(len(groups)).tolist():
-        found = [n for n in groups[place] if not chained or _chained(records[n])]
+        found = [n for n in groups[place] if all(getattr(records[n], f) for f in CHAINS[chains])]
         if found and len(first) < sft:
             first |= set(found[: sft - len(first)])
             apart |= set(groups[place])
     if len(first) < sft:
         raise InputError(
-            f"{sft} questions are asked for SFT, and {len(first)} have both chains; write more with"
-            " `sari data synthesize`, lower --sft, or choose with --without-chains and write them then"
+            f"{sft} questions are asked for SFT, and {len(first)} have {' and '.join(CHAINS[chains])}; write more with"
+            " `sari data synthesize`, lower --sft, or choose with --chains none and write them then"
         )
     others = [number for number in range(len(records)) if number not in apart]
     second = set(np.random.default_rng([seed, 1]).permutation(others)[:rl].tolist())
@@ -54,10 +63,6 @@ def split(
             reason = "sound is in the SFT part" if number in apart else "not needed"
             ledger.drop(record.id, reason)
     return [records[n] for n in sorted(first)], [records[n] for n in sorted(second)]
-
-
-def _chained(record: Record) -> bool:
-    return record.chain_structured is not None and record.chain_free is not None
 
 
 def _by_sound(records: Sequence[Record]) -> list[list[int]]:

@@ -35,7 +35,7 @@ def check(model_dir: Path | str, *, tokens: int = 16, seed: int = 0) -> Parity:
         import transformers
     except ImportError as error:
         raise InputError(
-            "sari check compares with PyTorch: pip install 'sari_jax[bench]'"
+            "sari check compares with PyTorch: pip install -e '.[bench]' in the checkout"
         ) from error
 
     engine = Engine(model_dir)

@@ -107,7 +107,7 @@ def bench(work: Work, rows: tuple[str, ...], report: Callable[[str], None]) -> d
                 make(dataclasses.replace(work, **ROWS[name].changes), directory)
             except ImportError as error:
                 raise InputError(
-                    "sari bench compares with PyTorch: pip install 'sari_jax[bench]'"
+                    "sari bench compares with PyTorch: pip install -e '.[bench]' in the checkout"
                 ) from error
             told[name] = _time(name, work, directory, report)
     phases: dict[str, Any] = {}

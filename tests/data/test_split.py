@@ -21,7 +21,7 @@ def records(make_record):
 
 def test_no_question_twice_and_no_clip_in_both(records):
     ledger = Ledger()
-    sft, rl = split(records, ledger, sft=10, rl=30, seed=1)
+    sft, rl = split(records, ledger, sft=10, rl=30, seed=1, chains="both")
     assert len(sft) == 10 and all(r.chain_free and r.chain_structured for r in sft)
     assert not {r.audio for r in sft} & {r.audio for r in rl}
     assert len({r.id for r in sft + rl}) == len(sft) + len(rl)
@@ -46,10 +46,12 @@ def test_spans_and_second_clips_of_a_file_stay_together(make_record):
 
 def test_questions_whose_chains_are_yet_to_be_written(records):
     bare = [r for r in records if r.chain_free is None]
-    with pytest.raises(InputError, match="0 have both chains.*--without-chains"):
-        split(bare, Ledger(), sft=3, rl=0)
-    sft, _ = split(bare, Ledger(), sft=3, rl=0, chained=False)
-    assert len(sft) == 3
+    for chains, lacking in (("free", "chain_free"), ("both", "chain_structured and chain_free")):
+        with pytest.raises(InputError, match=f"0 have {lacking};.*--chains none"):
+            split(bare, Ledger(), sft=3, rl=0, chains=chains)
+    for chains in ("structured", "none"):
+        sft, _ = split(bare, Ledger(), sft=3, rl=0, chains=chains)
+        assert len(sft) == 3
 
 
 def test_only_the_seed_decides(records):
@@ -60,5 +62,5 @@ def test_only_the_seed_decides(records):
 def test_all_may_be_asked_for_and_not_more(records):
     sft, rl = split(records, Ledger(), sft=0, rl=100)
     assert (sft, len(rl)) == ([], 60)
-    with pytest.raises(InputError, match="50 questions are asked for SFT, and 48 have both chains"):
-        split(records, Ledger(), sft=50, rl=0)
+    with pytest.raises(InputError, match="50 questions are asked for SFT, and 48 have chain_free"):
+        split(records, Ledger(), sft=50, rl=0, chains="free")

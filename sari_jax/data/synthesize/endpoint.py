@@ -70,7 +70,7 @@ class Endpoint:
             import openai
         except ImportError as error:
             raise InputError(
-                f"asking an endpoint needs {error.name}: pip install 'sari_jax[synthesize]'"
+                f"asking an endpoint needs {error.name}: pip install -e '.[synthesize]' in the checkout"
             ) from error
         if "@" in settings.url:  # the address stands in messages
             raise InputError(

@@ -30,7 +30,7 @@ class Speaker:
             import espeakng_loader
         except ImportError as error:
             raise InputError(
-                "the starter corpus speaks through espeak-ng: pip install 'sari_jax[starter]'"
+                "the starter corpus speaks through espeak-ng: pip install -e '.[starter]' in the checkout"
             ) from error
         # A copy of its own: the library keeps what the last utterance left behind in globals, so that a
         # second corpus of the same process would not be the same bits.
