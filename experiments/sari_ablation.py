@@ -7,7 +7,8 @@ questions, whose soundfonts, voices and recordings are others than those trained
 learns by adapters, the main ones.
 
 Every step is a command that a user could type; the same command goes on where it broke off. Settings are those of
-configs/{sft,grpo}_{nano,smol}.py but for the number of GRPO's steps: ours, not the paper's.
+configs/{sft,grpo}_{nano,smol}.py but for GRPO's steps, style, order and seed: ours, not the paper's. Which questions
+GRPO learns from, and their order, is judged by one model for all arms of a seed: that of SFT on structured chains.
 
     python -m experiments.sari_ablation --out runs/ablation [--size smol] [--seeds 0 1 2]
 
@@ -28,7 +29,7 @@ from experiments.commands import begin, evaluate, on_the_way, read_json, step, t
 from sari_jax.atomic import write_text
 from sari_jax.data.records import read_records, write_records
 from sari_jax.report.charts import Chart, Line
-from sari_jax.report.curves import draw, new_figure, save_figure
+from sari_jax.report.curves import COLOURS, draw, new_figure, save_figure
 from sari_jax.train.flags import read_config_file
 from sari_jax.train.metrics import read_held_out
 
@@ -42,6 +43,16 @@ GRPO = {
     "free, random": ("free", "free", "random"),
     "free, hard to easy": ("free", "free", "hard_to_easy"),
     "answers alone, easy to hard": ("direct", "direct", "easy_to_hard"),
+}
+# A picture's panels, and the arms that each compares.
+PANELS = {
+    "GRPO after SFT, structured chains": tuple(GRPO)[1:4],
+    "GRPO after SFT, free chains": tuple(GRPO)[4:7],
+    "Warm-up, and explicit reasoning": (
+        "structured, easy to hard",
+        "answers alone, easy to hard",
+        "GRPO without SFT",
+    ),
 }
 STYLES = {"structured": "structured", "free": "free", "direct": "answers alone"}
 
@@ -186,17 +197,17 @@ def table(summary: dict[str, Any]) -> str:
 
 
 def draw_curves(summary: dict[str, Any], out: Path) -> None:
-    """Accuracy on validation questions over GRPO's steps, the mean over seeds."""
-    figure = new_figure(1, 2)
-    for axes, style in zip(figure.axes, ("structured", "free"), strict=True):
+    """Accuracy on validation questions over GRPO's steps: the mean over seeds, and each seed as a thin line."""
+    figure = new_figure(1, len(PANELS))
+    for axes, (title, arms) in zip(figure.axes, PANELS.items(), strict=True):
         lines = []
-        for arm, told in summary["arms"].items():
-            if arm.startswith(style):
-                values = np.mean(told["held_out"], axis=0)
-                steps = np.array(told["steps"], float)
-                lines.append(Line(arm, steps, values, place=len(lines)))
-        title = f"GRPO after SFT, {style} chains"
-        draw(axes, Chart(style, title, "validation accuracy", tuple(lines)))
+        for arm in (arm for arm in arms if arm in summary["arms"]):
+            told = summary["arms"][arm]
+            steps, place = np.array(told["steps"], float), len(lines)
+            lines.append(Line(arm, steps, np.mean(told["held_out"], axis=0), place=place))
+            for curve in told["held_out"]:
+                axes.plot(steps, curve, color=COLOURS[place], lw=0.8, alpha=0.35)
+        draw(axes, Chart(title, title, "validation accuracy", tuple(lines)))
     save_figure(figure, out)
 
 

@@ -12,12 +12,8 @@ from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.parallel.mesh import DECODING, parameter_shardings
 
-MATRICES = (
-    "kernel",
-    "embedding",
-    "lora_a",
-    "lora_b",
-)  # what the networks narrow to their dtype before they multiply
+# What the networks narrow to their dtype before they multiply.
+MATRICES = ("kernel", "embedding", "lora_a", "lora_b")
 
 
 class DecodingPolicy:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 
@@ -42,7 +43,7 @@ def leave_one_out_advantages(rewards: Float[Array, "B G"]) -> Float[Array, "B G"
     return centred_advantages(rewards) * (group / max(group - 1, 1))
 
 
-def zero_spread(rewards: Float[Array, "B G"]) -> Bool[Array, "B"]:
+def zero_spread(rewards: Float[Array | np.ndarray, "B G"]) -> Bool[Array | np.ndarray, "B"]:
     """Which groups have equal rewards throughout. Many of them mean that sampling or the questions are at fault."""
     return (rewards == rewards[:, :1]).all(axis=1)
 

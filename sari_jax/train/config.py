@@ -125,9 +125,8 @@ class Grpo:
     reward_file: str = ""  # a Python file with a function for each name that is not built in
     updates_per_rollout: int = 1  # on the same completions; steps count rollouts
     importance_cap: float = 0.0  # of the weight p_trainer / p_sampler of a token; 0: no weight
-    overlap: bool = (
-        False  # decode the next batch while this one is scored: its policy is one update old
-    )
+    # Decode the next batch while this one is scored: its policy is one step old.
+    overlap: bool = False
 
     @property
     def formula(self) -> Objective:

@@ -17,7 +17,7 @@ from sari_jax.models.audio_lm import Params, Prompts
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.lora import without_adapter
 from sari_jax.parallel.mesh import all_rows, local_rows, onto_mesh, own_rows, shard_batch, whole
-from sari_jax.rl.advantages import ADVANTAGES
+from sari_jax.rl.advantages import ADVANTAGES, zero_spread
 from sari_jax.rl.groups import refill, take
 from sari_jax.rl.kl import IN_REWARD, penalised
 from sari_jax.rl.policy import reference_logprobs
@@ -38,7 +38,7 @@ from sari_jax.train.stages import (
     on_host,
 )
 from sari_jax.train.state import TrainState
-from sari_jax.train.steps import Rollout, make_grpo_step
+from sari_jax.train.steps import Rollout, counted_apart, make_grpo_step
 
 
 class Answers(NamedTuple):
@@ -61,8 +61,7 @@ class Answers(NamedTuple):
     @property
     def flat(self) -> np.ndarray:
         """[B] whether a group's rewards are all the same."""
-        totals = self.rewards["total"]
-        return (totals == totals[:, :1]).all(axis=1)
+        return zero_spread(self.rewards["total"])
 
     @property
     def pass_rates(self) -> list[float]:
@@ -229,11 +228,6 @@ def make_grpo(
         under_way.append(Rollout(prompts, Completions(**placed), features, old=old))
 
     return Stage(grpo, saved, take_up)
-
-
-def counted_apart(rollout: Rollout) -> Rollout:
-    """Rows alone, without the one number for all of them."""
-    return rollout._replace(completions=rollout.completions.replace(computed=None))
 
 
 def make_judge(

@@ -137,9 +137,8 @@ def make_sft(
     features_of = make_features(run, config, mesh, frozen)
     answer_style = style(run.data.style)
     score = make_scorer(run.reward_weights, run.grpo.reward_file)
-    root = onto_mesh(
-        mesh, jax.random.key(run.seed)
-    )  # greedy decoding takes a key and does not use it
+    # Greedy decoding takes a key and does not use it.
+    root = onto_mesh(mesh, jax.random.key(run.seed))
 
     def sft(
         state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None, another: Another

@@ -12,9 +12,8 @@ from jaxtyping import Array
 from sari_jax.parallel.mesh import constrain_parameter
 from sari_jax.train.optimizer import Flat
 
-HIGHEST = {
-    "sampler_gap"
-}  # metrics of which a batch has the highest of its parts'; the others add up
+# Metrics of which a batch has the highest of its parts'; the others add up.
+HIGHEST = {"sampler_gap"}
 
 
 @flax.struct.dataclass
@@ -22,7 +21,7 @@ class TrainState:
     """Donated to every update.
 
     Attributes:
-        step: updates done.
+        step: steps done; of GRPO with several updates per rollout, rollouts.
         params: trainable parameters, flat by path.
         opt_state: of optax.
     """

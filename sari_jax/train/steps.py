@@ -198,7 +198,7 @@ def make_grpo_step(
     def grpo_step(
         state: TrainState, frozen: Flat, rollout: Rollout
     ) -> tuple[TrainState, dict[str, Array]]:
-        whole = rollout._replace(completions=rollout.completions.replace(computed=None))
+        whole = counted_apart(rollout)
         if settings.updates_per_rollout == 1:
             return update(state, frozen, whole)
         again = lambda state, _: update(state, frozen, whole)  # noqa: E731
@@ -207,6 +207,11 @@ def make_grpo_step(
         return TrainState(state.step + 1, params, opt_state), over_updates(rows)
 
     return grpo_step
+
+
+def counted_apart(rollout: Rollout) -> Rollout:
+    """Rows alone, without the one number for all of them."""
+    return rollout._replace(completions=rollout.completions.replace(computed=None))
 
 
 def over_updates(rows: dict[str, Float[Array, "U"]]) -> dict[str, Float[Array, ""]]:
