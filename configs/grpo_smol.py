@@ -13,7 +13,7 @@ from sari_jax.train.config import defaults
 def get_config():
     config = defaults()
     config.stage = "grpo"
-    config.steps = 24
+    config.steps = 20
     config.batch_size = 4
     config.model.path = "runs/sft-smol-model"
     config.model.adapter.rank = 16
@@ -34,7 +34,7 @@ def get_config():
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 3
-    config.samples_every = 12
+    config.samples_every = 10
     config.held_out.max_tokens = 80
-    config.checkpoint.every = 12
+    config.checkpoint.every = 10
     return config
