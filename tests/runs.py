@@ -47,7 +47,8 @@ def environment(devices: int = 1) -> dict[str, str]:
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     # Each run compiles what the one before it did: small programs too come from the cache.
     kept = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return os.environ | kept | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "without_torch")])
+    return os.environ | kept | {"XLA_FLAGS": flags, "PYTHONPATH": path}
 
 
 def finish(words: list[str], devices: int = 1) -> subprocess.CompletedProcess:
