@@ -18,9 +18,8 @@ def get_config():
     config.data.train = "runs/scored.jsonl"
     config.data.style = "structured"
     config.data.order = "easy_to_hard"
-    config.data.drop_solved = (
-        True  # half of the questions are never or always right: no group would differ
-    )
+    # Half of the questions are never or always right: no group would differ.
+    config.data.drop_solved = True
     config.data.shapes.prompt_tokens = (160, 192)
     config.data.shapes.audio_seconds = (3.2, 4.0)  # a clip in thousands needs the second
     config.data.keep_features_gb = 1.0

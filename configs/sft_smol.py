@@ -1,8 +1,7 @@
 """Structured-reasoning SFT of smol on the starter corpus: a real small language model learns to hear, by adapters.
 
 Reproduces: the paper's first stage on SmolLM2-135M behind Whisper-tiny's ears; settings are ours. The projector is new
-and learns as a whole; the decoder learns by adapters of rank 16. See
-experiments/README.md for what was run so far.
+and learns as a whole; the decoder learns by adapters of rank 16.
 
     sari train --config configs/sft_smol.py --workdir runs/sft-smol \
         --config.model.path=runs/smol --config.data.train=runs/starter/train.jsonl

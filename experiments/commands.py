@@ -55,8 +55,12 @@ def train(out: Path, name: str, config: str, start: str, data: str, **settings: 
         told = step("train", "--config", config, "--workdir", workdir, *overrides)
         if not told["finished"]:  # told to stop: no model for the steps that follow
             end(f"{workdir}: stopped after step {told['step']}; the same command goes on", 1)
-    elif other := changes(workdir, dataclasses.asdict(freeze(read_config_file(config, overrides)))):
-        end(f"{workdir}: was trained with another {', '.join(other)}; name another --out", 2)
+    elif not workdir.exists():
+        end(f"{workdir}: is gone, and {out / name} is there; name another --out", 2)
+    else:
+        run = freeze(read_config_file(config, overrides))
+        if other := changes(workdir, dataclasses.asdict(run)):
+            end(f"{workdir}: was trained with another {', '.join(other)}; name another --out", 2)
     step("export", "--workdir", workdir, "--out", out / name, makes=out / name)
 
 
@@ -73,13 +77,14 @@ def evaluate(out: Path, name: str, questions: Path, *options: str) -> None:
 
 
 def claim(out: Path, settings: dict[str, object]) -> None:
-    """Refuses to go on with what an experiment of other settings left."""
+    """Refuses to go on with what something else left, or an experiment of other settings."""
     marker = out / "experiment.json"
     out.mkdir(parents=True, exist_ok=True)
-    settings = json.loads(json.dumps(settings))
     if not marker.exists():
+        if any(out.iterdir()):
+            end(f"{out}: is not empty, and no experiment began it; name another --out", 2)
         write_text(marker, json.dumps(settings, indent=2) + "\n")
-    before = read_json(marker)
+    before, settings = read_json(marker), json.loads(json.dumps(settings))
     other = [key for key in settings if before.get(key) != settings[key]]
     if other:
         end(f"{out}: was begun with another {', '.join(other)}; name another --out", 2)

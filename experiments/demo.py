@@ -87,8 +87,9 @@ def main() -> int:
     write_text(out / "summary.json", text)
     print(text, file=sys.stderr)
     clip = test[-1].audio[0].path
-    print(f"Next: sari ask --model {path('grpo')} --audio {clip} --question {shlex.quote(test[-1].question)} "
-          f"--choices {shlex.join(test[-1].choices)}", file=sys.stderr)  # fmt: skip
+    asked = ["--question", test[-1].question, "--choices", *test[-1].choices]
+    words = [".venv/bin/sari", "ask", "--model", path("grpo"), "--audio", str(clip), *asked]
+    print(f"Next, ask it something:\n{shlex.join(words)}", file=sys.stderr)
     return 0
 
 

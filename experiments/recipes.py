@@ -18,7 +18,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,8 @@ def recipes() -> Iterator[tuple[str, list[str]]]:
 
 def digest(words: list[str]) -> str:
     """Of all that the compiler's answer follows from: the line, its config, this code, the releases, the compiler."""
-    said = [words, (ROOT / words[2]).read_text(), hosts.versions(), version("libtpu")]
+    compiler = [each.version for each in distributions(name="libtpu")]
+    said = [words, (ROOT / words[2]).read_text(), hosts.versions(), compiler]
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

@@ -19,9 +19,9 @@ def add(commands: Commands) -> None:
     many.add_argument("file", metavar="FILE", help="Python with get_runs(), or suggest(trial)")
     many.add_argument(
         "--launch",
-        choices=("local", "print", "xpk", "queued"),
+        choices=("local", "print", "xpk", "queued", "none"),
         default="local",
-        help="processes here; or each run's command, for here or for a TPU slice",
+        help="processes here; each run's command, for here or for a TPU slice; none: the tables of what there is",
     )
     many.add_argument("--at-once", type=at_least(1), metavar="N", help="local runs at most")
     many.add_argument(
@@ -42,20 +42,17 @@ def sweep(args: argparse.Namespace) -> int:
         )
     if args.at_once and args.launch != "local":
         raise InputError(f"--at-once is of local runs; leave it out with --launch {args.launch}")
-    if args.settings and args.launch in ("local", "print"):
+    if args.settings and args.launch not in ("xpk", "queued"):
         raise InputError("--settings is of --launch xpk and queued; leave it out")
-    return _launch(args) if args.launch == "local" else _list(args)
+    return {"local": _launch, "none": _look}.get(args.launch, _list)(args)
 
 
 def _list(args: argparse.Namespace) -> int:
     from sari_jax.sweep.plan import read_runs
-    from sari_jax.sweep.results import FINISHED, Results
     from sari_jax.sweep.slices import SCRIPTS, launches
 
-    out = Path(args.out)
-    runs = read_runs(Path(args.file), out)
-    results = Results(out, runs)
-    left = [run for run in runs if results.rows[run.name].state != FINISHED]
+    runs = read_runs(Path(args.file), Path(args.out), elsewhere=args.launch != "print")
+    left = [run for run in runs if not run.finished]
     for run in left:
         run.write()
     if args.launch == "print":
@@ -63,11 +60,25 @@ def _list(args: argparse.Namespace) -> int:
     else:
         settings = Path(args.settings) if args.settings else SCRIPTS / "slice.env"
         lines = launches(runs, settings, args.launch)
-    told = results.told()
-    print(f"sweep: {_text(told)}", file=sys.stderr)
+    if not left:
+        print(f"sweep: all {len(runs)} runs are finished", file=sys.stderr)
     if lines or args.json:
-        tell(args, told | {"commands": lines}, "\n".join(lines.values()))
+        tell(args, {"commands": lines}, "\n".join(lines.values()))
     return 0
+
+
+def _look(args: argparse.Namespace) -> int:
+    """How far all runs are, wherever they run."""
+    from sari_jax.sweep.local import alone
+    from sari_jax.sweep.plan import read_runs
+    from sari_jax.sweep.results import FINISHED, Results
+
+    out = Path(args.out)
+    runs = read_runs(Path(args.file), out, elsewhere=True)
+    with alone(out):
+        told = Results(out, runs).told()
+    tell(args, told, _text(told))
+    return 0 if len(told[FINISHED]) == len(runs) else 1
 
 
 def _launch(args: argparse.Namespace) -> int:
@@ -112,8 +123,8 @@ def _start(
     from sari_jax.sweep.plan import Planned
     from sari_jax.sweep.results import FAILED, FINISHED, RUNNING
 
-    before = sum(row.state in (FINISHED, FAILED) for row in results.rows.values())
-    bar = tqdm(total=total, initial=before, desc="sweep", disable=None)
+    ended_rows = lambda: sum(row.state in (FINISHED, FAILED) for row in results.rows.values())  # noqa: E731
+    bar = tqdm(total=total, initial=ended_rows(), desc="sweep", disable=None)
 
     def ended(run: Planned, state: str, reason: str) -> None:
         row = results.put(run, state, reason)
@@ -121,7 +132,7 @@ def _start(
             study.tell(row)
         if state == FAILED:
             tqdm.write(f"{run.name} failed: {reason}", file=sys.stderr)
-        bar.update()
+        bar.update(ended_rows() - bar.n)
 
     launcher = Launcher(min(args.at_once or sys.maxsize, most_at_once()))
     with bar:
@@ -145,6 +156,7 @@ def _text(told: dict[str, Any]) -> str:
     lines = [f"{told['out']}: {counts}; {told['results']}"]
     if told["best"]:
         by = f" by {told['by']}" if told["by"] else ""
-        lines.append(f"  best{by}: {told['best']}; {told['report']} shows {told['report_of']}")
+        page = f"; {told['report']} shows {told['shown']}" if told["report"] else ""
+        lines.append(f"  best{by}: {told['best']}{page}")
     lines += [f"  failed: {name}: {reason}" for name, reason in told["failed"].items()]
     return "\n".join(lines)

@@ -50,9 +50,11 @@ def split(
             first |= set(found[: sft - len(first)])
             apart |= set(groups[place])
     if len(first) < sft:
+        have = f"have {' and '.join(CHAINS[chains])}" if CHAINS[chains] else "are there"
+        mend = "write more with `sari data synthesize`, or choose with --chains none and write them then"
         raise InputError(
-            f"{sft} questions are asked for SFT, and {len(first)} have {' and '.join(CHAINS[chains])}; write more with"
-            " `sari data synthesize`, lower --sft, or choose with --chains none and write them then"
+            f"{sft} questions are asked for SFT, and {len(first)} {have}; lower --sft"
+            + (f", {mend}" if CHAINS[chains] else "")
         )
     others = [number for number in range(len(records)) if number not in apart]
     second = set(np.random.default_rng([seed, 1]).permutation(others)[:rl].tolist())

@@ -43,13 +43,13 @@ def export_adapter(
     names = read_family(source).names(Shards(source).tensors)
     tensors, adapted, saved = {}, [], []
 
-    def put(rule: Rule, path: str, leaf: str) -> list[str]:
-        """One of our parameters as tensors of modules -> the modules."""
-        array, modules = on_host(flat[path]), [module_name(name, names) for name in rule.names]
-        for layer, module in enumerate(modules):
+    def put(rule: Rule, path: str, leaf: str) -> None:
+        """Into `tensors`, one of our parameters as a tensor of each layer's module."""
+        array = on_host(flat[path])
+        for layer, name in enumerate(rule.names):
             theirs = rule.to_theirs(array[layer] if rule.layers else array)
-            tensors[f"base_model.model.{module}.{leaf}"] = np.ascontiguousarray(theirs, np.float32)
-        return modules
+            key = f"base_model.model.{module_name(name, names)}.{leaf}"
+            tensors[key] = np.ascontiguousarray(theirs, np.float32)
 
     for place, leaves in _by_module(config, names).items():
         if f"{place}/lora_a" in flat:
@@ -65,8 +65,8 @@ def export_adapter(
                 " it is not a whole projection or norm; export it without --adapter, merged"
             )
         for leaf, rule in leaves.items():
-            modules = put(rule, f"{place}/{leaf}", "bias" if leaf == "bias" else "weight")
-        saved += modules
+            put(rule, f"{place}/{leaf}", "bias" if leaf == "bias" else "weight")
+        saved += [module_name(name, names) for name in rule.names]
     settings = {
         "peft_type": "LORA",
         "base_model_name_or_path": str(source),

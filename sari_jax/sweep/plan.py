@@ -85,8 +85,11 @@ class Planned:
             write_text(self.config, text + "\n")
 
 
-def read_runs(file: Path, out: Path) -> list[Planned]:
+def read_runs(file: Path, out: Path, elsewhere: bool = False) -> list[Planned]:
     """What the file's `get_runs()` yields.
+
+    Args:
+        elsewhere: whether runs have other file systems, so that their files cannot be looked at here.
 
     Raises:
         InputError: no such file; one that fails, or has no runs; a name that two of them have or no folder can have;
@@ -103,6 +106,10 @@ def read_runs(file: Path, out: Path) -> list[Planned]:
             )
         runs.append(planned(*pair, out))
     _tell_apart(runs)
+    # Rewards are the user's own program: each file is run once.
+    rewards = {(run.run.grpo.rewards, run.run.grpo.reward_file): run for run in runs}
+    for run in () if elsewhere else rewards.values():
+        check_rewards(run)
     return runs
 
 
@@ -119,11 +126,20 @@ def planned(name: str, config: Any, out: Path) -> Planned:
     if not isinstance(config, ConfigDict | dict):
         raise InputError(f"run {name}: {type(config).__name__} is not a ConfigDict")
     try:
-        run = freeze(config)
-        make_scorer(run.reward_weights, run.grpo.reward_file)
-        return Planned(name, run, out)
+        return Planned(name, freeze(config), out)
     except InputError as error:
         raise InputError(f"run {name}: {error}") from error
+
+
+def check_rewards(run: Planned) -> None:
+    """
+    Raises:
+        InputError: the run's reward file cannot be used, or lacks a reward that its settings name.
+    """
+    try:
+        make_scorer(run.run.reward_weights, run.run.grpo.reward_file)
+    except InputError as error:
+        raise InputError(f"run {run.name}: {error}") from error
 
 
 def function_of(file: Path, name: str, then: Callable[[Any], Any]) -> Callable[..., Any]:

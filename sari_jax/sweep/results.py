@@ -106,7 +106,7 @@ class Results:
         return row
 
     def unusable(self, name: str, reason: str) -> None:
-        """A run that could not be started, as its settings cannot be used."""
+        """A run that was not started, as its settings cannot be used."""
         self.rows[name] = Row(name, FAILED, {}, reason=reason)
         write_results(list(self.rows.values()), self._out)
 
@@ -150,16 +150,18 @@ def write_report(runs: Sequence[Planned], out: Path) -> dict[str, str]:
     """`report.html` over finished runs, given the best first: over as many of them as it has room for.
 
     Returns:
-        `report`, its path, or nothing where there is no run to show; `report_of`, how many runs are on it.
+        `report`, its path, or nothing where there is no run that it could show; `shown`, which runs are on it.
     """
     page, most = out / "report.html", len(runs)
     while most:
         try:
             write_page(read_experiment([run.workdir for run in runs[:most]]), page, MEGABYTES)
-            break
+            shown = "all finished runs" if most == len(runs) else f"the best {most} of {len(runs)}"
+            return {"report": str(page), "shown": shown}
         except PageTooLarge:
             most //= 2
-    return {"report": str(page) if most else "", "report_of": f"{most} of {len(runs)}"}
+    page.unlink(missing_ok=True)  # of other runs
+    return {"report": "", "shown": ""}
 
 
 COLUMNS = ("state", "steps", "reward", "accuracy", "loss", "held_out", "seconds", "reason")
@@ -171,6 +173,7 @@ def _figures(row: Row) -> list[Any]:
 
 
 def _varied(rows: Sequence[Row]) -> list[str]:
+    rows = [row for row in rows if row.settings]  # others could not be started
     keys = list(dict.fromkeys(key for row in rows for key in row.settings))
     return [key for key in keys if len({repr(row.settings.get(key)) for row in rows}) > 1]
 

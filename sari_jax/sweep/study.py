@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from sari_jax.errors import InputError, one_line
 from sari_jax.sweep.local import last_words
-from sari_jax.sweep.plan import Planned, function_of, planned
+from sari_jax.sweep.plan import Planned, check_rewards, function_of, planned
 from sari_jax.sweep.results import FAILED, FINISHED, Results, Row
 from sari_jax.train.flags import read_config_file
 
@@ -57,6 +57,8 @@ class Study:
                     self._results.put(run, FINISHED)
                 else:
                     self._results.put(run, FAILED, last_words(run.log))
+            elif trial.user_attrs.get("folder") == str(self._out.absolute()):
+                self._results.unusable(f"{PREFIX}{trial.number}", trial.user_attrs["unusable"])
 
     def runs(self, count: int) -> Iterator[Planned]:
         """Trials that were under way, then new ones, until `count` in all have ended or are under way.
@@ -79,7 +81,7 @@ class Study:
                 unusable += 1
                 if unusable == UNUSABLE:
                     raise
-                tqdm.write(f"{error}; another is asked for", file=sys.stderr)
+                tqdm.write(str(error), file=sys.stderr)
                 continue
             unusable = 0
             self._under_way.add(run.name)
@@ -109,10 +111,14 @@ class Study:
                 raise InputError(
                     f"run {name}: SFT has no reward to compare by; set held_out.data and held_out.every"
                 )
+            check_rewards(run)
             run.write()
         except InputError as error:
+            reason = one_line(str(error))
+            trial.set_user_attr("unusable", reason)
+            trial.set_user_attr("folder", str(self._out.absolute()))
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            self._results.unusable(name, one_line(str(error)))
+            self._results.unusable(name, reason)
             raise
         return run
 

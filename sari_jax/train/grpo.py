@@ -345,7 +345,7 @@ def make_measure(
 
 
 def named_apart(told: dict[str, float], drawn: Drawn) -> dict[str, float]:
-    """The mean of each reward by its name, `reward` for the total, before the other metrics."""
+    """The mean of each reward by its name, `reward` for the total, before the other metrics: `RESERVED` holds these."""
     rewards = [answers.rewards for answers in drawn.answers]
     means = {
         "reward" if name == "total" else name: float(
@@ -353,4 +353,5 @@ def named_apart(told: dict[str, float], drawn: Drawn) -> dict[str, float]:
         )
         for name in rewards[0]
     }
+    assert not means.keys() & told.keys(), means.keys() & told.keys()
     return {"reward": means.pop("reward"), **means, **told}

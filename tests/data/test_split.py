@@ -49,6 +49,10 @@ def test_questions_whose_chains_are_yet_to_be_written(records):
     for chains, lacking in (("free", "chain_free"), ("both", "chain_structured and chain_free")):
         with pytest.raises(InputError, match=f"0 have {lacking};.*--chains none"):
             split(bare, Ledger(), sft=3, rl=0, chains=chains)
+    with pytest.raises(
+        InputError, match="50 questions are asked for SFT, and 12 are there; lower --sft$"
+    ):
+        split(bare, Ledger(), sft=50, rl=0, chains="none")
     for chains in ("structured", "none"):
         sft, _ = split(bare, Ledger(), sft=3, rl=0, chains=chains)
         assert len(sft) == 3

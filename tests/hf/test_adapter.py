@@ -16,6 +16,7 @@ from sari_jax.hf.export import export
 from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import bind
 from sari_jax.models.config import Adapter
+from sari_jax.models.lora import is_adapter
 from sari_jax.train.optimizer import merge, partition
 
 ADAPTER = Adapter(
@@ -99,25 +100,37 @@ def test_peft_adds_it_and_transformers_reads_it_merged(adapted, theirs, tmp_path
         np.testing.assert_array_equal(again[name], array, err_msg=name)
 
 
-def test_whole_modules_go_along(one_tiny, theirs, tmp_path):
+def test_whole_modules_go_along(adapted, theirs, tmp_path):
+    """Of every kind that there is: linear maps, norms and convolutions, alone and in layers."""
     peft = pytest.importorskip("peft", reason="about PEFT, which is not installed")
     import torch
 
-    model = tiny.adapted(one_tiny, Adapter(2))
-    beside = ("projector/*", "decoder/norm/*", "decoder/layers/ffn_norm/*")
-    trained, frozen = partition(model.params, ("*/lora_[ab]", *beside))
+    bare = {path: x for path, x in tiny.flatten(adapted.params).items() if not is_adapter(path)}
+    model = tiny.adapted(dataclasses.replace(adapted, params=merge(bare, {})), Adapter(2))
+    beside = (
+        "projector/*",
+        "decoder/norm/*",
+        "decoder/layers/ffn_norm/*",
+        "tower/norm/*",
+        "tower/conv1/*",
+    )
+    trained, frozen = partition(model.params, ("decoder/*/lora_[ab]", *beside))
     moved = {path: array + 0.1 * ("lora" not in path) for path, array in trained.items()}
     export_adapter(merge(moved, {}), model.config, model.directory, tmp_path / "out")
-    network = peft.PeftModel.from_pretrained(
-        theirs.read(model.directory, model.sizes.family, torch.float64),
-        tmp_path / "out",
-        autocast_adapter_dtype=False,
-    )
+    base = theirs.read(model.directory, model.sizes.family, torch.float64)
+    if model.sizes.tied:
+        base.lm_head.weight = base.get_input_embeddings().weight
+    network = peft.PeftModel.from_pretrained(base, tmp_path / "out", autocast_adapter_dtype=False)
     found = theirs.logits(model, tiny.ragged(), network.eval().double())
     wanted = logits(model.config, merge(moved, frozen))
     largest = np.abs(wanted).max()
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * largest)
     assert np.abs(logits(model.config, model.params) - wanted).max() > 0.01 * largest
+    network.save_pretrained(tmp_path / "again")
+    ours, again = (
+        load_file(tmp_path / name / "adapter_model.safetensors") for name in ("out", "again")
+    )
+    assert ours.keys() == again.keys()
 
 
 def test_what_is_written(one_tiny, tmp_path):

@@ -126,10 +126,23 @@ def test_a_run_is_finished_once_it_is_examined(tmp_path):
     assert run.finished
 
 
+REWARDED = """
+from sari_jax.train.config import defaults
+
+def get_runs():
+    config = defaults()
+    config.stage, config.grpo.reward_file = "grpo", {file!r}
+    config.grpo.rewards = ("accuracy=1", "brevty=1")
+    yield "a", config
+"""
+
+
 def test_a_reward_that_is_not_there_is_told_before_anything_starts(tmp_path):
     (tmp_path / "own.py").write_text("def brevity(completion, record, style):\n    return 1.0\n")
-    config = defaults()
-    config.stage, config.grpo.reward_file = "grpo", str(tmp_path / "own.py")
-    config.grpo.rewards = ("accuracy=1", "brevty=1")
+    file = tmp_path / "sweep.py"
+    file.write_text(REWARDED.format(file=str(tmp_path / "own.py")))
     with pytest.raises(InputError, match=r"run a: .*has no function brevty\("):
-        planned("a", config, tmp_path)
+        read_runs(file, tmp_path / "out")
+    assert (
+        len(read_runs(file, tmp_path / "out", elsewhere=True)) == 1
+    )  # where it cannot be looked at

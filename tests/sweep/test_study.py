@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from sari_jax.errors import InputError
-from sari_jax.sweep.results import FAILED, FINISHED, STOPPED, Results, Row
+from sari_jax.sweep.results import COLUMNS, FAILED, FINISHED, STOPPED, Results, Row
 from sari_jax.sweep.study import Study
 
 FILE = """
@@ -117,8 +117,12 @@ def test_a_suggestion_that_cannot_be_used_is_told_and_fails_alone(more, told, op
     reasons = [(row.state, row.reason) for row in results.rows.values()]
     assert re.search(told, reasons[0][1]) and [state for state, _ in reasons] == [FAILED] * 2
     assert all(len(reason.splitlines()) == 1 for _, reason in reasons)
+    header = (tmp_path / "sweep/results.csv").read_text().splitlines()[0].split(",")
+    assert header == ["name", *COLUMNS]  # and no setting, of which they have none
+    again, results = open_study(more=more)
+    assert [row.reason for row in results.rows.values()] == [reason for _, reason in reasons]
     with pytest.raises(InputError, match="trial-4|sweep.py"):  # the third in a row
-        next(open_study(more=more)[0].runs(9))
+        next(again.runs(9))
 
 
 def test_another_is_asked_for_in_its_place(open_study, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 
 import pytest
@@ -111,6 +112,12 @@ def test_each_run_has_a_queued_resource_of_its_own(cloud, sweep, capsys, tmp_pat
     sweep("CLUSTER=ours")
     told = capsys.readouterr()
     assert not told.out and "all 2 runs are finished" in told.err
+    words = ["sweep", str(tmp_path / "sweep.py"), "--out", str(out), "--launch", "none", "--json"]
+    shutil.rmtree(out / NAMES[0])
+    assert main(words) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["waiting"], found["finished"]) == ([NAMES[0]], [NAMES[1]])
+    assert "| waiting |" in (out / "results.md").read_text()
 
 
 def test_what_the_script_would_refuse_is_its_own_to_tell(cloud, sweep, capsys, tmp_path):
