@@ -114,6 +114,7 @@ def test_each_run_has_a_queued_resource_of_its_own(cloud, sweep, capsys, tmp_pat
     assert not told.out and "all 2 runs are finished" in told.err
     words = ["sweep", str(tmp_path / "sweep.py"), "--out", str(out), "--launch", "none", "--json"]
     shutil.rmtree(out / NAMES[0])
+    (out / NAMES[1] / "metrics.jsonl").write_text('{"step": 100, "loss": 1.0, "seconds": 1.0}\n')
     assert main(words) == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["waiting"], found["finished"]) == ([NAMES[0]], [NAMES[1]])
