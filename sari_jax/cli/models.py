@@ -9,12 +9,19 @@ from pathlib import Path
 
 from sari_jax.cli.arguments import Commands, at_least, command, generation, group, tell
 
+SOUNDS = 200  # that a projector starts on
+
 
 def add(commands: Commands) -> None:
     model = group(commands, "model", "models")
     make = command(model, "assemble", model_assemble, "assemble a small real checkpoint", "--out")
     make.add_argument("name", choices=("nano", "smol"))
     make.add_argument("--seed", type=at_least(0), default=0)
+    make.add_argument(
+        "--sounds",
+        metavar="FILE",
+        help="of questions; the projector starts white over the first 200",
+    )
 
     question = command(
         commands, "ask", ask, "ask a model about sound files", "--model", "--question"
@@ -43,8 +50,10 @@ def add(commands: Commands) -> None:
 
 def model_assemble(args: argparse.Namespace) -> int:
     from sari_jax.assemble import assemble
+    from sari_jax.data.records import read_records
 
-    assemble(args.name, Path(args.out), seed=args.seed)
+    sounds = read_records(args.sounds)[:SOUNDS] if args.sounds else []
+    assemble(args.name, Path(args.out), seed=args.seed, sounds=sounds)
     tell(args, {"model": args.out}, f"{args.out}: a Hugging Face directory; next: sari train")
     return 0
 
