@@ -31,8 +31,8 @@ def white_projector(
 ) -> dict[str, Float[np.ndarray, "..."]]:
     """Random after the features were centred and made white: every direction in which sounds differ counts alike.
 
-    Whisper-tiny's features lie off zero, and half of what they differ by is in ten of their 384 directions. A random map
-    hands that on, and a language model then tells questions apart by their words long before it hears.
+    Whisper-tiny's features lie off zero, and half of what they differ by is in ten of their 384 directions. A random
+    map hands that on, and a language model then tells questions apart by their words long before it hears.
     """
     mean, features = features.mean(axis=0, dtype=np.float64), features.astype(np.float64)
     variances, directions = np.linalg.eigh(np.cov(features, rowvar=False))
