@@ -34,18 +34,18 @@ def step(*words: object, makes: Path | str = "") -> Any:
     return json.loads(told.getvalue())
 
 
-def begin(out: Path, model: str, seed: str, white: bool = False, **settings: object) -> None:
+def begin(out: Path, model: str, seed: str, aligned: bool = False, **settings: object) -> None:
     """The starter corpus in `starter`, and the model before training in `base`.
 
     Args:
-        white: whether its projector starts white over the corpus's first sounds.
+        aligned: whether its projector starts from the corpus's first captions.
         settings: of the experiment; a folder that was begun with others is refused.
     """
-    claim(out, {"model": model, "seed": seed, "white": white, **settings})
+    claim(out, {"model": model, "seed": seed, "aligned": aligned, **settings})
     starter, base = out / "starter", out / "base"
     step("data", "build", "starter", "--out", starter, "--seed", seed, makes=starter)
-    sounds = ["--sounds", starter / "train.jsonl"] if white else []
-    step("model", "assemble", model, "--out", base, "--seed", seed, *sounds, makes=base)
+    captions = ["--captions", starter / "train.jsonl"] if aligned else []
+    step("model", "assemble", model, "--out", base, "--seed", seed, *captions, makes=base)
 
 
 def train(out: Path, name: str, config: str, start: str, data: str, **settings: object) -> None:

@@ -108,7 +108,7 @@ def main() -> int:
 
 def one_seed(name: str, out: Path, seed: str) -> None:
     size, config = SIZES[name], lambda stage: f"configs/{stage}_{name}.py"
-    begin(out, name, seed, white=name == "smol", **dataclasses.asdict(size))
+    begin(out, name, seed, aligned=name == "smol", **dataclasses.asdict(size))
     test = out / "test.jsonl"
     write_records(test, read_records(out / "starter/test.jsonl")[: size.test])
 

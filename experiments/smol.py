@@ -37,7 +37,7 @@ def main() -> int:
     args = parser.parse_args()
     out, seed = args.out, str(args.seed)
     path = lambda name: str(out / name)  # noqa: E731
-    begin(out, "smol", seed, white=True, **dataclasses.asdict(SIZE))
+    begin(out, "smol", seed, aligned=True, **dataclasses.asdict(SIZE))
     questions = read_records(path("starter/train.jsonl"))
     later = questions[SFT_QUESTIONS : SFT_QUESTIONS + SIZE.questions]
     write_records(path("unscored.jsonl"), later)

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from sari_jax import assets
 from sari_jax.assemble import nano, tokenizer
-from sari_jax.assemble.projector import random_projector, tower_features, white_projector
+from sari_jax.assemble.projector import aligned_projector, random_projector, tower_features
 from sari_jax.assemble.whisper import encoder_tensors
 from sari_jax.atomic import new_directory
 from sari_jax.data.records import Record
@@ -100,7 +100,7 @@ def assemble(
     seed: int = 0,
     size: nano.NanoSize = nano.NanoSize(),
     max_shard_bytes: int = 5 * 10**9,
-    sounds: Sequence[Record] = (),
+    captioned: Sequence[Record] = (),
 ) -> None:
     """Writes a complete Qwen2-Audio directory: config, safetensors, tokenizer, processor, template, licences.
 
@@ -111,7 +111,7 @@ def assemble(
         seed: of all weights that are new: the projector, nano's decoder, smol's added embedding rows.
         size: of nano's decoder.
         max_shard_bytes: weights beyond it are divided among several files with an index.
-        sounds: over which the projector starts white; it is random without.
+        captioned: records with structured chains, of whose sounds and captions the projector starts; random without.
 
     Raises:
         InputError: an unknown name, a package that cannot be fetched, an `out` that cannot be written.
@@ -133,8 +133,12 @@ def assemble(
             language.tokenizer, aside, tokenizer_class=language.tokenizer_class
         )
         (aside / "chat_template.jinja").write_text(language.template)
-        if sounds:
-            tensors |= white_projector(tower_features(aside, sounds), width, rng)
+        if captioned:
+            table = tensors[EMBEDDING]
+            words = [record.chain_structured["caption"] for record in captioned]
+            means = np.stack([table[language.tokenizer.encode(f" {w}").ids].mean(0) for w in words])
+            sounds = tower_features(aside, captioned)
+            tensors |= aligned_projector(sounds, means, float(table.std()))
             _write_weights(tensors, aside, max_shard_bytes)
         (aside / "LICENCES.md").write_text(_licences(language.licences))
 

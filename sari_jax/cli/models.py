@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 from sari_jax.cli.arguments import Commands, at_least, command, generation, group, tell
+from sari_jax.errors import InputError
 
-SOUNDS = 200  # that a projector starts on
+CAPTIONS = 200  # that a projector starts from
 
 
 def add(commands: Commands) -> None:
@@ -18,9 +19,9 @@ def add(commands: Commands) -> None:
     make.add_argument("name", choices=("nano", "smol"))
     make.add_argument("--seed", type=at_least(0), default=0)
     make.add_argument(
-        "--sounds",
+        "--captions",
         metavar="FILE",
-        help="of questions; the projector starts white over the first 200",
+        help="of questions with structured chains: the projector starts from the first 200",
     )
 
     question = command(
@@ -52,8 +53,14 @@ def model_assemble(args: argparse.Namespace) -> int:
     from sari_jax.assemble import assemble
     from sari_jax.data.records import read_records
 
-    sounds = read_records(args.sounds)[:SOUNDS] if args.sounds else []
-    assemble(args.name, Path(args.out), seed=args.seed, sounds=sounds)
+    captioned = read_records(args.captions)[:CAPTIONS] if args.captions else []
+    bare = next((record for record in captioned if record.chain_structured is None), None)
+    if bare:
+        raise InputError(
+            f"{args.captions}: record {bare.id} has no chain_structured, whose caption is asked for; give records that"
+            " have one"
+        )
+    assemble(args.name, Path(args.out), seed=args.seed, captioned=captioned)
     tell(args, {"model": args.out}, f"{args.out}: a Hugging Face directory; next: sari train")
     return 0
 

@@ -3,28 +3,38 @@ import pytest
 from safetensors.numpy import load_file
 
 from sari_jax.assemble import NanoSize, assemble
-from sari_jax.assemble.projector import SCALE, random_projector, tower_features, white_projector
+from sari_jax.assemble.projector import aligned_projector, tower_features
 from sari_jax.data.records import read_records
 
 SMALL = NanoSize(width=48, layers=1, heads=4, kv_heads=2, ffn=64, tokens=400)
 WEIGHT, BIAS = "multi_modal_projector.linear.weight", "multi_modal_projector.linear.bias"
 
 
-def test_every_direction_in_which_sounds_differ_counts_alike():
+def test_what_comes_out_is_near_the_words_of_the_caption():
+    """Of sounds that it has not seen; though what they have in common is most of both."""
     rng = np.random.default_rng(0)
-    turned = np.linalg.qr(rng.standard_normal((6, 6)))[0]
-    deviations = np.array([10.0, 3.0, 1.0, 1.0, 1.0, 1e-4])
-    features = 5 + (rng.standard_normal((4000, 6)) * deviations) @ turned.T
-    tensors = white_projector(features.astype(np.float32), 400, rng)
-    out = features @ tensors[WEIGHT].T + tensors[BIAS]
-    np.testing.assert_allclose(out.mean(axis=0), 0, atol=1e-4)
-    lengths = np.linalg.norm(tensors[WEIGHT] @ (turned * deviations), axis=0)
-    wanted = SCALE * (400 / 6) ** 0.5
-    np.testing.assert_allclose(lengths[:2], wanted, rtol=0.15)
-    np.testing.assert_allclose(lengths[2:5], wanted * (1 + 0.01 * 18.8) ** -0.5, rtol=0.15)
-    assert lengths[5] < 0.01 * wanted  # noise is no direction
-    plain = random_projector(6, 400, rng)[WEIGHT] @ (turned * deviations)
-    assert np.linalg.norm(plain, axis=0)[0] > 5 * np.linalg.norm(plain, axis=0)[2]
+    kinds, inside, width = 6, 24, 40
+    hidden, words = rng.standard_normal((kinds, inside)), 0.05 * rng.standard_normal((kinds, width))
+    common, loud = 5 * rng.standard_normal(inside), 3 * rng.standard_normal((3, inside))
+    shared = rng.standard_normal((3, width))  # words that stand in many captions
+
+    def clip(kind):
+        noise = rng.standard_normal((20, inside)) + rng.standard_normal((20, 3)) @ loud
+        return (common + hidden[kind] + noise).astype(np.float32)
+
+    seen = [kind for kind in range(kinds) for _ in range(30)]
+    captions = np.stack([words[kind] + shared[i % 3] for i, kind in enumerate(seen)])
+    sounds = [clip(kind) for kind in seen]
+    tensors = aligned_projector(sounds, captions.astype(np.float32), 0.25)
+    heard = []
+    for kind in range(kinds):
+        for _ in range(20):
+            out = clip(kind) @ tensors[WEIGHT].T + tensors[BIAS]
+            heard.append(int(np.argmax((words - words.mean(0)) @ out.mean(0))) == kind)
+    assert np.mean(heard) > 0.9
+    out = np.concatenate(sounds) @ tensors[WEIGHT].T + tensors[BIAS]
+    np.testing.assert_allclose(out.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(out.std(), 0.25, rtol=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +44,20 @@ def records(scored):
 
 def test_frames_are_those_of_the_sound(records, small_model):
     together = tower_features(small_model, records)
-    apart = [tower_features(small_model, [record]) for record in records]
-    assert [len(one) for one in apart] and len(together) == sum(map(len, apart))
-    np.testing.assert_allclose(together, np.concatenate(apart), atol=1e-4)
+    apart = [tower_features(small_model, [record])[0] for record in records]
+    for some, one in zip(together, apart, strict=True):
+        np.testing.assert_allclose(some, one, atol=1e-4)
+    assert all(25 < len(one) <= 100 for one in apart)  # 25 a second
 
 
 def test_the_projector_alone_is_another(records, tmp_path):
-    for name, sounds in (("plain", ()), ("white", records), ("again", records)):
-        assemble("nano", tmp_path / name, size=SMALL, sounds=sounds)
-    plain, white, again = (
-        load_file(tmp_path / name / "model.safetensors") for name in ("plain", "white", "again")
+    for name, captioned in (("plain", ()), ("aligned", records), ("again", records)):
+        assemble("nano", tmp_path / name, size=SMALL, captioned=captioned)
+    plain, aligned, again = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("plain", "aligned", "again")
     )
-    assert {name for name in plain if not np.array_equal(plain[name], white[name])} == {
+    assert {name for name in plain if not np.array_equal(plain[name], aligned[name])} == {
         WEIGHT,
         BIAS,
     }
-    assert all(np.array_equal(white[name], again[name]) for name in white)
+    assert all(np.array_equal(aligned[name], again[name]) for name in aligned)
