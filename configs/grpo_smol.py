@@ -18,7 +18,6 @@ def get_config():
     config.model.path = "runs/sft-smol-model"
     config.model.adapter.rank = 16
     config.model.adapter.alpha = 32.0
-    config.model.trainable = ("projector/*",)
     config.data.train = "runs/scored.jsonl"
     config.data.style = "structured"
     config.data.order = "easy_to_hard"

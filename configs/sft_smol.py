@@ -1,7 +1,7 @@
 """Structured-reasoning SFT of smol on the starter corpus: a real small language model learns to hear, by adapters.
 
-Reproduces: the paper's first stage on SmolLM2-135M behind Whisper-tiny's ears; settings are ours. The projector is new
-and learns as a whole; the decoder learns by adapters of rank 16.
+Reproduces: the paper's first stage on SmolLM2-135M behind Whisper-tiny's ears; settings are ours. The decoder learns by
+adapters of rank 16. The projector stays as `sari model assemble smol --captions` starts it.
 
     sari train --config configs/sft_smol.py --workdir runs/sft-smol \
         --config.model.path=runs/smol --config.data.train=runs/starter/train.jsonl
@@ -18,7 +18,6 @@ def get_config():
     config.model.path = "runs/smol"
     config.model.adapter.rank = 16
     config.model.adapter.alpha = 32.0
-    config.model.trainable = ("projector/*",)
     config.data.train = "runs/starter/train.jsonl"
     config.data.style = "structured"
     config.data.limit = 200
