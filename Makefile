@@ -1,5 +1,5 @@
 # make demo           train and examine the small model, from nothing
-# make smol           the same with a small language model that is real: an hour or two
+# make smol           the same with a small language model that is real: some two hours
 # make test           lint and the whole test suite, from nothing
 # make test-current   the suite with the newest JAX, on Python 3.12 and without PyTorch
 # make record         writes down what PyTorch finds, for test-current: tests/recording.py
