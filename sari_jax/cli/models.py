@@ -60,6 +60,10 @@ def model_assemble(args: argparse.Namespace) -> int:
             f"{args.captions}: record {bare.id} has no chain_structured, whose caption is asked for; give records that"
             " have one"
         )
+    if captioned and len({record.chain_structured["caption"] for record in captioned}) < 2:
+        raise InputError(
+            f"{args.captions}: all of {len(captioned)} captions are the same; give at least two that differ"
+        )
     assemble(args.name, Path(args.out), seed=args.seed, captioned=captioned)
     tell(args, {"model": args.out}, f"{args.out}: a Hugging Face directory; next: sari train")
     return 0

@@ -4,7 +4,8 @@ from safetensors.numpy import load_file
 
 from sari_jax.assemble import NanoSize, assemble
 from sari_jax.assemble.projector import aligned_projector, tower_features
-from sari_jax.data.records import read_records
+from sari_jax.cli import main
+from sari_jax.data.records import read_records, write_records
 
 SMALL = NanoSize(width=48, layers=1, heads=4, kv_heads=2, ffn=64, tokens=400)
 WEIGHT, BIAS = "multi_modal_projector.linear.weight", "multi_modal_projector.linear.bias"
@@ -61,3 +62,22 @@ def test_the_projector_alone_is_another(records, tmp_path):
         BIAS,
     }
     assert all(np.array_equal(aligned[name], again[name]) for name in aligned)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"chain_structured": None},
+            "record r1 has no chain_structured, whose caption is asked for",
+        ),
+        ({}, "all of 2 captions are the same; give at least two that differ"),
+    ],
+)
+def test_captions_that_cannot_be_used(changes, told, make_record, tmp_path, capsys):
+    (tmp_path / "dog.wav").write_bytes(b"never read")
+    records = [make_record(id=name, **changes) for name in ("r1", "r2")]
+    write_records(tmp_path / "captions.jsonl", records)
+    words = ["--out", str(tmp_path / "out"), "--captions", str(tmp_path / "captions.jsonl")]
+    assert main(["model", "assemble", "nano", *words]) == 2
+    assert told in capsys.readouterr().err and not (tmp_path / "out").exists()
