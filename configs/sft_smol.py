@@ -13,7 +13,7 @@ from sari_jax.train.config import defaults
 def get_config():
     config = defaults()
     config.stage = "sft"
-    config.steps = 100
+    config.steps = 60
     config.batch_size = 8
     config.model.path = "runs/smol"
     config.model.adapter.rank = 16
@@ -33,5 +33,5 @@ def get_config():
     config.optimizer.schedule = "cosine"
     config.samples_every = 60
     config.held_out.max_tokens = 80
-    config.checkpoint.every = 50
+    config.checkpoint.every = 30
     return config

@@ -85,7 +85,7 @@ MAIN = tuple(GRPO)[:3] + ("free, easy to hard",)
 # As much as three seeds of all arms take two cores in three hours.
 SIZES = {
     "nano": Size(1600, 8, 64, 120, 16, 600, 48, (32, 60), tuple(GRPO)),
-    "smol": Size(200, 4, 20, 60, 10, 240, 80, (16, 20), MAIN),
+    "smol": Size(120, 4, 20, 60, 10, 240, 80, (16, 20), MAIN),
 }
 
 

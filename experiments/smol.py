@@ -25,7 +25,7 @@ from sari_jax.train.metrics import read_held_out, read_metrics
 
 SFT_QUESTIONS = sft_smol.get_config().data.limit
 SIZE = SIZES["smol"]  # as many questions as an arm of the ablation has
-HELD_OUT, EXAMINED = SIZE.held_out, {"sft": 50, "grpo": SIZE.every}  # steps between
+HELD_OUT, EXAMINED = SIZE.held_out, {"sft": 30, "grpo": SIZE.every}  # steps between
 SHOWN = 6  # questions in samples.md
 ANSWERING = ["--max-tokens", str(SIZE.tokens), "--style", "structured"]
 
