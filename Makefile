@@ -1,7 +1,8 @@
 # make demo           train and examine the small model, from nothing
 # make smol           the same with a small language model that is real: some two hours
-# make test           lint and the whole test suite, from nothing
-# make test-current   the suite with the newest JAX, on Python 3.12 and without PyTorch
+# make test           lint and the tests, from nothing
+# make proofs         the tests that take long: whole runs killed and resumed, pairs of hosts, eight devices
+# make test-current   both with the newest JAX, on Python 3.12 and without PyTorch
 # make record         writes down what PyTorch finds, for test-current: tests/recording.py
 #
 # Each sets up its environment by itself, once. PYTHON=python3.12 and PYTHON_CURRENT=... choose interpreters.
@@ -28,7 +29,7 @@ SEED := 0
 OUT = runs/$@
 STARTED := $(shell date +%s)
 
-.PHONY: demo smol test test-current record lint format setup python-current clean
+.PHONY: demo smol test proofs test-current record lint format setup python-current clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -39,7 +40,11 @@ smol: $(READY)
 
 test: lint
 	$(VENV)/bin/python -m sari_jax.assets $(ASSETS)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -m 'not slow'
+
+proofs: $(READY)
+	$(VENV)/bin/python -m sari_jax.assets $(ASSETS)
+	$(VENV)/bin/python -m pytest -m slow
 
 test-current: $(READY_CURRENT)
 	$(VENV_CURRENT)/bin/python -m sari_jax.assets $(ASSETS)

@@ -105,6 +105,7 @@ def test_the_reference_holds_what_learns_as_a_whole_and_no_adapter(one_tiny):
         assert path not in moved or (moved[path] != array).all()
 
 
+@pytest.mark.slow
 def test_dropout_differs_by_step_seed_and_part(one_tiny):
     """And by nothing else: the same step again is the same update."""
     model = tiny.adapted(one_tiny, ADAPTER)

@@ -23,6 +23,8 @@ from runs import (
 
 from experiments.chaos import chaos, same_end
 
+pytestmark = pytest.mark.slow
+
 # Rewards, for which the records' order is written down, that differ within a group; few programs, and few tokens,
 # each of which costs several exchanges over loopback.
 CHANGES = {
@@ -128,7 +130,6 @@ def test_two_hosts_draw_as_many_batches_as_one_process(model, scored, tmp_path):
         assert (together / name).read_text() == (alone / name).read_text()
 
 
-@pytest.mark.slow
 def test_told_to_stop_on_one_host_both_stop_and_go_on_with_the_same_bits(
     model, scored, pair, tmp_path
 ):
@@ -148,7 +149,6 @@ def test_told_to_stop_on_one_host_both_stop_and_go_on_with_the_same_bits(
     assert same_end(undisturbed, tmp_path)
 
 
-@pytest.mark.slow
 def test_killed_on_one_host_it_ends_with_the_same_bits(model, scored, pair, tmp_path):
     """Once, after a step; again and again, and longer: experiments/chaos.py by itself."""
     undisturbed, _ = pair("sft")
