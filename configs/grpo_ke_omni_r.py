@@ -2,7 +2,7 @@
 
 Reproduces: the published settings of Ke-Omni-R: G=8, temperature 1, rate 1e-6, beta 0.01, 64 new tokens, rewards for
 accuracy and format two to one, up to 6,400 steps over AVQA's and MusicBench's questions. Ours: the batch, AdamW's other
-settings, the prompt's words and the tags. Not run at full size.
+settings, the constant rate, the frozen tower, the prompt's words and the tags. Not run at full size.
 
     sari compile --config configs/grpo_ke_omni_r.py --topology v5e:4x4
     sari train --config configs/grpo_ke_omni_r.py --workdir runs/ke-omni-r \

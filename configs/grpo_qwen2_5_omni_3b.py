@@ -6,7 +6,7 @@ in bfloat16 take about 50 GB over all devices, besides activations. Score the da
 
     sari compile --config configs/grpo_qwen2_5_omni_3b.py --topology v5e:2x4 --config.batch_size=8
     sari train --config configs/grpo_qwen2_5_omni_3b.py --workdir runs/grpo-omni-3b \
-        --config.model.path=runs/sft-omni-3b-model --config.data.train=scored.jsonl
+        --config.model.path=runs/sft-omni-3b-model --config.data.train=scored.jsonl --config.batch_size=8
 """
 
 from sari_jax.train.config import defaults

@@ -1,9 +1,9 @@
 """R1-AQA's recipe: GRPO of Qwen2-Audio-7B-Instruct on AVQA, answers alone.
 
 Reproduces: the published settings of R1-AQA (arXiv 2503.11197): G=8, temperature 1, rate 1e-6, beta 0.04, 256 new
-tokens, 1,000 steps, rewards for accuracy and format one to one. Ours: the batch, AdamW's other settings, the prompt's
-words, and the format, an <answer> alone. `sari data build avqa` writes its questions with "video" replaced by "audio".
-Not run at full size.
+tokens, 1,000 steps, rewards for accuracy and format one to one. Ours: the batch, AdamW's other settings, the constant
+rate, the frozen tower, the prompt's words, and the format, an <answer> alone. `sari data build avqa` writes its
+questions with "video" replaced by "audio". Not run at full size.
 
     sari compile --config configs/grpo_r1_aqa.py --topology v5e:4x4
     sari train --config configs/grpo_r1_aqa.py --workdir runs/r1-aqa \

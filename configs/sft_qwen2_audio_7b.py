@@ -1,7 +1,7 @@
 """Structured-reasoning SFT of Qwen2-Audio-7B-Instruct: SARI's first stage.
 
 Reproduces: the stage, on your data; the paper publishes no hyperparameters, so these are ours. Not run at full size
-yet. Weights, gradients and Adam's moments in float32 need about 135 GB over all devices, besides activations.
+yet. Weights, gradients and Adam's moments in float32 need about 127 GB over all devices, besides activations.
 
     sari compile --config configs/sft_qwen2_audio_7b.py --topology v5e:4x4
     sari train --config configs/sft_qwen2_audio_7b.py --workdir runs/sft-7b \

@@ -32,10 +32,9 @@ from sari_jax.train.loop import trained_params
 from sari_jax.train.metrics import read_metrics
 
 DEVICES = 4  # of each host
-HEARTBEAT, JOIN = (
-    10,
-    60,
-)  # seconds of silence after which a host takes the other for dead, or for absent
+# Seconds of silence after which a host takes the other for dead, or for absent.
+HEARTBEAT, JOIN = 10, 60
+TRAIN = [sys.executable, "-m", "sari_jax.cli", "train"]
 PATIENCE = 120  # seconds in which a survivor has to be gone
 
 
@@ -93,9 +92,6 @@ def chaos(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
         "seconds": round(time.monotonic() - begun),
         "identical": same_end(undisturbed, killed),
     }
-
-
-TRAIN = [sys.executable, "-m", "sari_jax.cli", "train"]
 
 
 class Hosts:

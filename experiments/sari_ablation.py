@@ -82,7 +82,7 @@ class Size:
 
 
 MAIN = tuple(GRPO)[:3] + ("free, easy to hard",)
-# As much as three seeds of all arms take two cores in three hours.
+# nano: one seed of all arms takes a core some 35 minutes.
 SIZES = {
     "nano": Size(1600, 8, 64, 120, 16, 600, 48, (32, 60), tuple(GRPO)),
     "smol": Size(120, 4, 20, 60, 10, 240, 80, (16, 20), MAIN),

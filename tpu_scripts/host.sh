@@ -135,8 +135,9 @@ state() {
         told=lost # it was started, and nobody was left to write down how it ended
     fi
     if [[ -f $DIR/workdir ]]; then
-        newest=$(find "$(<"$DIR/workdir")/checkpoints" -maxdepth 1 -type d -regex '.*/[0-9]+' -printf '%f\n' 2>/dev/null |
-            sort -n | tail -n 1)
+        # There is no such folder before a run has read its model, nor ever where it was refused.
+        newest=$({ find "$(<"$DIR/workdir")/checkpoints" -maxdepth 1 -type d -regex '.*/[0-9]+' -printf '%f\n' || true; } \
+            2>/dev/null | sort -n | tail -n 1)
     fi
     echo "sari-host $(hostname) $told ${newest:--}"
 }

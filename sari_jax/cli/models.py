@@ -54,13 +54,13 @@ def model_assemble(args: argparse.Namespace) -> int:
     from sari_jax.data.records import read_records
 
     captioned = read_records(args.captions)[:CAPTIONS] if args.captions else []
-    bare = next((record for record in captioned if record.chain_structured is None), None)
-    if bare:
+    captions = [(record.chain_structured or {}).get("caption", "").strip() for record in captioned]
+    if "" in captions:
+        bare = captioned[captions.index("")]
         raise InputError(
-            f"{args.captions}: record {bare.id} has no chain_structured, whose caption is asked for; give records that"
-            " have one"
+            f"{args.captions}: record {bare.id} has no caption in a chain_structured; give records that have one"
         )
-    if captioned and len({record.chain_structured["caption"] for record in captioned}) < 2:
+    if captions and len(set(captions)) < 2:
         raise InputError(
             f"{args.captions}: all of {len(captioned)} captions are the same; give at least two that differ"
         )
@@ -108,6 +108,8 @@ def export(args: argparse.Namespace) -> int:
     run = read_run(Path(args.workdir))
     config, params = trained_params(run, Path(args.workdir), args.step)
     if args.adapter:
+        if config.adapter:  # with its dropout, of which the network knows nothing
+            config = dataclasses.replace(config, adapter=run.model.adapter)
         write_adapter(params, config, Path(run.model.path), Path(args.out))
         told = f"{args.out}: peft.PeftModel.from_pretrained adds it to {run.model.path}"
         tell(args, {"adapter": args.out}, told)

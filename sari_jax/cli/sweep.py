@@ -76,7 +76,7 @@ def _look(args: argparse.Namespace) -> int:
     out = Path(args.out)
     runs = read_runs(Path(args.file), out, elsewhere=True)
     with alone(out):
-        told = Results(out, runs).told()
+        told = Results(out, runs, looking=True).told()
     tell(args, told, _text(told))
     return 0 if len(told[FINISHED]) == len(runs) else 1
 
@@ -151,7 +151,7 @@ def _study(args: argparse.Namespace, results: Any) -> Any:
 
 
 def _text(told: dict[str, Any]) -> str:
-    states = ("finished", "failed", "stopped", "waiting")
+    states = ("finished", "failed", "stopped", "begun", "waiting")
     counts = ", ".join(f"{len(told[state])} {state}" for state in states if told[state])
     lines = [f"{told['out']}: {counts}; {told['results']}"]
     if told["best"]:

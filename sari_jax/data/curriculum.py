@@ -89,26 +89,25 @@ def order_some(
     return ORDERS[name](records, shuffled, stages)
 
 
-def drop_hopeless(
-    records: Sequence[Record], *, drop_solved: bool = False
+def drop(
+    records: Sequence[Record], *, hopeless: bool = True, solved: bool = False
 ) -> tuple[list[Record], dict[str, int]]:
-    """Leaves out what the base model never answers right, since no group of attempts would show a difference.
+    """Leaves out what the base model answers always alike, since no group of attempts would show a difference.
 
     Args:
-        drop_solved: leave out also what it always answers right.
+        hopeless: leave out what it never answers right.
+        solved: leave out what it always answers right.
 
     Returns:
         The records kept, those without a pass rate among them, and the counts `kept`, `hopeless` and `solved`
         of those left out.
     """
     rates = [record.pass_rate for record in records]
-    kept = [r for r in records if r.pass_rate != 0 and not (drop_solved and r.pass_rate == 1)]
-    hopeless = rates.count(0)
-    return kept, {
-        "kept": len(kept),
-        "hopeless": hopeless,
-        "solved": len(records) - len(kept) - hopeless,
-    }
+    out = {"hopeless": rates.count(0) * hopeless, "solved": rates.count(1) * solved}
+    kept = [
+        r for r in records if not (hopeless and r.pass_rate == 0 or solved and r.pass_rate == 1)
+    ]
+    return kept, {"kept": len(kept), **out}
 
 
 def _pass_rates(records: Sequence[Record], numbers: Sequence[int]) -> list[float]:

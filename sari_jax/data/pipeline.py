@@ -1,5 +1,6 @@
 """Records -> batches through Grain: ordered by the curriculum, read ahead, resumable to the example."""
 
+import collections
 import dataclasses
 import functools
 import os
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
+import numpy as np
 from absl import flags
 
 from sari_jax.data.curriculum import Numbers
@@ -42,6 +44,7 @@ class Reader:
             for number in self.mine(numbers)
         ]
         batch = self.processor.collate(examples, self.shapes)
+        batch = dataclasses.replace(batch, repeats=np.array(self.mine(repeats(numbers)), np.int32))
         # Plain arrays, which another process hands over in shared memory, and not the records.
         arrays = {name: value for name, value in vars(batch).items() if name != "records"}
         return arrays | {"prompts": vars(batch.prompts)}
@@ -57,6 +60,16 @@ class Reader:
 
     def mine(self, numbers: Numbers) -> Numbers:
         return numbers if self.rows is None else [numbers[row] for row in self.rows]
+
+
+def repeats(numbers: Numbers) -> list[int]:
+    """How often each of them stands before its place: [7, 4, 7, 7] -> [0, 0, 1, 2]"""
+    seen: collections.Counter[int] = collections.Counter()
+    found = []
+    for number in numbers:
+        found.append(seen[number])
+        seen[number] += 1
+    return found
 
 
 class Batches(Iterator[Batch]):

@@ -23,6 +23,9 @@ from sari_jax.parallel import hosts
 SAMPLE_RATE = 16_000
 MIN_SAMPLES = 321  # shorter clips have no pooled frame to stand for them
 STRIDE = 640  # samples per pooled frame
+REPEAT = (
+    1 << 24
+)  # between the seeds of one example's turns in a batch: more than there are examples
 END, END_OF_TEXT = "<|im_end|>", "<|endoftext|>"
 
 
@@ -72,6 +75,7 @@ class Batch:
         seeds: [B] each example's number.
         records: the real rows' records.
         pad_id: what stands after a row's tokens.
+        repeats: [B] how often a row's example stands before it in the batch of all processes; None for never.
     """
 
     prompts: Prompts
@@ -80,6 +84,12 @@ class Batch:
     answers: np.ndarray | None = None
     answer_mask: np.ndarray | None = None
     pad_id: int = 0
+    repeats: np.ndarray | None = None
+
+    @property
+    def draws(self) -> np.ndarray:
+        """[B] seeds for sampling: an example that is asked again in the same batch is answered anew."""
+        return self.seeds if self.repeats is None else self.seeds + self.repeats * REPEAT
 
     def parts(self, count: int, shapes: Shapes) -> list["Batch"]:
         """The rows in `count` equal parts from short to long, each in the smallest shapes that hold its own rows.
@@ -113,7 +123,8 @@ class Batch:
         answers, mask = (None if x is None else x[rows] for x in (self.answers, self.answer_mask))
         records = tuple(self.records[row] for row in rows if row < len(self.records))
         taken = Prompts(*(array[rows] for array in vars(whole).values()))
-        part = Batch(taken, self.seeds[rows], records, answers, mask, self.pad_id)
+        repeats = None if self.repeats is None else self.repeats[rows]
+        part = Batch(taken, self.seeds[rows], records, answers, mask, self.pad_id, repeats)
         return part.sized(tokens, audios, samples, longest)
 
     @property
@@ -138,7 +149,7 @@ class Batch:
             answers, mask = (
                 _fit(x, (answer,), fill) for x, fill in ((answers, self.pad_id), (mask, False))
             )
-        return Batch(prompts, self.seeds, self.records, answers, mask, self.pad_id)
+        return Batch(prompts, self.seeds, self.records, answers, mask, self.pad_id, self.repeats)
 
 
 def _fit(array: np.ndarray, sizes: tuple[int, ...], fill: int) -> np.ndarray:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flax import traverse_util
+
 from sari_jax.data.jsonl import json_object
 from sari_jax.errors import InputError
 from sari_jax.train.metrics import read_held_out, read_metrics, read_questions, read_samples
@@ -87,7 +89,7 @@ def _run(path: Path, name: str) -> Run:
         raise InputError(f"{path}: no step is trained yet; train for a step first")
     return Run(
         name,
-        _flat(_read(path / "config.json")),
+        traverse_util.flatten_dict(_read(path / "config.json"), sep="."),
         metrics,
         read_questions(path),
         read_samples(path),
@@ -100,16 +102,6 @@ def _read(path: Path) -> dict[str, Any]:
         return json_object(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as a JSON object ({error})") from error
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -103,7 +103,7 @@ class Launcher:
             return False
         # What runs has room to grow to the size of the others.
         promised = sum(max(0, self._largest - process.resident) for process in self._running)
-        free = psutil.virtual_memory().available - promised
+        free = available_memory() - promised
         return free >= HEADROOM * self._largest
 
     @contextlib.contextmanager
@@ -228,7 +228,25 @@ def most_at_once() -> int:
         # Where JAX does not start at all, the first run tells why.
         if heard.stdout.strip() != "cpu":
             return 1
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes: what the machine has, or its container, whose limit psutil does not know of.
+
+    Args:
+        group: where Linux (cgroup v2) tells of the container, if there is one.
+    """
+    free = psutil.virtual_memory().available
+    try:
+        most, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
+        kept = re.search(
+            r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE
+        )
+        # Files that were read and that nobody needs make room when it is asked for.
+        return min(free, int(most) - int(used) + int(kept[1]))
+    except (OSError, ValueError, TypeError):  # no container, or one without a limit: "max"
+        return free
 
 
 def _signal(code: int) -> str:

@@ -16,13 +16,15 @@ from sari_jax.report.page import LATEST, PageTooLarge, write_page
 from sari_jax.sweep.plan import Planned
 from sari_jax.train.metrics import read_held_out, read_metrics
 
-FINISHED, STOPPED, RUNNING, WAITING, FAILED = STATES = (
+FINISHED, STOPPED, RUNNING, BEGUN, WAITING, FAILED = STATES = (
     "finished",
     "stopped",
     "running",
+    "begun",  # has made steps, and may run elsewhere
     "waiting",
     "failed",
 )
+COLUMNS = ("state", "steps", "reward", "accuracy", "loss", "held_out", "seconds", "reason")
 # By the first of these that all finished runs have; of a loss the smallest is best.
 FIGURES = ("held_out", "reward", "loss")
 MEGABYTES = 20  # of the page
@@ -89,14 +91,25 @@ def ranked(rows: Sequence[Row]) -> tuple[list[Row], str]:
 class Results:
     """What is known of a sweep's runs, and its tables, which are always up to date.
 
+    Args:
+        looking: whether none of them is going to be started here: those that failed stay failed.
+
     Attributes:
         rows: by the runs' names.
     """
 
-    def __init__(self, out: Path, runs: Sequence[Planned] = ()):
+    def __init__(self, out: Path, runs: Sequence[Planned] = (), looking: bool = False):
         self._out = out
         self._runs = {run.name: run for run in runs}
-        self.rows = {run.name: read_row(run, FINISHED if run.finished else WAITING) for run in runs}
+        failed = _failed(out) if looking else {}
+        self.rows = {}
+        for run in runs:
+            row = read_row(run, FINISHED if run.finished else WAITING)
+            if row.state == WAITING and run.name in failed:
+                row = dataclasses.replace(row, state=FAILED, reason=failed[run.name])
+            elif row.state == WAITING and looking and row.steps:
+                row = dataclasses.replace(row, state=BEGUN)
+            self.rows[run.name] = row
         write_results(list(self.rows.values()), out)
 
     def put(self, run: Planned, state: str, reason: str = "") -> Row:
@@ -115,7 +128,7 @@ class Results:
         ordered, figure = ranked(list(self.rows.values()))
         names = {
             state: [row.name for row in ordered if row.state == state]
-            for state in (FINISHED, STOPPED, WAITING)
+            for state in (FINISHED, STOPPED, BEGUN, WAITING)
         }
         finished = names[FINISHED]
         return {
@@ -127,6 +140,16 @@ class Results:
             "results": str(self._out / "results.md"),
             **write_report([self._runs[name] for name in finished], self._out),
         }
+
+
+def _failed(out: Path) -> dict[str, str]:
+    """The names of runs that the folder's table says have failed, with reasons."""
+    table = out / "results.csv"
+    if not table.exists():
+        return {}
+    with table.open(newline="", encoding="utf-8") as lines:
+        rows = csv.DictReader(lines)
+        return {row["name"]: row["reason"] for row in rows if row.get("state") == FAILED}
 
 
 def write_results(rows: Sequence[Row], out: Path) -> None:
@@ -162,9 +185,6 @@ def write_report(runs: Sequence[Planned], out: Path) -> dict[str, str]:
             most //= 2
     page.unlink(missing_ok=True)  # of other runs
     return {"report": "", "shown": ""}
-
-
-COLUMNS = ("state", "steps", "reward", "accuracy", "loss", "held_out", "seconds", "reason")
 
 
 def _figures(row: Row) -> list[Any]:

@@ -17,8 +17,12 @@ PREFIX = "trial-"
 UNUSABLE = 3  # suggestions in a row that cannot be used before the study ends
 
 
+class Taken(InputError):
+    """A new trial's place holds an old one's settings and run, which nothing may overwrite."""
+
+
 class Study:
-    """The study that is named after a sweep's folder, in its storage.
+    """A sweep's study: the only one of the folder's own database, or the one that is named after the folder in another.
 
     A run's settings file says which trials are this folder's; others may share the storage.
 
@@ -38,7 +42,7 @@ class Study:
         try:
             self._study = optuna.create_study(
                 storage=url,
-                study_name=out.absolute().name,
+                study_name=out.absolute().name if storage else "sweep",
                 direction="maximize",
                 load_if_exists=True,
             )
@@ -77,6 +81,8 @@ class Study:
         while self._ended() + len(self._under_way) < count:
             try:
                 run = self._ask()
+            except Taken:
+                raise
             except InputError as error:
                 unusable += 1
                 if unusable == UNUSABLE:
@@ -105,6 +111,11 @@ class Study:
     def _ask(self) -> Planned:
         trial = self._study.ask()
         name = f"{PREFIX}{trial.number}"
+        if self._kept(trial.number):
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            raise Taken(
+                f"{self._out / name}: is a trial of another study; name another --out, or the --storage that it had"
+            )
         try:
             run = planned(name, self._suggest(trial), self._out)
             if run.run.stage == "sft" and not run.run.held_out.every:

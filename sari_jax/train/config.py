@@ -5,8 +5,10 @@ Values marked "ours" are this project's: the SARI paper publishes no hyperparame
 
 import dataclasses
 import difflib
+import functools
+import math
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -25,6 +27,43 @@ from sari_jax.rl.objectives import OBJECTIVES, Objective
 from sari_jax.rl.rewards.registry import make_scorer, parse_weights
 
 DTYPES = ("float32", "bfloat16")
+# By key: what a setting is at least.
+LEAST: dict[str, float] = {
+    "steps": 1,
+    "batch_size": 1,
+    "micro_batches": 1,
+    "seed": 0,
+    "samples_every": 1,
+    "max_skipped": 1,
+    "model.adapter.rank": 0,
+    "data.limit": 0,
+    "data.stages": 1,
+    "data.refresh": 2,
+    "data.window": 1,
+    "data.workers": 0,
+    "data.keep_features_gb": 0,
+    "optimizer.warmup_steps": 0,
+    "grpo.max_tokens": 1,
+    "grpo.top_k": 0,
+    "grpo.updates_per_rollout": 1,
+    "grpo.importance_cap": 0,
+    "held_out.every": 0,
+    "held_out.limit": 0,
+    "held_out.max_tokens": 1,
+    "checkpoint.every": 1,
+    "checkpoint.keep": 1,
+    "mesh.decode_tensor": 0,
+}
+# And what else one has to be; a number that is none is nothing of it.
+LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "optimizer.learning_rate": (lambda x: 0 <= x < math.inf, "finite and at least 0"),
+    "optimizer.weight_decay": (lambda x: 0 <= x < math.inf, "finite and at least 0"),
+    "optimizer.b1": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    "optimizer.b2": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    "optimizer.clip_norm": (lambda x: 0 < x < math.inf, "finite and above 0; 1e9 is off"),
+    "data.max_bad_fraction": (lambda x: 0 <= x <= 1, "at least 0 and at most 1"),
+    "grpo.top_p": (lambda x: 0 < x <= 1, "above 0 and at most 1, which is off"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,52 +240,9 @@ class Run:
     mesh: Mesh = Mesh()
 
     def __post_init__(self):
-        one_of("stage", self.stage, ("sft", "grpo"))
-        one_of("data.style", self.data.style, STYLES)
-        one_of("data.order", self.data.order, (*ORDERS, ADAPTIVE))
-        one_of("optimizer.name", self.optimizer.name, ("adamw", "muon"))
-        one_of("optimizer.schedule", self.optimizer.schedule, ("constant", "cosine"))
-        one_of("model.remat", self.model.remat, REMAT)
-        one_of("model.reference_memory", self.model.reference_memory, ("device", "host"))
-        one_of("grpo.objective", self.grpo.objective, OBJECTIVES)
-        one_of("grpo.kl", self.grpo.kl, ("", *ESTIMATORS))
-        if not self.grpo.reward_file:  # else they are known once it is read
-            make_scorer(self.reward_weights)
-        if self.model.size:
-            one_of("model.size", self.model.size, SIZES)
-        for key, dtype in (
-            ("model.dtype", self.model.dtype),
-            ("model.param_dtype", self.model.param_dtype),
-            ("model.reference_dtype", self.model.reference_dtype or "float32"),
-            ("optimizer.moments_dtype", self.optimizer.moments_dtype),
-        ):
-            one_of(key, dtype, DTYPES)
-        one_of("model.frozen_dtype", self.model.frozen_dtype, ("", *DTYPES, *QUANTIZED))
-        for key, value, least in (
-            ("steps", self.steps, 1),
-            ("batch_size", self.batch_size, 1),
-            ("micro_batches", self.micro_batches, 1),
-            ("seed", self.seed, 0),
-            ("model.adapter.rank", self.model.adapter.rank, 0),
-            ("samples_every", self.samples_every, 1),
-            ("max_skipped", self.max_skipped, 1),
-            ("checkpoint.every", self.checkpoint.every, 1),
-            ("checkpoint.keep", self.checkpoint.keep, 1),
-            ("data.limit", self.data.limit, 0),
-            ("data.stages", self.data.stages, 1),
-            ("data.refresh", self.data.refresh, 2),
-            ("data.window", self.data.window, 1),
-            ("data.workers", self.data.workers, 0),
-            ("optimizer.warmup_steps", self.optimizer.warmup_steps, 0),
-            ("held_out.every", self.held_out.every, 0),
-            ("held_out.limit", self.held_out.limit, 0),
-            ("held_out.max_tokens", self.held_out.max_tokens, 1),
-            ("grpo.updates_per_rollout", self.grpo.updates_per_rollout, 1),
-            ("grpo.sampling_tries", self.grpo.formula.sampling_tries, 1),
-            ("grpo.importance_cap", self.grpo.importance_cap, 0),
-        ):
-            if value < least:
-                raise InputError(f"config: {key} = {value} must be at least {least}")
+        self._check_names()
+        self._check_numbers()
+        self._check_adapter()
         if self.batch_size % self.micro_batches:
             raise InputError(
                 f"config: micro_batches = {self.micro_batches} does not divide batch_size {self.batch_size}"
@@ -256,23 +252,58 @@ class Run:
                 f"config: held_out.every = {self.held_out.every}, and held_out.data names no file; give a JSONL of"
                 " records"
             )
-        self._check_adapter()
         if self.stage == "sft" and self.data.order == ADAPTIVE:
             raise InputError(
                 f"config: data.order = {ADAPTIVE!r} follows the rewards of GRPO; choose {', '.join(ORDERS)} for SFT"
             )
-        if self.stage == "grpo" and self.grpo.completions < 2:
+        if self.stage == "grpo":
+            self._check_grpo()
+
+    def _check_names(self) -> None:
+        one_of("stage", self.stage, ("sft", "grpo"))
+        one_of("data.style", self.data.style, STYLES)
+        one_of("data.order", self.data.order, (*ORDERS, ADAPTIVE))
+        one_of("optimizer.name", self.optimizer.name, ("adamw", "muon"))
+        one_of("optimizer.schedule", self.optimizer.schedule, ("constant", "cosine"))
+        one_of("optimizer.moments_dtype", self.optimizer.moments_dtype, DTYPES)
+        one_of("model.dtype", self.model.dtype, DTYPES)
+        one_of("model.param_dtype", self.model.param_dtype, DTYPES)
+        one_of("model.reference_dtype", self.model.reference_dtype, ("", *DTYPES))
+        one_of("model.frozen_dtype", self.model.frozen_dtype, ("", *DTYPES, *QUANTIZED))
+        one_of("model.remat", self.model.remat, REMAT)
+        one_of("model.reference_memory", self.model.reference_memory, ("device", "host"))
+        one_of("model.size", self.model.size, ("", *SIZES))
+        one_of("grpo.objective", self.grpo.objective, OBJECTIVES)
+        one_of("grpo.kl", self.grpo.kl, ("", *ESTIMATORS))
+        if not self.grpo.reward_file:  # else they are known once it is read
+            make_scorer(self.reward_weights)
+
+    def _check_numbers(self) -> None:
+        for key, least in LEAST.items():
+            value = functools.reduce(getattr, key.split("."), self)
+            if not value >= least:  # nor is what is no number
+                raise InputError(f"config: {key} = {value} must be at least {least}")
+        for key, (holds, limit) in LIMITS.items():
+            value = functools.reduce(getattr, key.split("."), self)
+            if not holds(value):
+                raise InputError(f"config: {key} = {value} must be {limit}")
+        if (tries := self.grpo.formula.sampling_tries) < 1:
+            raise InputError(f"config: grpo.sampling_tries = {tries} must be at least 1")
+
+    def _check_grpo(self) -> None:
+        settings = self.grpo
+        if settings.completions < 2:
             raise InputError(
-                f"config: grpo.completions = {self.grpo.completions}: a group needs at least 2"
+                f"config: grpo.completions = {settings.completions}: a group needs at least 2"
             )
-        if self.stage == "grpo" and self.grpo.overlap and self.grpo.formula.sampling_tries > 1:
+        if settings.overlap and settings.formula.sampling_tries > 1:
             raise InputError(
                 "config: grpo.overlap decodes the next batch before it is known how many this step draws; set"
                 " grpo.sampling_tries=1, or grpo.overlap=False"
             )
-        if self.stage == "grpo" and not self.grpo.temperature > 0:
+        if not 0 < settings.temperature < math.inf:
             raise InputError(
-                f"config: grpo.temperature = {self.grpo.temperature} must be above 0: at 0 a group has no spread"
+                f"config: grpo.temperature = {settings.temperature} must be above 0: at 0 a group has no spread"
             )
 
     def _check_adapter(self) -> None:

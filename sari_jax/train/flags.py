@@ -22,9 +22,10 @@ def read_config_file(path: str, overrides: list[str]) -> ConfigDict:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such config file")
     try:
+        config = _parse(path, [])
         for override in overrides:
-            _check_override(_parse(path, []), override)
-        return _parse(path, overrides)
+            _check_override(config, override)
+        return _parse(path, overrides) if overrides else config
     except InputError:
         raise
     except Exception as error:  # the file is the user's program and may fail in any way

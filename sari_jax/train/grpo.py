@@ -22,7 +22,7 @@ from sari_jax.rl.groups import refill, take
 from sari_jax.rl.kl import IN_REWARD, penalised
 from sari_jax.rl.policy import reference_logprobs
 from sari_jax.rl.rewards.completion import Completion
-from sari_jax.rl.rewards.registry import make_scorer
+from sari_jax.rl.rewards.registry import Scorer
 from sari_jax.train.config import Grpo, Run
 from sari_jax.train.optimizer import Flat, merge
 from sari_jax.train.reference import on_device
@@ -58,10 +58,9 @@ class Answers(NamedTuple):
     numbers: np.ndarray
     rewards: dict[str, np.ndarray]
 
-    @property
-    def flat(self) -> np.ndarray:
-        """[B] whether a group's rewards are all the same."""
-        return zero_spread(self.rewards["total"])
+    def flat(self, reward: str = "total") -> np.ndarray:
+        """[B] whether this reward is the same for all of a group."""
+        return zero_spread(self.rewards[reward])
 
     @property
     def pass_rates(self) -> list[float]:
@@ -91,12 +90,14 @@ def make_grpo(
     frozen: Flat,
     reference: Flat,
     rollouts: Rollouts,
+    score: Scorer,
 ) -> Stage:
     """Of GRPO and its relatives; `reference` is empty where the objective has no KL."""
-    settings, tries = run.grpo, run.grpo.formula.sampling_tries
+    settings = run.grpo
+    tries, spread = settings.formula.sampling_tries, settings.formula.spread
     step = make_grpo_step(config, settings, optimizer, run.micro_batches)
     features_of = make_features(run, config, mesh, frozen)
-    judge, show = make_judge(run, processor, mesh), make_show(processor, mesh)
+    judge, show = make_judge(run, processor, mesh, score), make_show(processor, mesh)
     advantages_of, measure = make_advantages(settings), make_measure(run, config, mesh)
     sampler = Sampler(
         completions=settings.completions,
@@ -121,7 +122,7 @@ def make_grpo(
 
     def decode(state: TrainState, batch: Batch, key: jax.Array) -> Rollout:
         prompts, features = read(state, batch)
-        seeds = shard_batch(mesh, batch.seeds)
+        seeds = shard_batch(mesh, batch.draws)
         return Rollout(prompts, rollouts(sampler, state, prompts, seeds, key, features), features)
 
     def scores_of(config: AudioLMConfig, params: Params, rollout: Rollout) -> Float[Array, "B G T"]:
@@ -147,18 +148,20 @@ def make_grpo(
         state: TrainState, rollout: Rollout, answers: Answers, another: Another
     ) -> tuple[Rollout, Drawn]:
         """Draws further batches until every group has spread, or `tries` in all: see `rl.groups`."""
-        size, places = len(answers.flat), np.arange(len(answers.flat))
+        flat = answers.flat(spread)
+        size, places = len(flat), np.arange(len(flat))
         drawn = Drawn([answers], places, [rollout.completions.computed])
-        rollout, flat, key = counted_apart(rollout), answers.flat, key_of(root, state.step)
+        rollout, key = counted_apart(rollout), key_of(root, state.step)
         while flat.any() and len(drawn.answers) < tries:
             count = len(drawn.answers)
             batch = another(answers.numbers.tolist(), answers.pass_rates)
             number = onto_mesh(mesh, jax.device_put(np.int32(count)))
             fresh = decode(state, alike(batch), key_of(key, number))
             answers = all_rows(mesh, judge(batch, fresh.completions))
-            places = refill(flat, answers.flat)
+            fresh_flat = answers.flat(spread)
+            places = refill(flat, fresh_flat)
             rows = np.concatenate([drawn.rows, np.arange(size) + count * size])[places]
-            flat = np.concatenate([flat, answers.flat])[places]
+            flat = np.concatenate([flat, fresh_flat])[places]
             computed = [*drawn.computed, fresh.completions.computed]
             drawn = Drawn([*drawn.answers, answers], rows, computed)
             if (places >= size).any():
@@ -231,11 +234,10 @@ def make_grpo(
 
 
 def make_judge(
-    run: Run, processor: Processor, mesh: Mesh
+    run: Run, processor: Processor, mesh: Mesh, score: Scorer
 ) -> Callable[[Batch, Completions], Answers]:
     """(batch, its completions) -> this process's answers."""
     settings, answer_style = run.grpo, style(run.data.style)
-    score = make_scorer(run.reward_weights, settings.reward_file)
 
     def judge(batch: Batch, completions: Completions) -> Answers:
         tokens, lengths, ended = local_rows(
@@ -326,8 +328,8 @@ def make_measure(
 
     def measure(state: TrainState, drawn: Drawn) -> dict[str, float]:
         flat, lengths, ended = (
-            np.concatenate([getattr(answers, name) for answers in drawn.answers])
-            for name in ("flat", "lengths", "ended")
+            np.concatenate([of(answers) for answers in drawn.answers])
+            for of in (Answers.flat, lambda a: a.lengths, lambda a: a.ended)
         )
         computed = sum(whole(mesh, drawn.computed))
         found = {
@@ -338,7 +340,8 @@ def make_measure(
         }
         if settings.formula.sampling_tries > 1:
             found["tries"] = float(len(drawn.answers))
-            found["zero_spread_left"] = float(flat[drawn.rows].mean())
+            left = [answers.flat(settings.formula.spread) for answers in drawn.answers]
+            found["zero_spread_left"] = float(np.concatenate(left)[drawn.rows].mean())
         return found | work(state, drawn)
 
     return measure

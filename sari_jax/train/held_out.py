@@ -17,7 +17,7 @@ from sari_jax.generate.sampling import Sampler
 from sari_jax.parallel import hosts
 from sari_jax.parallel.mesh import all_rows, local_rows, onto_mesh, own_rows, shard_batch
 from sari_jax.rl.rewards.completion import Completion
-from sari_jax.rl.rewards.registry import make_scorer
+from sari_jax.rl.rewards.registry import Scorer
 from sari_jax.train.config import Run
 from sari_jax.train.preemption import Stop
 from sari_jax.train.rollouts import Rollouts
@@ -38,12 +38,12 @@ class HeldOut:
         processor: Processor,
         mesh: Mesh,
         rollouts: Rollouts,
+        score: Scorer,
     ):
         self._run, self._records, self._mesh = run, records, mesh
-        self._processor, self._rollouts = processor, rollouts
+        self._processor, self._rollouts, self._score = processor, rollouts, score
         self._style, ends = style(run.data.style), processor.end_ids
         self._sampler = Sampler(1, run.held_out.max_tokens, ends, processor.pad_id, 0.0)
-        self._score = make_scorer(run.reward_weights, run.grpo.reward_file)
         # Greedy decoding takes a key and does not use it.
         self._key = onto_mesh(mesh, jax.random.key(run.seed))
 

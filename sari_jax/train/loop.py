@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from sari_jax.data.curriculum import drop_hopeless
+from sari_jax.data.curriculum import drop
 from sari_jax.data.lengths import sound_lengths
 from sari_jax.data.pipeline import Batches, Reader
 from sari_jax.data.processor import Batch, Processor
@@ -69,7 +69,9 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     with hosts.together():
         config = read_config(model.path, **model.network)
         processor = Processor(model.path, config)
-        make_scorer(run.reward_weights, run.grpo.reward_file)  # told before anything large is read
+        score = make_scorer(
+            run.reward_weights, run.grpo.reward_file
+        )  # fails before anything large is read
         records, counts = _records(run)
         others = _held_out(run)
         settings = {**dataclasses.asdict(run), "fingerprints": fingerprints(run)}
@@ -98,8 +100,8 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     data = Batches(schedule, reader, workers=run.data.workers)
     rollouts = Rollouts(run, config, mesh, frozen)
     make_stage = {"sft": make_sft, "grpo": make_grpo}[run.stage]
-    stage = make_stage(run, config, processor, mesh, optimizer, frozen, reference, rollouts)
-    held_out = HeldOut(run, others, processor, mesh, rollouts)
+    stage = make_stage(run, config, processor, mesh, optimizer, frozen, reference, rollouts, score)
+    held_out = HeldOut(run, others, processor, mesh, rollouts, score)
     _try_first_batch(run, processor, records, rows, mesh)
     _claim(workdir, settings)
     checkpoints = Checkpoints(workdir, keep=run.checkpoint.keep)
@@ -238,12 +240,10 @@ def _records(run: Run) -> tuple[list[Record], dict[str, int]]:
     if run.data.limit:
         records = records[: run.data.limit]
     counts: dict[str, int] = {}
-    if (
-        run.stage == "grpo"
-        and run.data.drop_hopeless
-        and any(r.pass_rate is not None for r in records)
-    ):
-        records, counts = drop_hopeless(records, drop_solved=run.data.drop_solved)
+    dropped = {"hopeless": run.data.drop_hopeless, "solved": run.data.drop_solved}
+    known = any(record.pass_rate is not None for record in records)
+    if run.stage == "grpo" and known and any(dropped.values()):
+        records, counts = drop(records, **dropped)
     if len(records) < run.batch_size:
         raise InputError(
             f"{run.data.train}: {len(records)} usable records are fewer than batch_size {run.batch_size}"
@@ -314,4 +314,6 @@ def _announce(
         + (f" on {jax.process_count()} hosts" if hosts.several() else "")
         + (f", resumed after step {start}" if start else "")
     )
+    if run.data.keep_features_gb and hosts.several():
+        _tell(f"{run.stage}: data.keep_features_gb is for one host; the tower runs in every step")
     _tell(table(trainable))

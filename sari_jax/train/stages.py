@@ -23,7 +23,7 @@ from sari_jax.parallel.mesh import (
     shard_batch,
 )
 from sari_jax.rl.rewards.completion import Completion
-from sari_jax.rl.rewards.registry import make_scorer
+from sari_jax.rl.rewards.registry import Scorer
 from sari_jax.train.config import Run
 from sari_jax.train.features import TowerFeatures
 from sari_jax.train.optimizer import Flat, merge
@@ -130,13 +130,13 @@ def make_sft(
     frozen: Flat,
     reference: Flat,
     rollouts: Rollouts,
+    score: Scorer,
 ) -> Stage:
     """Of supervised fine-tuning, which has no reference."""
     step = make_sft_step(config, optimizer, dropout=run.model.adapter.dropout, seed=run.seed)
     work_of = make_work(config, passes=1)
     features_of = make_features(run, config, mesh, frozen)
     answer_style = style(run.data.style)
-    score = make_scorer(run.reward_weights, run.grpo.reward_file)
     # Greedy decoding takes a key and does not use it.
     root = onto_mesh(mesh, jax.random.key(run.seed))
 

@@ -67,10 +67,8 @@ def test_the_projector_alone_is_another(records, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        (
-            {"chain_structured": None},
-            "record r1 has no chain_structured, whose caption is asked for",
-        ),
+        ({"chain_structured": None}, "record r1 has no caption in a chain_structured"),
+        ({"chain_structured": {"planning": "x"}}, "record r1 has no caption in a chain_structured"),
         ({}, "all of 2 captions are the same; give at least two that differ"),
     ],
 )

@@ -1,6 +1,6 @@
 import pytest
 
-from sari_jax.data.curriculum import ORDERS, drop_hopeless, order
+from sari_jax.data.curriculum import ORDERS, drop, order
 from sari_jax.errors import InputError
 
 RATES = [0.5, 1.0, 0.0, 0.5, 0.25, 0.5, 0.5, 0.5]
@@ -44,22 +44,25 @@ def test_what_an_order_refuses(records, make_record):
         order(records, "easy", 0)
 
 
-def test_drop_hopeless(records, make_record):
+def test_drop(records, make_record):
     unknown = make_record(id="unknown")
-    kept, counts = drop_hopeless([*records, unknown])
+    kept, counts = drop([*records, unknown])
     assert [record.id for record in kept] == ["r0", "r1", "r3", "r4", "r5", "r6", "r7", "unknown"]
     assert counts == {"kept": 8, "hopeless": 1, "solved": 0}
-    kept, counts = drop_hopeless([*records, unknown], drop_solved=True)
+    kept, counts = drop([*records, unknown], solved=True)
     assert [record.id for record in kept] == ["r0", "r3", "r4", "r5", "r6", "r7", "unknown"]
     assert counts == {"kept": 7, "hopeless": 1, "solved": 1}
+    kept, counts = drop([*records, unknown], hopeless=False, solved=True)
+    assert [record.id for record in kept] == ["r0", "r2", "r3", "r4", "r5", "r6", "r7", "unknown"]
+    assert counts == {"kept": 8, "hopeless": 0, "solved": 1}
 
 
-def test_drop_hopeless_may_leave_nothing(make_record):
-    assert drop_hopeless([make_record(pass_rate=0.0)]) == (
+def test_drop_may_leave_nothing(make_record):
+    assert drop([make_record(pass_rate=0.0)]) == (
         [],
         {"kept": 0, "hopeless": 1, "solved": 0},
     )
-    assert drop_hopeless([]) == ([], {"kept": 0, "hopeless": 0, "solved": 0})
+    assert drop([]) == ([], {"kept": 0, "hopeless": 0, "solved": 0})
 
 
 def test_staged_is_shuffled_within_equal_parts_from_easy_to_hard(make_record):

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from sari_jax.data.curriculum import ADAPTIVE, ORDERS, Curriculum, order
-from sari_jax.data.pipeline import Batches, Reader
+from sari_jax.data.pipeline import Batches, Reader, repeats
 from sari_jax.data.processor import Shapes
 from sari_jax.data.records import Clip, write_records
 from sari_jax.data.schedule import make_schedule
@@ -88,6 +88,16 @@ def test_a_curriculum_is_walked_again_in_the_same_sequence(make, records, curric
     assert seen == 3 * order(records, curriculum, 1)
     rates = [RATES[i] for i in seen[:EPOCH]]
     assert rates == sorted(RATES, reverse=curriculum == "easy_to_hard")
+
+
+def test_a_question_that_stands_in_a_batch_again_is_sampled_anew(make):
+    assert repeats([7, 4, 7, 7]) == [0, 0, 1, 2] and repeats([]) == []
+    once = next(make())
+    np.testing.assert_array_equal(once.draws, once.seeds)
+    twice = next(make("as_written", batch_size=2 * EPOCH))
+    assert len(set(twice.seeds.tolist())) < len(set(twice.draws.tolist())) == 2 * EPOCH
+    part = next(make("as_written", batch_size=2 * EPOCH, rows=range(5, 9)))
+    np.testing.assert_array_equal(part.draws, twice.draws[5:9])
 
 
 def test_random_shuffles_anew_each_epoch(make):

@@ -17,7 +17,7 @@ from runs import environment, finish, rows_so_far, sari, trained, untimed
 from experiments.killed_sweep import FAILED, SWEEP, killed_sweep, write_sweep
 from sari_jax.errors import InputError
 from sari_jax.sweep import local
-from sari_jax.sweep.local import Launcher, alone, last_words, most_at_once
+from sari_jax.sweep.local import Launcher, alone, available_memory, last_words, most_at_once
 from sari_jax.sweep.plan import Planned, planned
 from sari_jax.train.config import defaults
 
@@ -180,6 +180,20 @@ def sweep_file(small_model, scored, tmp_path):
 def table(out) -> dict[str, dict[str, str]]:
     with (out / "results.csv").open() as file:
         return {row["name"]: row for row in csv.DictReader(file)}
+
+
+def test_a_containers_limit_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(local.psutil, "virtual_memory", lambda: SimpleNamespace(available=900))
+    assert available_memory(tmp_path / "none") == 900
+    for name, text in (
+        ("max", "500\n"),
+        ("current", "300\n"),
+        ("stat", "anon 9\ninactive_file 40\n"),
+    ):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert available_memory(tmp_path) == 240
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_memory(tmp_path) == 900
 
 
 @pytest.mark.slow

@@ -6,7 +6,16 @@ import pytest
 from markdown_it import MarkdownIt
 
 from sari_jax.sweep.plan import planned
-from sari_jax.sweep.results import FAILED, FINISHED, STOPPED, WAITING, Results, ranked, read_row
+from sari_jax.sweep.results import (
+    BEGUN,
+    FAILED,
+    FINISHED,
+    STOPPED,
+    WAITING,
+    Results,
+    ranked,
+    read_row,
+)
 from sari_jax.train.config import defaults
 
 
@@ -100,6 +109,18 @@ def test_tables_are_up_to_date_after_every_run(tmp_path):
     }  # fmt: skip
     assert "Best first: by reward." in (tmp_path / "results.md").read_text()
     assert not list(tmp_path.glob(".*"))  # nothing is left aside
+
+
+def test_who_only_looks_sees_failures_and_what_has_begun(tmp_path):
+    runs = [run(tmp_path, name, seed=n) for n, name in enumerate("ab")]
+    runs.append(run(tmp_path, "c", metrics=[{"step": 1}], seed=2))
+    Results(tmp_path, runs).put(runs[1], FAILED, "a, reason")
+    for _ in range(2):
+        Results(tmp_path, runs, looking=True)
+        found = {row["name"]: (row["state"], row["reason"]) for row in table(tmp_path)}
+        assert found == {"a": (WAITING, ""), "b": (FAILED, "a, reason"), "c": (BEGUN, "")}
+    Results(tmp_path, runs)  # a sweep starts all three
+    assert [row["state"] for row in table(tmp_path)] == [WAITING] * 3
 
 
 def test_a_setting_and_a_figure_of_one_name_have_columns_of_their_own(tmp_path):

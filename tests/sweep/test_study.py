@@ -100,6 +100,19 @@ def test_trials_of_other_folders_in_one_storage_are_left_alone(open_study, tmp_p
     assert next(there.runs(2)).name == "trial-1"
 
 
+def test_a_folder_may_be_renamed_and_nothing_of_another_study_is_overwritten(open_study, tmp_path):
+    study, _ = open_study()
+    study.tell(row(next(study.runs(3)), FINISHED, reward=1.0))
+    (tmp_path / "sweep").rename(tmp_path / "renamed")
+    study, results = open_study(out="renamed")
+    assert list(results.rows) == ["trial-0"] and next(study.runs(3)).name == "trial-1"
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    before = (tmp_path / "renamed/trial-0.json").read_text()
+    with pytest.raises(InputError, match="renamed/trial-0: is a trial of another study"):
+        next(open_study(out="renamed", storage=other)[0].runs(3))
+    assert (tmp_path / "renamed/trial-0.json").read_text() == before
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [

@@ -194,8 +194,8 @@ def sari(args):
     write(f"runs-{host}.json", runs[1:])
     todo = runs[0] if runs else "finish"
     checkpoints = after(args, "--workdir") + "/checkpoints"
-    os.makedirs(checkpoints, exist_ok=True)
-    newest = max((int(name) for name in os.listdir(checkpoints)), default=0)
+    there = os.listdir(checkpoints) if os.path.isdir(checkpoints) else []
+    newest = max(map(int, there), default=0)
     with open(f"{CLOUD}/sari.jsonl", "a") as log:
         log.write(json.dumps({"host": host, "args": args, "from": newest}) + "\n")
 
@@ -207,6 +207,7 @@ def sari(args):
         stop("sari: config: no such file", 2)
     if todo == "crash":
         stop("Traceback", 1)
+    os.makedirs(checkpoints, exist_ok=True)  # once the model is read
     save()
     if todo == "save, crash":
         stop("Traceback", 1)

@@ -221,6 +221,7 @@ def test_a_run_that_is_resumed_ends_with_the_same_bits(stage, request, scored, t
     told = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     # GRPO's projector learnt as a whole.
     assert bool(told["modules_to_save"]) == (stage == "grpo")
+    assert told["lora_dropout"] == run.model.adapter.dropout
     if stage == "grpo":
         # Merged into the source's own weights, and not into those in eight bits that it learnt beside.
         source, merged = (

@@ -1,11 +1,13 @@
 import dataclasses
+import math
 
 import pytest
 
 from sari_jax.errors import InputError
 from sari_jax.models.config import Adapter
 from sari_jax.rl.objectives import OBJECTIVES
-from sari_jax.train.config import Model, Run, defaults, freeze, nearest
+from sari_jax.train.checkpoint import flat
+from sari_jax.train.config import LEAST, LIMITS, Model, Run, defaults, freeze, nearest
 
 
 def test_defaults_freeze_to_the_default_run():
@@ -176,6 +178,35 @@ def test_default_rewards_and_the_objectives():
 def test_bad_settings_of_grpo(settings, told):
     with pytest.raises(InputError, match=told):
         grpo(**settings)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "limit"),
+    [
+        ("optimizer.learning_rate", -1e-6, "finite and at least 0"),
+        ("optimizer.learning_rate", math.nan, "finite and at least 0"),
+        ("optimizer.weight_decay", math.inf, "finite and at least 0"),
+        ("optimizer.clip_norm", 0.0, "finite and above 0; 1e9 is off"),
+        ("optimizer.clip_norm", -1.0, "finite and above 0"),
+        ("optimizer.b2", 1.0, "at least 0 and below 1"),
+        ("data.max_bad_fraction", 1.5, "at least 0 and at most 1"),
+        ("data.keep_features_gb", math.nan, "at least 0"),
+        ("grpo.top_p", 1.5, "above 0 and at most 1"),
+        ("grpo.top_k", -1, "at least 0"),
+        ("grpo.max_tokens", 0, "at least 1"),
+        ("mesh.decode_tensor", -1, "at least 0"),
+    ],
+)
+def test_numbers_out_of_range(key, value, limit):
+    config = defaults()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match=f"config: {key} = {value} must be {limit}"):
+        freeze(config)
+
+
+def test_every_limit_is_of_a_setting_and_holds_for_its_default():
+    settings = flat(dataclasses.asdict(Run()))
+    assert LEAST.keys() | LIMITS.keys() <= settings.keys() and not LEAST.keys() & LIMITS.keys()
 
 
 def test_nearest_lists_all_where_nothing_is_near():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from runs import STEPS, command, finish, killed, rows, trained, untimed
 
+from sari_jax.rl.objectives import OBJECTIVES
 from sari_jax.rl.rewards.registry import RESERVED
 from sari_jax.train.grpo import Answers, Drawn, named_apart
 
@@ -147,7 +148,10 @@ def test_rewards_by_name_before_the_other_metrics():
 
 def test_groups_without_spread():
     answers = drawn(
-        accuracy=np.zeros((3, 2)), total=np.array([[1.0, 1.0], [0.1, 0.1], [0.0, 1.0]])
+        accuracy=np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0]]),
+        total=np.array([[1.0, 1.0], [0.1, 0.1], [0.0, 1.0]]),
     ).answers[0]
-    assert answers.flat.tolist() == [True, True, False]
-    assert answers.pass_rates == [0.0, 0.0, 0.0]
+    assert answers.flat().tolist() == [True, True, False]
+    # DAPO's are those of which some answers are right, whatever their length is worth.
+    assert answers.flat(OBJECTIVES["dapo"].spread).tolist() == [True, False, True]
+    assert answers.pass_rates == [0.0, 0.5, 0.0]
