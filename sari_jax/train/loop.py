@@ -5,7 +5,7 @@ import sys
 import time
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -16,16 +16,17 @@ from sari_jax.data.lengths import sound_lengths
 from sari_jax.data.pipeline import Batches, Reader
 from sari_jax.data.processor import Batch, Processor
 from sari_jax.data.records import Record, read_records
-from sari_jax.data.schedule import make_schedule
+from sari_jax.data.schedule import Schedule, make_schedule
 from sari_jax.data.styles import style
 from sari_jax.errors import InputError
 from sari_jax.hf.config import read_config
+from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.kernels import require
 from sari_jax.models.work import chip
 from sari_jax.parallel import hosts
 from sari_jax.parallel.mesh import all_rows, make_mesh, onto_mesh, own_rows, shard_batch
 from sari_jax.programs import counted
-from sari_jax.rl.rewards.registry import make_scorer
+from sari_jax.rl.rewards.registry import Scorer, make_scorer
 from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints, flat
 from sari_jax.train.config import Run
 from sari_jax.train.grpo import make_grpo
@@ -64,29 +65,45 @@ def train(run: Run, workdir: Path | str, stop: Stop = lambda: False) -> dict[str
     return row
 
 
-def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
-    model = run.model
+class Given(NamedTuple):
+    """What a run is made of, but for the weights: all that may be unusable is told before they are read.
+
+    Attributes:
+        counts: of records that were kept and dropped.
+        settings: as the workdir keeps them, with digests of model and data.
+    """
+
+    config: AudioLMConfig
+    processor: Processor
+    score: Scorer
+    records: list[Record]
+    counts: dict[str, int]
+    held_out: list[Record]
+    schedule: Schedule
+    settings: dict[str, Any]
+
+
+def _given(run: Run) -> Given:
     with hosts.together():
-        config = read_config(model.path, **model.network)
-        processor = Processor(model.path, config)
-        score = make_scorer(
-            run.reward_weights, run.grpo.reward_file
-        )  # fails before anything large is read
+        config = read_config(run.model.path, **run.model.network)
+        processor = Processor(run.model.path, config)
+        score = make_scorer(run.reward_weights, run.grpo.reward_file)
         records, counts = _records(run)
         others = _held_out(run)
         settings = {**dataclasses.asdict(run), "fingerprints": fingerprints(run)}
         lengths = None
         if run.data.window > 1:
             lengths = sound_lengths(records, run.data.shapes.audio_seconds, processor.seconds)
-        schedule = make_schedule(
-            records,
-            run.data.curriculum,
-            batch_size=run.batch_size,
-            seed=run.seed,
-            lengths=lengths,
-        )
+        order = {"batch_size": run.batch_size, "seed": run.seed, "lengths": lengths}
+        schedule = make_schedule(records, run.data.curriculum, **order)
     sizes = {} if lengths is None else {"sound lengths": zlib.crc32(lengths)}
     hosts.agree({**flat(settings), **sizes, **hosts.versions()})
+    return Given(config, processor, score, records, counts, others, schedule, settings)
+
+
+def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
+    given, model = _given(run), run.model
+    config, processor, records = given.config, given.processor, given.records
     mesh = make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor)
     require(config, ways=mesh.shape["tensor"], decoding=run.mesh.decode_tensor)
     rows = own_rows(mesh, run.batch_size)
@@ -97,16 +114,17 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     del trainable  # donated step by step with the state: nobody else may hold them
     answer_style, shapes = style(run.data.style), run.data.shapes
     reader = Reader(records, processor, answer_style, shapes, run.stage == "sft", tuple(rows))
-    data = Batches(schedule, reader, workers=run.data.workers)
+    data = Batches(given.schedule, reader, workers=run.data.workers)
     rollouts = Rollouts(run, config, mesh, frozen)
     make_stage = {"sft": make_sft, "grpo": make_grpo}[run.stage]
-    stage = make_stage(run, config, processor, mesh, optimizer, frozen, reference, rollouts, score)
-    held_out = HeldOut(run, others, processor, mesh, rollouts, score)
+    parts = optimizer, frozen, reference, rollouts, given.score
+    stage = make_stage(run, config, processor, mesh, *parts)
+    held_out = HeldOut(run, given.held_out, processor, mesh, rollouts, given.score)
     _try_first_batch(run, processor, records, rows, mesh)
-    _claim(workdir, settings)
+    _claim(workdir, given.settings)
     checkpoints = Checkpoints(workdir, keep=run.checkpoint.keep)
     totals = {"audio_seconds": 0.0, "examples": 0, "skipped_in_a_row": 0, "skipped_total": 0}
-    each, size, ahead = run.updates_per_step, run.batch_size, None
+    size, ahead = run.batch_size, None
     restored = checkpoints.restore(state)
     if restored is not None:
         state, totals = restored.state, totals | restored.counters
@@ -122,7 +140,7 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
         return next(data)
 
     start = step = int(state.step)
-    _announce(run, records, counts, state.params, frozen, start)
+    _announce(run, records, given.counts, state.params, frozen, start)
 
     # Examined once a checkpoint holds the step: what a kill has cut short is done again.
     owed = held_out.due(start) and not (restored and start in examined(workdir))
@@ -138,12 +156,11 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
             return True
         values, answers = found
         if metrics:
-            metrics.sample(step, answers, others, "held_out")
+            metrics.sample(step, answers, given.held_out, "held_out")
             metrics.examine(step, values)
         _tell(f"held out after step {step}: accuracy {values['accuracy']:.3f} of {values['rows']}")
         return False
 
-    rates = learning_rates(run.optimizer, run.updates)
     row = (read_metrics(workdir) or [{}])[-1]  # what a finished run tells again
     bar = tqdm(
         total=run.steps,
@@ -170,24 +187,11 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
         data.learn(numbers[-size:], pass_rates[-size:])
         # What a checkpoint holds beside it: where the next batch begins, and what is decoded of that one already.
         position = data.position - (ahead is not None)
-        skipped = int(values["skipped"])
-        totals = {
-            "audio_seconds": totals["audio_seconds"] + values.pop("audio_seconds"),
-            "examples": totals["examples"] + values.pop("examples"),
-            "skipped_in_a_row": totals["skipped_in_a_row"] + skipped if skipped == each else 0,
-            "skipped_total": totals["skipped_total"] + skipped,
-        }
-        row = {
-            **values,
-            # An update that is skipped does not move the schedule on.
-            "learning_rate": float(rates(each * (step - 1) - totals["skipped_total"] + skipped)),
-            "seconds_data": waited,
-            "seconds": time.perf_counter() - begun,
-            **totals,
-        }
-        peak = chip(jax.devices()[0].device_kind)
-        if peak:
-            row["mfu"] = row["model_tflop"] * 1e12 / row["seconds"] / jax.device_count() / peak[0]
+        totals, values = _counted(run, step, totals, values)
+        seconds = time.perf_counter() - begun
+        row = {**values, "seconds_data": waited, "seconds": seconds, **totals}
+        if peak := chip(jax.devices()[0].device_kind):
+            row["mfu"] = row["model_tflop"] * 1e12 / seconds / jax.device_count() / peak[0]
         if metrics:
             metrics.write(step, row)
             metrics.ask(step, [records[number] for number in numbers], pass_rates)
@@ -221,6 +225,22 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     if metrics:
         metrics.close()
     return {**row, "step": step, "finished": finished}
+
+
+def _counted(
+    run: Run, step: int, totals: dict[str, float], values: dict[str, float]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """(the run's totals after this step, the step's other values and its learning rate)"""
+    values, each, skipped = dict(values), run.updates_per_step, int(values["skipped"])
+    # An update that is skipped does not move the schedule on.
+    updates = each * (step - 1) - totals["skipped_total"]
+    values["learning_rate"] = float(learning_rates(run.optimizer, run.updates)(updates))
+    return {
+        "audio_seconds": totals["audio_seconds"] + values.pop("audio_seconds"),
+        "examples": totals["examples"] + values.pop("examples"),
+        "skipped_in_a_row": totals["skipped_in_a_row"] + skipped if skipped == each else 0,
+        "skipped_total": totals["skipped_total"] + skipped,
+    }, values
 
 
 def trained_params(run: Run, workdir: Path | str, step: int | None = None) -> tuple[Any, Any]:
