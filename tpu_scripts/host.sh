@@ -136,8 +136,9 @@ state() {
     fi
     if [[ -f $DIR/workdir ]]; then
         # There is no such folder before a run has read its model, nor ever where it was refused.
-        newest=$({ find "$(<"$DIR/workdir")/checkpoints" -maxdepth 1 -type d -regex '.*/[0-9]+' -printf '%f\n' || true; } \
-            2>/dev/null | sort -n | tail -n 1)
+        newest=$({
+            find "$(<"$DIR/workdir")/checkpoints" -maxdepth 1 -type d -regex '.*/[0-9]+' -printf '%f\n' || true
+        } 2>/dev/null | sort -n | tail -n 1)
     fi
     echo "sari-host $(hostname) $told ${newest:--}"
 }

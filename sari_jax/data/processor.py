@@ -23,10 +23,8 @@ from sari_jax.parallel import hosts
 SAMPLE_RATE = 16_000
 MIN_SAMPLES = 321  # shorter clips have no pooled frame to stand for them
 STRIDE = 640  # samples per pooled frame
-REPEAT = (
-    1 << 24
-)  # between the seeds of one example's turns in a batch: more than there are examples
-END, END_OF_TEXT = "<|im_end|>", "<|endoftext|>"
+# Between the seeds of one example's turns in a batch; all differ below 256 turns, where int32 has come round once.
+REPEAT = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Dynamic sampling (DAPO, Yu et al. 2025, section 3.2): groups that say nothing give way to groups that do.
 
-A step draws batch after batch, in the order of the data, until every one of its groups has rewards that differ, or a
-limit is reached. What a batch is then made of is decided by rewards alone, which all hosts know, so that it is the
-same on any number of them; groups go from device to device, and nothing is drawn, read or decoded twice.
+A step draws batch after batch, in the order of the data, until in every one of its groups the objective's `spread`
+differs, or a limit is reached. What a batch is then made of is decided by rewards alone, which all hosts know, so that
+it is the same on any number of them; groups go from device to device, and nothing is drawn, read or decoded twice.
 """
 
 import functools
@@ -22,7 +22,7 @@ def refill(flat: Bool[np.ndarray, "B"], fresh_flat: Bool[np.ndarray, "B"]) -> In
     """Which groups to go on with: places among the kept ones and, from B on, among the fresh ones.
 
     A group with spread stays where it is. The others' places are taken by fresh ones with spread, in order, as far as
-    they go; a group that is left without keeps its place, and teaches nothing.
+    they go; a group that is left without keeps its place.
 
         kept [spread, flat, flat], fresh [flat, spread, flat] -> [0, 4, 2]
     """

@@ -92,7 +92,8 @@ class Results:
     """What is known of a sweep's runs, and its tables, which are always up to date.
 
     Args:
-        looking: whether none of them is going to be started here: those that failed stay failed.
+        looking: whether none of them is going to be started here: those that failed, and have made no step since,
+            stay failed.
 
     Attributes:
         rows: by the runs' names.
@@ -105,8 +106,9 @@ class Results:
         self.rows = {}
         for run in runs:
             row = read_row(run, FINISHED if run.finished else WAITING)
-            if row.state == WAITING and run.name in failed:
-                row = dataclasses.replace(row, state=FAILED, reason=failed[run.name])
+            if row.state == WAITING and (row.name, str(row.steps)) in failed:
+                reason = failed[row.name, str(row.steps)]
+                row = dataclasses.replace(row, state=FAILED, reason=reason)
             elif row.state == WAITING and looking and row.steps:
                 row = dataclasses.replace(row, state=BEGUN)
             self.rows[run.name] = row
@@ -142,14 +144,14 @@ class Results:
         }
 
 
-def _failed(out: Path) -> dict[str, str]:
-    """The names of runs that the folder's table says have failed, with reasons."""
+def _failed(out: Path) -> dict[tuple[str, str], str]:
+    """(name, steps) of runs that the folder's table says have failed -> the reason."""
     table = out / "results.csv"
     if not table.exists():
         return {}
-    with table.open(newline="", encoding="utf-8") as lines:
-        rows = csv.DictReader(lines)
-        return {row["name"]: row["reason"] for row in rows if row.get("state") == FAILED}
+    with table.open(newline="", encoding="utf-8-sig") as lines:  # it may have been in a spreadsheet
+        rows = [row for row in csv.DictReader(lines) if row.get("state") == FAILED]
+    return {(row["name"], row["steps"]): row["reason"] for row in rows}
 
 
 def write_results(rows: Sequence[Row], out: Path) -> None:

@@ -17,10 +17,6 @@ PREFIX = "trial-"
 UNUSABLE = 3  # suggestions in a row that cannot be used before the study ends
 
 
-class Taken(InputError):
-    """A new trial's place holds an old one's settings and run, which nothing may overwrite."""
-
-
 class Study:
     """A sweep's study: the only one of the folder's own database, or the one that is named after the folder in another.
 
@@ -32,7 +28,7 @@ class Study:
         results: the folder's table.
 
     Raises:
-        InputError: the file or the storage cannot be used.
+        InputError: the file or the storage cannot be used, or the folder holds trials of another study.
     """
 
     def __init__(self, file: Path, out: Path, storage: str | None, results: Results):
@@ -49,7 +45,13 @@ class Study:
         except Exception as error:  # whatever its database says
             line = (str(error).splitlines() or [""])[0]
             raise InputError(f"--storage {url}: {type(error).__name__}: {line}") from error
-        self._out = out
+        numbers = {trial.number for trial in self._study.get_trials(deepcopy=False)}
+        for kept in out.glob(f"{PREFIX}*.json"):
+            if int(kept.stem.removeprefix(PREFIX)) not in numbers:  # it would be overwritten
+                raise InputError(
+                    f"{kept}: is a trial of another study than {url} has; name another --out, or that one's --storage"
+                )
+        self._out, self._shared = out, storage is not None
         self._results = results
         self._under_way: set[str] = set()
 
@@ -61,8 +63,9 @@ class Study:
                     self._results.put(run, FINISHED)
                 else:
                     self._results.put(run, FAILED, last_words(run.log))
-            elif trial.user_attrs.get("folder") == str(self._out.absolute()):
-                self._results.unusable(f"{PREFIX}{trial.number}", trial.user_attrs["unusable"])
+            elif reason := trial.user_attrs.get("unusable"):
+                if not self._shared or trial.user_attrs["folder"] == str(self._out.absolute()):
+                    self._results.unusable(f"{PREFIX}{trial.number}", reason)
 
     def runs(self, count: int) -> Iterator[Planned]:
         """Trials that were under way, then new ones, until `count` in all have ended or are under way.
@@ -81,8 +84,6 @@ class Study:
         while self._ended() + len(self._under_way) < count:
             try:
                 run = self._ask()
-            except Taken:
-                raise
             except InputError as error:
                 unusable += 1
                 if unusable == UNUSABLE:
@@ -111,11 +112,6 @@ class Study:
     def _ask(self) -> Planned:
         trial = self._study.ask()
         name = f"{PREFIX}{trial.number}"
-        if self._kept(trial.number):
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            raise Taken(
-                f"{self._out / name}: is a trial of another study; name another --out, or the --storage that it had"
-            )
         try:
             run = planned(name, self._suggest(trial), self._out)
             if run.run.stage == "sft" and not run.run.held_out.every:

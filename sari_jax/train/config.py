@@ -41,7 +41,6 @@ LEAST: dict[str, float] = {
     "data.refresh": 2,
     "data.window": 1,
     "data.workers": 0,
-    "data.keep_features_gb": 0,
     "optimizer.warmup_steps": 0,
     "grpo.max_tokens": 1,
     "grpo.top_k": 0,
@@ -54,13 +53,14 @@ LEAST: dict[str, float] = {
     "checkpoint.keep": 1,
     "mesh.decode_tensor": 0,
 }
-# And what else one has to be; a number that is none is nothing of it.
+# By key: a range, and how it is told. NaN is in none.
 LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
     "optimizer.learning_rate": (lambda x: 0 <= x < math.inf, "finite and at least 0"),
     "optimizer.weight_decay": (lambda x: 0 <= x < math.inf, "finite and at least 0"),
     "optimizer.b1": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
     "optimizer.b2": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
     "optimizer.clip_norm": (lambda x: 0 < x < math.inf, "finite and above 0; 1e9 is off"),
+    "data.keep_features_gb": (lambda x: 0 <= x < math.inf, "finite and at least 0"),
     "data.max_bad_fraction": (lambda x: 0 <= x <= 1, "at least 0 and at most 1"),
     "grpo.top_p": (lambda x: 0 < x <= 1, "above 0 and at most 1, which is off"),
 }
@@ -303,7 +303,8 @@ class Run:
             )
         if not 0 < settings.temperature < math.inf:
             raise InputError(
-                f"config: grpo.temperature = {settings.temperature} must be above 0: at 0 a group has no spread"
+                f"config: grpo.temperature = {settings.temperature} must be finite and above 0: at 0 a group has no"
+                " spread"
             )
 
     def _check_adapter(self) -> None:
@@ -365,7 +366,11 @@ def freeze(config: ConfigDict | dict[str, Any], kind: type = Run) -> Any:
 def nearest(key: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name."""
     close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.4)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+    return (
+        f"did you mean {close[0]!r}?"
+        if close
+        else f"known: {', '.join(sorted(filter(None, known)))}"
+    )
 
 
 def one_of(key: str, value: str, known: Iterable[str]) -> None:

@@ -58,7 +58,7 @@ class Answers(NamedTuple):
     numbers: np.ndarray
     rewards: dict[str, np.ndarray]
 
-    def flat(self, reward: str = "total") -> np.ndarray:
+    def flat(self, reward: str) -> np.ndarray:
         """[B] whether this reward is the same for all of a group."""
         return zero_spread(self.rewards[reward])
 
@@ -308,7 +308,7 @@ def make_measure(
     run: Run, config: AudioLMConfig, mesh: Mesh
 ) -> Callable[[TrainState, Drawn], dict[str, float]]:
     """(state, drawn) -> what was asked and answered, over all groups that were drawn, and the step's work."""
-    settings = run.grpo
+    settings, spread = run.grpo, run.grpo.formula.spread
     # Sampling, the reference, the old log-probabilities, and the updates.
     passes = 1 + settings.refers + settings.rescores + settings.updates_per_rollout
     learning = make_work(config, passes=passes, updates=settings.updates_per_rollout)
@@ -329,7 +329,7 @@ def make_measure(
     def measure(state: TrainState, drawn: Drawn) -> dict[str, float]:
         flat, lengths, ended = (
             np.concatenate([of(answers) for answers in drawn.answers])
-            for of in (Answers.flat, lambda a: a.lengths, lambda a: a.ended)
+            for of in (lambda a: a.flat(spread), lambda a: a.lengths, lambda a: a.ended)
         )
         computed = sum(whole(mesh, drawn.computed))
         found = {
@@ -340,8 +340,7 @@ def make_measure(
         }
         if settings.formula.sampling_tries > 1:
             found["tries"] = float(len(drawn.answers))
-            left = [answers.flat(settings.formula.spread) for answers in drawn.answers]
-            found["zero_spread_left"] = float(np.concatenate(left)[drawn.rows].mean())
+            found["zero_spread_left"] = float(flat[drawn.rows].mean())
         return found | work(state, drawn)
 
     return measure

@@ -94,8 +94,10 @@ def _given(run: Run) -> Given:
         lengths = None
         if run.data.window > 1:
             lengths = sound_lengths(records, run.data.shapes.audio_seconds, processor.seconds)
-        order = {"batch_size": run.batch_size, "seed": run.seed, "lengths": lengths}
-        schedule = make_schedule(records, run.data.curriculum, **order)
+        curriculum, size = run.data.curriculum, run.batch_size
+        schedule = make_schedule(
+            records, curriculum, batch_size=size, seed=run.seed, lengths=lengths
+        )
     sizes = {} if lengths is None else {"sound lengths": zlib.crc32(lengths)}
     hosts.agree({**flat(settings), **sizes, **hosts.versions()})
     return Given(config, processor, score, records, counts, others, schedule, settings)
@@ -187,7 +189,7 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
         data.learn(numbers[-size:], pass_rates[-size:])
         # What a checkpoint holds beside it: where the next batch begins, and what is decoded of that one already.
         position = data.position - (ahead is not None)
-        totals, values = _counted(run, step, totals, values)
+        totals, values = _totals_after(run, step, totals, values)
         seconds = time.perf_counter() - begun
         row = {**values, "seconds_data": waited, "seconds": seconds, **totals}
         if peak := chip(jax.devices()[0].device_kind):
@@ -227,7 +229,7 @@ def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
     return {**row, "step": step, "finished": finished}
 
 
-def _counted(
+def _totals_after(
     run: Run, step: int, totals: dict[str, float], values: dict[str, float]
 ) -> tuple[dict[str, float], dict[str, float]]:
     """(the run's totals after this step, the step's other values and its learning rate)"""

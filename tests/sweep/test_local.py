@@ -284,6 +284,6 @@ def test_a_study_that_is_told_to_stop_goes_on_with_the_trial_under_way(sweep_fil
     assert f"resumed after step {reached}" in (out / "trial-0.log").read_text()
     assert (out / "trial-0.json").read_text() == settings
     assert [row["step"] for row in untimed(out / "trial-0")] == list(range(1, 41))
-    states = optuna.load_study(study_name="study", storage=f"sqlite:///{out}/study.db").trials
+    states = optuna.load_study(study_name="sweep", storage=f"sqlite:///{out}/study.db").trials
     assert [trial.state.name for trial in states] == ["COMPLETE", "FAIL"]
     assert states[0].value == pytest.approx(float(table(out)["trial-0"]["reward"]), rel=1e-5)

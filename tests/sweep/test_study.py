@@ -38,9 +38,9 @@ def open_study(tmp_path):
     return open_one
 
 
-def trials(tmp_path, name="sweep"):
-    storage = f"sqlite:///{tmp_path / name / 'study.db'}"
-    return optuna.load_study(study_name=name, storage=storage).trials
+def trials(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'sweep/study.db'}"
+    return optuna.load_study(study_name="sweep", storage=storage).trials
 
 
 def row(run, state, **figures):
@@ -100,17 +100,21 @@ def test_trials_of_other_folders_in_one_storage_are_left_alone(open_study, tmp_p
     assert next(there.runs(2)).name == "trial-1"
 
 
-def test_a_folder_may_be_renamed_and_nothing_of_another_study_is_overwritten(open_study, tmp_path):
-    study, _ = open_study()
-    study.tell(row(next(study.runs(3)), FINISHED, reward=1.0))
+def test_a_folder_may_be_renamed_and_no_trial_of_another_study_is_overwritten(open_study, tmp_path):
+    study, _ = open_study(more="config.steps = trial.number")
+    study.tell(row(next(study.runs(3)), FINISHED, reward=1.0))  # trial 0 has no steps
     (tmp_path / "sweep").rename(tmp_path / "renamed")
     study, results = open_study(out="renamed")
-    assert list(results.rows) == ["trial-0"] and next(study.runs(3)).name == "trial-1"
-    other = f"sqlite:///{tmp_path / 'other.db'}"
-    before = (tmp_path / "renamed/trial-0.json").read_text()
-    with pytest.raises(InputError, match="renamed/trial-0: is a trial of another study"):
-        next(open_study(out="renamed", storage=other)[0].runs(3))
-    assert (tmp_path / "renamed/trial-0.json").read_text() == before
+    assert {name: one.state for name, one in results.rows.items()} == {
+        "trial-0": FAILED,
+        "trial-1": FINISHED,
+    }
+    assert next(study.runs(3)).name == "trial-2"
+    before = (tmp_path / "renamed/trial-1.json").read_text()
+    for _ in range(2):
+        with pytest.raises(InputError, match="renamed/trial-.*: is a trial of another study"):
+            open_study(out="renamed", storage=f"sqlite:///{tmp_path / 'other.db'}")
+    assert (tmp_path / "renamed/trial-1.json").read_text() == before
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_an_unknown_key_names_the_nearest():
 def test_greedy_groups_have_no_spread():
     config = defaults().to_dict()
     config["stage"], config["grpo"]["temperature"] = "grpo", 0.0
-    with pytest.raises(InputError, match="grpo.temperature = 0.0 must be above 0"):
+    with pytest.raises(InputError, match="grpo.temperature = 0.0 must be finite and above 0"):
         freeze(config)
 
 
@@ -190,7 +190,7 @@ def test_bad_settings_of_grpo(settings, told):
         ("optimizer.clip_norm", -1.0, "finite and above 0"),
         ("optimizer.b2", 1.0, "at least 0 and below 1"),
         ("data.max_bad_fraction", 1.5, "at least 0 and at most 1"),
-        ("data.keep_features_gb", math.nan, "at least 0"),
+        ("data.keep_features_gb", math.inf, "finite and at least 0"),
         ("grpo.top_p", 1.5, "above 0 and at most 1"),
         ("grpo.top_k", -1, "at least 0"),
         ("grpo.max_tokens", 0, "at least 1"),

@@ -151,7 +151,7 @@ def test_groups_without_spread():
         accuracy=np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0]]),
         total=np.array([[1.0, 1.0], [0.1, 0.1], [0.0, 1.0]]),
     ).answers[0]
-    assert answers.flat().tolist() == [True, True, False]
+    assert answers.flat("total").tolist() == [True, True, False]
     # DAPO's are those of which some answers are right, whatever their length is worth.
     assert answers.flat(OBJECTIVES["dapo"].spread).tolist() == [True, False, True]
     assert answers.pass_rates == [0.0, 0.5, 0.0]
