@@ -25,6 +25,7 @@ MIN_SAMPLES = 321  # shorter clips have no pooled frame to stand for them
 STRIDE = 640  # samples per pooled frame
 # Between the seeds of one example's turns in a batch; all differ below 256 turns, where int32 has come round once.
 REPEAT = 1 << 24
+END, END_OF_TEXT = "<|im_end|>", "<|endoftext|>"
 
 
 @dataclasses.dataclass(frozen=True)
