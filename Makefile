@@ -1,5 +1,5 @@
 # make demo           train and examine the small model, from nothing
-# make smol           the same with a small language model that is real: some two hours
+# make smol           the same with a small language model that is real: an hour and a quarter on two cores
 # make test           lint and the tests, from nothing
 # make proofs         the tests that take long: whole runs killed and resumed, pairs of hosts, eight devices
 # make test-current   both with the newest JAX, on Python 3.12 and without PyTorch
