@@ -5,7 +5,7 @@ other questions from easy to hard, both by adapters. It answers questions of the
 soundfonts, voices and recordings it has not heard. Settings are those of configs/{sft,grpo}_smol.py: ours.
 
 Every step is a command that a user could type; the same command goes on where it broke off. What ends up there:
-summary.json, samples.md, report.html, and `grpo`, the trained model as a Hugging Face directory.
+summary.json, curves.png, samples.md, report.html, and `grpo`, the trained model as a Hugging Face directory.
 
     python -m experiments.smol [--seed N] [--out runs/smol]
 """
@@ -21,6 +21,7 @@ from experiments.commands import begin, evaluate, on_the_way, read_json, step, t
 from experiments.sari_ablation import SIZES
 from sari_jax.atomic import write_text
 from sari_jax.data.records import read_records, write_records
+from sari_jax.report.curves import plot_demo
 from sari_jax.train.metrics import read_held_out, read_metrics
 
 SFT_QUESTIONS = sft_smol.get_config().data.limit
@@ -78,6 +79,7 @@ def main() -> int:
     }
     folders = [f"run-{stage}" for stage in runs] + [f"eval-{stage}" for stage in stages]
     step("report", *map(path, folders), "--out", path("report.html"))
+    plot_demo(summary, runs["sft"], runs["grpo"], out / "curves.png")
     write_text(out / "samples.md", samples(out, stages))
     text = json.dumps(summary, indent=2) + "\n"
     write_text(out / "summary.json", text)
