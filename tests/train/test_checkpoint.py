@@ -228,6 +228,7 @@ with hosts.joined():
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved_by", ["two hosts", "one process"])
 def test_what_some_hosts_saved_others_restore_over_another_mesh(saved_by, tmp_path):
     def hosts(*words):

@@ -116,6 +116,7 @@ def test_told_to_stop_it_saves_and_goes_on_with_the_same_bits(small_model, whole
         np.testing.assert_array_equal(array, after[path], err_msg=path)
 
 
+@pytest.mark.slow
 def test_updates_that_are_not_finite_end_the_run_and_their_batch_is_named(
     small_model, scored, tmp_path
 ):

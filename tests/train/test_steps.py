@@ -205,6 +205,7 @@ def test_grpos_relatives_as_independent_implementations(name, one_tiny, older, r
         tiny.assert_close(ours, wanted, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["grpo", "dapo", "gspo"])
 def test_updates_on_one_rollout_are_updates_one_after_the_other(name, one_tiny, older):
     """The first is the single update of a policy that sampled by itself, to float32's rounding; the second is not."""
