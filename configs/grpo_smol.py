@@ -2,6 +2,7 @@
 
 Reproduces: the paper's second stage on SmolLM2-135M behind Whisper-tiny's ears; settings are ours. Without a reference,
 which would cost one more pass over every step's completions. What came of it: experiments/README.md.
+Costs: twenty minutes on two cores.
 
     sari train --config configs/grpo_smol.py --workdir runs/grpo-smol \
         --config.model.path=runs/sft-smol-model --config.data.train=runs/scored.jsonl

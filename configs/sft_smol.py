@@ -2,6 +2,7 @@
 
 Reproduces: the paper's first stage on SmolLM2-135M behind Whisper-tiny's ears; settings are ours. The decoder learns by
 adapters of rank 16. The projector stays as `sari model assemble smol --captions` starts it.
+Costs: twenty minutes on two cores.
 
     sari train --config configs/sft_smol.py --workdir runs/sft-smol \
         --config.model.path=runs/smol --config.data.train=runs/starter/train.jsonl
