@@ -149,9 +149,11 @@ def _failed(out: Path) -> dict[tuple[str, str], str]:
     table = out / "results.csv"
     if not table.exists():
         return {}
-    with table.open(newline="", encoding="utf-8-sig") as lines:  # it may have been in a spreadsheet
+    # It may have been in a spreadsheet, and come back in another form.
+    with table.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
         rows = [row for row in csv.DictReader(lines) if row.get("state") == FAILED]
-    return {(row["name"], row["steps"]): row["reason"] for row in rows}
+    cells = [[row.get(name) or "" for name in ("name", "steps", "reason")] for row in rows]
+    return {(name, steps): reason for name, steps, reason in cells}
 
 
 def write_results(rows: Sequence[Row], out: Path) -> None:

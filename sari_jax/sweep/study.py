@@ -45,9 +45,10 @@ class Study:
         except Exception as error:  # whatever its database says
             line = (str(error).splitlines() or [""])[0]
             raise InputError(f"--storage {url}: {type(error).__name__}: {line}") from error
-        numbers = {trial.number for trial in self._study.get_trials(deepcopy=False)}
+        known = {f"{PREFIX}{trial.number}" for trial in self._study.get_trials(deepcopy=False)}
         for kept in out.glob(f"{PREFIX}*.json"):
-            if int(kept.stem.removeprefix(PREFIX)) not in numbers:  # it would be overwritten
+            number = kept.stem.removeprefix(PREFIX)
+            if number.isdecimal() and kept.stem not in known:  # it would be overwritten
                 raise InputError(
                     f"{kept}: is a trial of another study than {url} has; name another --out, or that one's --storage"
                 )

@@ -366,11 +366,9 @@ def freeze(config: ConfigDict | dict[str, Any], kind: type = Run) -> Any:
 def nearest(key: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name."""
     close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.4)
-    return (
-        f"did you mean {close[0]!r}?"
-        if close
-        else f"known: {', '.join(sorted(filter(None, known)))}"
-    )
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(sorted(filter(None, known)))}"
 
 
 def one_of(key: str, value: str, known: Iterable[str]) -> None:

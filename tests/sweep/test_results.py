@@ -119,6 +119,9 @@ def test_who_only_looks_sees_failures_and_what_has_begun(tmp_path):
         Results(tmp_path, runs, looking=True)
         found = {row["name"]: (row["state"], row["reason"]) for row in table(tmp_path)}
         assert found == {"a": (WAITING, ""), "b": (FAILED, "a, reason"), "c": (BEGUN, "")}
+    (tmp_path / "results.csv").write_bytes(b"\xef\xbb\xbfstate,name\r\nfailed,b\xff\r\n")
+    Results(tmp_path, runs, looking=True)
+    assert {row["name"]: row["state"] for row in table(tmp_path)}["b"] == WAITING
     Results(tmp_path, runs)  # a sweep starts all three
     assert [row["state"] for row in table(tmp_path)] == [WAITING] * 3
 

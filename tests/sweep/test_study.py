@@ -104,6 +104,7 @@ def test_a_folder_may_be_renamed_and_no_trial_of_another_study_is_overwritten(op
     study, _ = open_study(more="config.steps = trial.number")
     study.tell(row(next(study.runs(3)), FINISHED, reward=1.0))  # trial 0 has no steps
     (tmp_path / "sweep").rename(tmp_path / "renamed")
+    (tmp_path / "renamed/trial-of-mine.json").write_text("{}")  # which no study has written
     study, results = open_study(out="renamed")
     assert {name: one.state for name, one in results.rows.items()} == {
         "trial-0": FAILED,
