@@ -2,7 +2,7 @@
 # make smol           the same with a small language model that is real: an hour and a quarter on two cores
 # make test           lint and the tests, from nothing
 # make proofs         the tests that take long: whole runs killed and resumed, pairs of hosts, eight devices
-# make test-current   both with the newest JAX, on Python 3.12 and without PyTorch
+# make test-current   the tests with the newest JAX, on Python 3.12 and without PyTorch
 # make record         writes down what PyTorch finds, for test-current: tests/recording.py
 #
 # Each sets up its environment by itself, once. PYTHON=python3.12 and PYTHON_CURRENT=... choose interpreters.
@@ -48,7 +48,7 @@ proofs: $(READY)
 
 test-current: $(READY_CURRENT)
 	$(VENV_CURRENT)/bin/python -m sari_jax.assets $(ASSETS)
-	$(VENV_CURRENT)/bin/python -m pytest
+	$(VENV_CURRENT)/bin/python -m pytest -m 'not slow'
 
 record: $(READY)
 	$(VENV)/bin/python -m sari_jax.assets $(ASSETS)

@@ -12,7 +12,7 @@ Score the data first: sari score. On four chips of v5e, one of v6e, or one of v5
     sari train --config configs/grpo_qwen2_audio_7b_lora.py --workdir runs/grpo-7b-lora \
         --config.model.path=runs/sft-7b-model --config.data.train=scored.jsonl --config.mesh.decode_tensor=4
 
-The last line is for four; for one it ends as its line of `sari compile` does.
+The last line is for four chips; on one, its last setting gives way to those of that chip's line above.
 """
 
 from sari_jax.train.config import defaults

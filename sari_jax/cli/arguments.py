@@ -1,6 +1,7 @@
 """What commands share: how they are declared and how they answer."""
 
 import argparse
+import copy
 import json
 import sys
 from collections.abc import Callable
@@ -10,11 +11,23 @@ Run = Callable[[argparse.Namespace], int]
 Commands = Any  # what argparse's add_subparsers gives; it has no public name
 
 
+class WithDefaults(argparse.HelpFormatter):
+    """Help that tells every default: argparse's own formatter for it leaves out options without a text."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        default = action.default
+        if action.option_strings and type(default) in (int, float, str):
+            if default is not argparse.SUPPRESS:
+                action = copy.copy(action)
+                action.help = f"{action.help or ''} (default: {default})".strip()
+        super().add_argument(action)
+
+
 def command(
     parent: Commands, name: str, run: Run, help: str, *required: str
 ) -> argparse.ArgumentParser:
     """A command of that name under `parent`, with --json and the options it cannot do without."""
-    sub = parent.add_parser(name, help=help, description=help)
+    sub = parent.add_parser(name, help=help, description=help, formatter_class=WithDefaults)
     sub.set_defaults(run=run)
     sub.add_argument("--json", action="store_true", help="one JSON object on standard output")
     for option in required:
@@ -28,13 +41,22 @@ def group(commands: Commands, name: str, help: str) -> Commands:
 
 
 def generation(sub: argparse.ArgumentParser, *, temperature: float) -> None:
-    sub.add_argument("--style", default="structured")
+    sub.add_argument("--style", default="structured", help="of answers: structured, free or direct")
     sub.add_argument("--temperature", type=float, default=temperature)
     told = "of a completion; unless given, 256 for direct answers and 512 with thinking"
     sub.add_argument("--max-tokens", type=at_least(1), help=told)
     sub.add_argument("--seed", type=at_least(0), default=0)
     dtypes = ("float32", "bfloat16")
     sub.add_argument("--dtype", choices=dtypes, default=dtypes[0], help="of activations")
+
+
+def overrides(sub: argparse.ArgumentParser) -> None:
+    """The command takes its config's settings too."""
+    sub.set_defaults(takes_overrides=True)
+    sub.epilog = (
+        "--config.KEY=VALUE changes a setting of the config, as in --config.optimizer.learning_rate=1e-5."
+        " sari_jax/train/config.py names them all."
+    )
 
 
 def rows(sub: argparse.ArgumentParser) -> None:

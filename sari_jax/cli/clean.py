@@ -15,10 +15,8 @@ def add(data_commands: Commands) -> None:
         "--against", nargs="+", default=[], metavar="FILE", help="benchmarks, JSON or JSONL"
     )
     sub.add_argument("--against-audio", nargs="+", default=[], metavar="DIR", help="their sounds")
-    sub.add_argument(
-        "--max-bad-fraction", type=fraction, default=1.0, help="of a file's lines, default 1.0"
-    )
-    sub.add_argument("--seconds", type=_seconds, default=30.0, help="longest clip, default 30")
+    sub.add_argument("--max-bad-fraction", type=fraction, default=1.0, help="of a file's lines")
+    sub.add_argument("--seconds", type=_seconds, default=30.0, help="longest clip")
     sub.add_argument(
         "--balance-lengths",
         action="store_true",
@@ -28,7 +26,7 @@ def add(data_commands: Commands) -> None:
         "--workers",
         type=at_least(0),
         default=0,
-        help="that decode, default one per core, 32 at most",
+        help="that decode; 0: one per core, 32 at most",
     )
     sub.add_argument("--seed", type=at_least(0), default=0)
 

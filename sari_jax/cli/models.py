@@ -101,6 +101,7 @@ def ask(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     from sari_jax.hf.adapter import export_adapter as write_adapter
+    from sari_jax.hf.config import read_family
     from sari_jax.hf.export import export as write_model
     from sari_jax.train.checkpoint import read_run
     from sari_jax.train.loop import trained_params
@@ -111,7 +112,8 @@ def export(args: argparse.Namespace) -> int:
         if config.adapter:  # with its dropout, of which the network knows nothing
             config = dataclasses.replace(config, adapter=run.model.adapter)
         write_adapter(params, config, Path(run.model.path), Path(args.out))
-        told = f"{args.out}: peft.PeftModel.from_pretrained adds it to {run.model.path}"
+        opened = read_family(run.model.path).reference
+        told = f"{args.out}: peft.PeftModel.from_pretrained adds it to {run.model.path} as {opened} opens it"
         tell(args, {"adapter": args.out}, told)
         return 0
     write_model(params, config, Path(run.model.path), Path(args.out))

@@ -12,6 +12,7 @@ from sari_jax.cli.arguments import (
     command,
     fraction,
     generation,
+    overrides,
     rows,
     tell,
 )
@@ -27,7 +28,7 @@ def add(commands: Commands) -> None:
         "--config",
         "--workdir",
     )
-    fit.set_defaults(takes_overrides=True)
+    overrides(fit)
 
     rate = command(
         commands,
@@ -67,7 +68,7 @@ def add(commands: Commands) -> None:
     plan.add_argument("--audio-seconds", type=float, default=30.0, help="of each prompt's clip")
     plan.add_argument("--text-tokens", type=at_least(1), default=128, help="of each prompt")
     plan.add_argument("--programs", nargs="+", help="those to compile; all unless given")
-    plan.set_defaults(takes_overrides=True)
+    overrides(plan)
 
     race = command(
         commands, "bench", bench, "the same work here and in PyTorch, side by side", "--config"

@@ -99,8 +99,10 @@ def _launch(args: argparse.Namespace) -> int:
             for run in left:
                 run.write()
             todo = iter(left)
-        stopped = _start(args, todo, args.trials or len(runs), results, study, lock)
-        told = results.told()
+        try:
+            stopped = _start(args, todo, args.trials or len(runs), results, study, lock)
+        finally:
+            told = results.told()
     done = len(told[FINISHED]) == len(results.rows)
     if study and stopped:  # trials that nobody asked for yet stand in no row
         done = False

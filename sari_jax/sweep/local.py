@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from sari_jax.atomic import told
 from sari_jax.errors import InputError, one_line
+from sari_jax.sweep.memory import available_memory
 from sari_jax.sweep.plan import Planned
 from sari_jax.sweep.results import FAILED, FINISHED, STOPPED
 
@@ -49,9 +50,12 @@ class Launcher:
         Args:
             runs: asked for the next one when there is room for it.
             lock: open in every run too, so that it stays locked as long as any of them lives.
+
+        Raises:
+            InputError: `runs` gives no further ones for that reason; those that it gave have ended.
         """
         again: list[_Process] = []
-        more = True
+        more, refusal = True, None
         with self._told_to_stop(ended):
             while self._running or (more or again) and not self.stopping:
                 for process in list(self._running):
@@ -61,7 +65,11 @@ class Launcher:
                         before = again.pop()
                         run, killed = before.run, before.killed
                     else:
-                        run, killed = next(runs, None), 0
+                        run, killed = None, 0
+                        try:
+                            run = next(runs, None)
+                        except InputError as error:
+                            refusal = error
                     if run is None:
                         more = False
                     else:
@@ -73,6 +81,8 @@ class Launcher:
                 time.sleep(LOOK_SECONDS)
             for process in again:
                 ended(process.run, STOPPED, "")
+        if refusal:
+            raise refusal
 
     def _look(self, process: "_Process", again: list["_Process"], ended: Ended) -> None:
         code = process.look()
@@ -122,11 +132,12 @@ class Launcher:
         finally:
             if self._running:
                 stop()
-            for process in list(self._running):
+            for process in self._running:
                 process.wait()
-                self._look(process, [], ended)
             for number, handler in zip(signals, before, strict=True):
                 signal.signal(number, handler)
+            for process in list(self._running):
+                self._look(process, [], ended)
 
 
 class _Process:
@@ -229,24 +240,6 @@ def most_at_once() -> int:
         if heard.stdout.strip() != "cpu":
             return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def available_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes: what the machine has, or its container, whose limit psutil does not know of.
-
-    Args:
-        group: where Linux (cgroup v2) tells of the container, if there is one.
-    """
-    free = psutil.virtual_memory().available
-    try:
-        most, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
-        kept = re.search(
-            r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE
-        )
-        # Files that were read and that nobody needs make room when it is asked for.
-        return min(free, int(most) - int(used) + int(kept[1]))
-    except (OSError, ValueError, TypeError):  # no container, or one without a limit: "max"
-        return free
 
 
 def _signal(code: int) -> str:

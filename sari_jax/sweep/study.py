@@ -1,5 +1,6 @@
 """An Optuna study whose trials are runs: what to try next follows from what came of those before."""
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,18 +35,19 @@ class Study:
     def __init__(self, file: Path, out: Path, storage: str | None, results: Results):
         self._suggest = function_of(file, "suggest", lambda config: config)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        url = storage or f"sqlite:///{out.absolute() / 'study.db'}"
-        try:
+        self._url = url = storage or f"sqlite:///{out.absolute() / 'study.db'}"
+        with self._reached():
             self._study = optuna.create_study(
                 storage=url,
                 study_name=out.absolute().name if storage else "sweep",
                 direction="maximize",
                 load_if_exists=True,
             )
-        except Exception as error:  # whatever its database says
-            line = (str(error).splitlines() or [""])[0]
-            raise InputError(f"--storage {url}: {type(error).__name__}: {line}") from error
-        known = {f"{PREFIX}{trial.number}" for trial in self._study.get_trials(deepcopy=False)}
+            known = {f"{PREFIX}{trial.number}" for trial in self._study.get_trials(deepcopy=False)}
+        if not storage:
+            # What a study tries can be had again, as far as trials end in the same order. Machines that share one
+            # would all begin with the same trial.
+            self._study.sampler = optuna.samplers.TPESampler(seed=len(known))
         for kept in out.glob(f"{PREFIX}*.json"):
             number = kept.stem.removeprefix(PREFIX)
             if number.isdecimal() and kept.stem not in known:  # it would be overwritten
@@ -58,7 +60,7 @@ class Study:
 
     def recall(self) -> None:
         """The trials of this folder that have ended, into its table."""
-        for trial in self._study.get_trials(deepcopy=False):
+        for trial in self._trials():
             if trial.state.is_finished() and (run := self._kept(trial.number)):
                 if trial.state == optuna.trial.TrialState.COMPLETE:
                     self._results.put(run, FINISHED)
@@ -76,9 +78,9 @@ class Study:
         Raises:
             InputError: `UNUSABLE` of those in a row.
         """
-        states = (optuna.trial.TrialState.RUNNING,)
-        for trial in self._study.get_trials(deepcopy=False, states=states):
-            if run := self._kept(trial.number):
+        for trial in self._trials():
+            under_way = trial.state == optuna.trial.TrialState.RUNNING
+            if under_way and (run := self._kept(trial.number)):
                 self._under_way.add(run.name)
                 yield run
         unusable = 0
@@ -105,13 +107,15 @@ class Study:
         self._under_way.discard(row.name)
         number = int(row.name.removeprefix(PREFIX))
         value = row.reward if row.held_out is None else row.held_out
-        if row.state == FINISHED and value == value:
-            self._study.tell(number, value)
-        else:
-            self._study.tell(number, state=optuna.trial.TrialState.FAIL)
+        with self._reached():
+            if row.state == FINISHED and value == value:
+                self._study.tell(number, value)
+            else:
+                self._study.tell(number, state=optuna.trial.TrialState.FAIL)
 
     def _ask(self) -> Planned:
-        trial = self._study.ask()
+        with self._reached():
+            trial = self._study.ask()
         name = f"{PREFIX}{trial.number}"
         try:
             run = planned(name, self._suggest(trial), self._out)
@@ -123,9 +127,10 @@ class Study:
             run.write()
         except InputError as error:
             reason = one_line(str(error))
-            trial.set_user_attr("unusable", reason)
-            trial.set_user_attr("folder", str(self._out.absolute()))
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            with self._reached():
+                trial.set_user_attr("unusable", reason)
+                trial.set_user_attr("folder", str(self._out.absolute()))
+                self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
             self._results.unusable(name, reason)
             raise
         return run
@@ -136,4 +141,17 @@ class Study:
         return planned(name, read_config_file(str(path), []), self._out) if path.exists() else None
 
     def _ended(self) -> int:
-        return sum(trial.state.is_finished() for trial in self._study.get_trials(deepcopy=False))
+        return sum(trial.state.is_finished() for trial in self._trials())
+
+    def _trials(self) -> list[optuna.trial.FrozenTrial]:
+        with self._reached():
+            return self._study.get_trials(deepcopy=False)
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Whatever the storage's database says, in one line."""
+        try:
+            yield
+        except Exception as error:
+            line = (str(error).splitlines() or [""])[0]
+            raise InputError(f"--storage {self._url}: {type(error).__name__}: {line}") from error

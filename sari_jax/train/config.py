@@ -63,6 +63,16 @@ LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
     "data.keep_features_gb": (lambda x: 0 <= x < math.inf, "finite and at least 0"),
     "data.max_bad_fraction": (lambda x: 0 <= x <= 1, "at least 0 and at most 1"),
     "grpo.top_p": (lambda x: 0 < x <= 1, "above 0 and at most 1, which is off"),
+    "grpo.clip_low": (lambda x: x == -1 or x >= 0, "at least 0, or -1 for the objective's own"),
+    "grpo.clip_high": (lambda x: x == -1 or x >= 0, "at least 0, or -1 for the objective's own"),
+    "grpo.kl_coefficient": (
+        lambda x: x == -1 or 0 <= x < math.inf,
+        "finite and at least 0, or -1 for the objective's own",
+    ),
+    "grpo.sampling_tries": (
+        lambda x: x == -1 or x >= 1,
+        "at least 1, or -1 for the objective's own",
+    ),
 }
 
 
@@ -154,7 +164,7 @@ class Grpo:
     top_k: int = 0
     top_p: float = 1.0
     objective: str = "grpo"  # grpo | dr_grpo | dapo | gspo | rloo: rows of rl/objectives.py
-    # These may be set by themselves; below 0, "" or (): as the objective has them.
+    # These may be set by themselves; -1, "" or (): as the objective has them.
     clip_low: float = -1.0
     clip_high: float = -1.0
     kl: str = ""  # k1 (in the reward) | k2 | k3 (in the loss)
@@ -287,8 +297,6 @@ class Run:
             value = functools.reduce(getattr, key.split("."), self)
             if not holds(value):
                 raise InputError(f"config: {key} = {value} must be {limit}")
-        if (tries := self.grpo.formula.sampling_tries) < 1:
-            raise InputError(f"config: grpo.sampling_tries = {tries} must be at least 1")
 
     def _check_grpo(self) -> None:
         settings = self.grpo

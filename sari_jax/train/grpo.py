@@ -154,9 +154,9 @@ def make_grpo(
         rollout, key = counted_apart(rollout), key_of(root, state.step)
         while flat.any() and len(drawn.answers) < tries:
             count = len(drawn.answers)
-            batch = another(answers.numbers.tolist(), answers.pass_rates)
+            batch = alike(another(answers.numbers.tolist(), answers.pass_rates))
             number = onto_mesh(mesh, jax.device_put(np.int32(count)))
-            fresh = decode(state, alike(batch), key_of(key, number))
+            fresh = decode(state, batch, key_of(key, number))
             answers = all_rows(mesh, judge(batch, fresh.completions))
             fresh_flat = answers.flat(spread)
             places = refill(flat, fresh_flat)
@@ -173,10 +173,8 @@ def make_grpo(
         state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None, another: Another
     ) -> Updated:
         watch, behind = Stopwatch(), len(under_way) * settings.updates_per_rollout
-        ahead = ahead and alike(ahead)
-        rollout = (
-            under_way.pop() if under_way else decode(state, alike(batch), key_of(root, state.step))
-        )
+        batch, ahead = alike(batch), ahead and alike(ahead)
+        rollout = under_way.pop() if under_way else decode(state, batch, key_of(root, state.step))
         completions = rollout.completions
         watch.lap("rollout", completions)
 

@@ -144,6 +144,9 @@ def make_sft(
         state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None, another: Another
     ) -> Updated:
         watch = Stopwatch()
+        (batch,) = batch.parts(
+            1, run.data.shapes
+        )  # in the shapes of all hosts, who exchange its rows
         rows = (
             batch.prompts.samples,
             batch.prompts.lengths,

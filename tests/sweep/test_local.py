@@ -17,7 +17,7 @@ from runs import environment, finish, rows_so_far, sari, trained, untimed
 from experiments.killed_sweep import FAILED, SWEEP, killed_sweep, write_sweep
 from sari_jax.errors import InputError
 from sari_jax.sweep import local
-from sari_jax.sweep.local import Launcher, alone, available_memory, last_words, most_at_once
+from sari_jax.sweep.local import Launcher, alone, last_words, most_at_once
 from sari_jax.sweep.plan import Planned, planned
 from sari_jax.train.config import defaults
 
@@ -50,20 +50,26 @@ class Pretended:
 @pytest.fixture
 def launched(monkeypatch, tmp_path):
     """A function that launches eight pretended runs: how many ran at once, and how each ended."""
-    memory = lambda: SimpleNamespace(available=MEMORY - sum(p.resident for p in Pretended.now))  # noqa: E731
-    monkeypatch.setattr(local.psutil, "virtual_memory", memory)
+    free = lambda: MEMORY - sum(process.resident for process in Pretended.now)  # noqa: E731
+    monkeypatch.setattr(local, "available_memory", free)
     monkeypatch.setattr(local, "_Process", Pretended)
     monkeypatch.setattr(local, "LOOK_SECONDS", 0)
     monkeypatch.setattr(Planned, "finished", property(lambda run: not Pretended.codes))
     runs = [planned(f"run-{n}", defaults(), tmp_path) for n in range(8)]
 
-    def launch(at_once: int, codes=()):
+    def launch(at_once: int, codes=(), given=8):
         Pretended.now, Pretended.most, Pretended.codes = [], 0, codes
         began, ended = [], {}
+
+        def asked():
+            yield from runs[:given]
+            if given < 8:
+                raise InputError("no further ones")
+
         launcher = Launcher(at_once)
         with alone(tmp_path) as lock:
             launcher(
-                iter(runs),
+                asked(),
                 lambda run: began.append(run.name),
                 lambda run, state, reason: ended.setdefault(run.name, (state, reason)),
                 lock,
@@ -87,6 +93,12 @@ def test_a_run_that_is_killed_again_and_again_is_given_up(launched):
     assert len(began) == 8 * 4
     told = "killed by SIGKILL, and 3 times before: exit -9, without a word"
     assert set(ended.values()) == {("failed", told)}
+
+
+def test_where_no_further_runs_are_given_those_under_way_go_on_to_their_end(launched):
+    with pytest.raises(InputError, match="no further ones"):
+        launched(8, given=2)
+    assert Pretended.most == 2 and Pretended.now == []
 
 
 def test_a_run_that_was_told_to_stop_by_another_is_left_stopped(launched):
@@ -180,20 +192,6 @@ def sweep_file(small_model, scored, tmp_path):
 def table(out) -> dict[str, dict[str, str]]:
     with (out / "results.csv").open() as file:
         return {row["name"]: row for row in csv.DictReader(file)}
-
-
-def test_a_containers_limit_is_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr(local.psutil, "virtual_memory", lambda: SimpleNamespace(available=900))
-    assert available_memory(tmp_path / "none") == 900
-    for name, text in (
-        ("max", "500\n"),
-        ("current", "300\n"),
-        ("stat", "anon 9\ninactive_file 40\n"),
-    ):
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert available_memory(tmp_path) == 240
-    (tmp_path / "memory.max").write_text("max\n")
-    assert available_memory(tmp_path) == 900
 
 
 @pytest.mark.slow

@@ -62,6 +62,20 @@ def test_what_came_of_a_trial_is_told_to_the_study(open_study, tmp_path):
     assert rates == [trial.params["rate"] for trial in found]
 
 
+def test_another_study_of_the_file_tries_the_same(open_study, tmp_path):
+    tried = []
+    for out in ("sweep", "again", "shared"):
+        storage = f"sqlite:///{tmp_path / 'shared.db'}" if out == "shared" else None
+        runs = []
+        for _ in range(2):  # the second goes on
+            study, _ = open_study(out=out, storage=storage)
+            for run in study.runs(len(runs) + 2):
+                runs.append(run)
+                study.tell(row(run, FINISHED, reward=run.run.optimizer.learning_rate))
+        tried.append([run.run.optimizer.learning_rate for run in runs])
+    assert len(set(tried[0])) == 4 and tried[0] == tried[1] != tried[2]
+
+
 def test_a_trial_is_asked_for_when_there_is_room_for_it_and_n_is_of_all_sweeps(
     open_study, tmp_path
 ):

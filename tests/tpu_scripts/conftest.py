@@ -89,7 +89,7 @@ class Cloud:
         settings.write_text("\n".join(lines) + "\n")
         done = subprocess.run(
             [self.checkout / "tpu_scripts" / script, verb, "--settings", settings, *flags],
-            env=self.environment, capture_output=True, text=True, timeout=40,
+            env=self.environment, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         self.stderr = done.stderr
@@ -102,7 +102,7 @@ class Cloud:
         done = subprocess.run(
             ["bash", self.checkout / "tpu_scripts/host.sh", *words],
             env={**self.environment, "HOME": str(folder), "SARI_HOST": home},
-            capture_output=True, text=True, timeout=40,
+            capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout

@@ -195,7 +195,7 @@ def test_keep_takes_a_run_from_nothing_to_its_end(cloud):
 def test_a_slice_that_is_lost_is_created_again_and_the_run_resumes(cloud, state):
     cloud.plan(
         runs={"0-0": ["hang", "finish"]},
-        faults={"describe": [None] * 8 + [state]},
+        faults={"describe": [None] * 8 + [f"{state} once ready-0-0"]},
     )
     cloud("queued.sh", "keep", "--yes")
     assert [verb for verb in cloud.verbs() if verb != "ssh"] == [

@@ -65,6 +65,16 @@ def model(answering):
 
 
 @pytest.fixture(scope="module")
+def scored(scored, tmp_path_factory):
+    """Of which one has two clips, so that one host's batches have more of them than the other's."""
+    first, *others = (json.loads(line) for line in scored.read_text().splitlines())
+    first["audio"] = [clip | {"start": 0.0, "end": 0.5} for clip in first["audio"] * 2]
+    out = tmp_path_factory.mktemp("uneven") / "scored.jsonl"
+    out.write_text("".join(json.dumps(row) + "\n" for row in [first, *others]))
+    return out
+
+
+@pytest.fixture(scope="module")
 def pair(model, scored, tmp_path_factory):
     """A function that gives the workdir of a run on two hosts that nothing disturbed, and what they said."""
 
