@@ -55,6 +55,21 @@ PANELS = {
     ),
 }
 STYLES = {"structured": "structured", "free": "free", "direct": "answers alone"}
+# What each of the paper's findings is read from: an arm, and the one that it is compared with, seed by seed.
+COMPARED = (
+    ("structured, easy to hard", "SFT, structured"),
+    ("free, easy to hard", "SFT, free"),
+    ("answers alone, easy to hard", "SFT, answers alone"),
+    ("structured, easy to hard", "GRPO without SFT"),
+    ("SFT, structured", "SFT, free"),
+    ("structured, easy to hard", "free, easy to hard"),
+    ("structured, easy to hard", "structured, random"),
+    ("structured, easy to hard", "structured, hard to easy"),
+    ("free, easy to hard", "free, random"),
+    ("free, easy to hard", "free, hard to easy"),
+    ("SFT, structured", "SFT, answers alone"),
+    ("structured, easy to hard", "answers alone, easy to hard"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +161,7 @@ def styles(size: Size) -> list[str]:
 
 
 def folder(arm: str) -> str:
-    return f"grpo-{list(GRPO).index(arm)}"
+    return f"grpo-{arm.replace(',', '').replace(' ', '-')}"
 
 
 def summarise(name: str, out: Path, seeds: Sequence[int]) -> dict[str, Any]:
@@ -166,10 +181,31 @@ def summarise(name: str, out: Path, seeds: Sequence[int]) -> dict[str, Any]:
             told["steps"] = [row["step"] for row in curves[0]]
             told["held_out"] = [[row["accuracy"] for row in curve] for curve in curves]
         summary["arms"][arm] = told
+    summary["differences"] = differences(summary["arms"])
     test = read_records(folders[0] / "test.jsonl")
     summary["test_examples"] = len(test)
     summary["chance"] = sum(1 / len(record.choices) for record in test) / len(test)
     return summary
+
+
+def differences(arms: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of `COMPARED`, where both arms were run: of accuracies at the end, and of validation accuracies on the way."""
+    found = []
+    for arm, other in COMPARED:
+        if not {arm, other} <= arms.keys():
+            continue
+        one, another = arms[arm], arms[other]
+        told = {"arm": arm, "against": other}
+        told["accuracy"] = mean_and_error(np.subtract(one["accuracy"], another["accuracy"]))
+        if "held_out" in one and "held_out" in another:
+            told["on_the_way"] = mean_and_error(np.subtract(on_average(one), on_average(another)))
+        found.append(told)
+    return found
+
+
+def on_average(told: dict[str, Any]) -> list[float]:
+    """Of an arm's validation curves after the first step, seed by seed."""
+    return [float(np.mean(curve[1:])) for curve in told["held_out"]]
 
 
 def mean_and_error(values: Sequence[float]) -> dict[str, float]:
@@ -179,7 +215,7 @@ def mean_and_error(values: Sequence[float]) -> dict[str, float]:
 
 
 def table(summary: dict[str, Any]) -> str:
-    """For Markdown: mean and standard error over seeds; of GRPO's curve too its mean over the run."""
+    """For Markdown: mean and standard error over seeds; of GRPO's curve too its mean over the run; differences."""
     seeds = ", ".join(map(str, summary["seeds"]))
     rows = [
         f"| arm | accuracy, seeds {seeds} | mean | standard error | on the way |",
@@ -188,12 +224,21 @@ def table(summary: dict[str, Any]) -> str:
     for arm, told in summary["arms"].items():
         each = ", ".join(f"{value:.3f}" for value in told["accuracy"])
         error = "" if told["error"] is None else f"{told['error']:.3f}"
-        way = ""
-        if "held_out" in told:
-            way = f"{np.mean([np.mean(curve[1:]) for curve in told['held_out']]):.3f}"
+        way = f"{np.mean(on_average(told)):.3f}" if "held_out" in told else ""
         rows.append(f"| {arm} | {each} | {told['mean']:.3f} | {error} | {way} |")
     chance = f"Chance: {summary['chance']:.3f}; {summary['test_examples']} questions."
-    return "\n".join([*rows, "", chance, ""])
+    rows += ["", chance, "", "| arm | against | accuracy | on the way |", "|---|---|---|---|"]
+    for told in summary["differences"]:
+        cells = [told["arm"], told["against"]]
+        for of in ("accuracy", "on_the_way"):
+            cells.append(with_error(told[of]) if of in told else "")
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*rows, ""])
+
+
+def with_error(told: dict[str, float | None]) -> str:
+    error = "" if told["error"] is None else f" ({told['error']:.3f})"
+    return f"{told['mean']:+.3f}{error}"
 
 
 def draw_curves(summary: dict[str, Any], out: Path) -> None:

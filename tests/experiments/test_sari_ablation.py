@@ -45,7 +45,18 @@ def test_each_arm_over_its_seeds(runs):
     assert told["error"] == pytest.approx(math.sqrt(0.005) / math.sqrt(2))
     assert told["steps"] == [0, 30, 60] and told["held_out"][1] == pytest.approx([0.5, 30.5, 60.5])
     assert summary["chance"] == pytest.approx(1 / 3)
+    above = {(row["arm"], row["against"]): row for row in summary["differences"]}
+    assert ("SFT, structured", "SFT, answers alone") not in above  # which smol has not
+    row = above["structured, easy to hard", "structured, random"]  # 0.1 below in both seeds
+    assert row["accuracy"] == pytest.approx({"mean": -0.1, "error": 0.0})
+    assert row["on_the_way"] == pytest.approx({"mean": -0.1, "error": 0.0})
+    assert "on_the_way" not in above["SFT, structured", "SFT, free"]
     text = table(summary)
+    assert (
+        "| structured, easy to hard | structured, random | -0.100 (0.000) | -0.100 (0.000) |"
+        in text
+    )
+    assert "| SFT, structured | SFT, free | -0.100 (0.000) |  |" in text
     assert "| structured, easy to hard | 0.400, 0.500 | 0.450 | 0.050 | 45.450 |" in text
     assert "| base | 0.000, 0.100 | 0.050 | 0.050 |  |" in text
     draw_curves(summary, runs / "curves.png")
