@@ -1,8 +1,9 @@
 """Ke-Omni-R's recipe: GRPO of Qwen2.5-Omni-7B's thinker with a short free chain.
 
-Reproduces: the published settings of Ke-Omni-R: G=8, temperature 1, rate 1e-6, beta 0.01, 64 new tokens, rewards for
-accuracy and format two to one, up to 6,400 steps over AVQA's and MusicBench's questions. Ours: the batch, AdamW's other
-settings, the constant rate, the frozen tower, the prompt's words and the tags. Not run at full size.
+Reproduces: the published settings of Ke-Omni-R: G=8 (a later script of its authors takes 4), temperature 1, rate 1e-6,
+beta 0.01, 64 new tokens, rewards for accuracy and format two to one, up to 6,400 steps over AVQA's and MusicBench's
+questions. Ours: the batch, AdamW's other settings, the constant rate, the frozen tower, the prompt's words and the
+tags. Not run at full size.
 
     sari compile --config configs/grpo_ke_omni_r.py --topology v5e:4x4
     sari train --config configs/grpo_ke_omni_r.py --workdir runs/ke-omni-r \

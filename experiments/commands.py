@@ -34,17 +34,19 @@ def step(*words: object, makes: Path | str = "") -> Any:
     return json.loads(told.getvalue())
 
 
-def begin(out: Path, model: str, seed: str, aligned: bool = False, **settings: object) -> None:
+def begin(out: Path, model: str, seed: int, **settings: object) -> None:
     """The starter corpus in `starter`, and the model before training in `base`.
 
+    smol's projector starts from the corpus's first captions: its language model would learn questions by heart before
+    a projector from nothing hears.
+
     Args:
-        aligned: whether its projector starts from the corpus's first captions.
         settings: of the experiment; a folder that was begun with others is refused.
     """
-    claim(out, {"model": model, "seed": seed, "aligned": aligned, **settings})
+    claim(out, {"model": model, "seed": seed, **settings})
     starter, base = out / "starter", out / "base"
     step("data", "build", "starter", "--out", starter, "--seed", seed, makes=starter)
-    captions = ["--captions", starter / "train.jsonl"] if aligned else []
+    captions = ["--captions", starter / "train.jsonl"] if model == "smol" else []
     step("model", "assemble", model, "--out", base, "--seed", seed, *captions, makes=base)
 
 
@@ -72,7 +74,7 @@ def on_the_way(out: Path, questions: int, every: int) -> dict[str, object]:
     return {f"held_out.{key}": value for key, value in named.items()}
 
 
-def evaluate(out: Path, name: str, questions: Path, *options: str) -> None:
+def evaluate(out: Path, name: str, questions: Path, *options: object) -> None:
     """Answers `questions` with the model NAME, in eval-NAME."""
     words = ["--benchmark", questions, "--model", out / name, "--out", out / f"eval-{name}"]
     step("eval", *words, *options, makes=out / f"eval-{name}")

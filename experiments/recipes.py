@@ -24,6 +24,7 @@ from typing import Any
 
 from sari_jax.atomic import write_text
 from sari_jax.parallel import hosts
+from sari_jax.train.config import nearest
 
 ROOT = Path(__file__).parent.parent
 LINE = re.compile(r"^ {4}sari (compile --config configs/(\w+)\.py(?: .*)?)$", re.MULTILINE)
@@ -34,6 +35,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/recipes"))
     parser.add_argument("--only", nargs="+", default=[], help="names of configs")
     args = parser.parse_args()
+    known = {name for name, _ in recipes()}
+    for name in args.only:
+        if name not in known:
+            parser.error(f"--only {name}: {nearest(name, known)}")
     args.out.mkdir(parents=True, exist_ok=True)
     found = []
     for name, words in recipes():

@@ -25,12 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments.commands import begin, evaluate, on_the_way, read_json, step, train
+from experiments.commands import begin, on_the_way, read_json, train
+from experiments.two_stages import Size, chance, examine, score, write_unscored
 from sari_jax.atomic import write_text
 from sari_jax.data.records import read_records, write_records
 from sari_jax.report.charts import Chart, Line
 from sari_jax.report.curves import COLOURS, draw, new_figure, save_figure
-from sari_jax.train.flags import read_config_file
 from sari_jax.train.metrics import read_held_out
 
 # Arm -> the SFT that GRPO starts from ("" is the base model), the style of its answers, and the order of its questions.
@@ -72,35 +72,29 @@ COMPARED = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Size:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
     """
     Attributes:
-        questions, attempts: scored for difficulty; GRPO learns from those that are neither solved nor hopeless.
+        each: what every arm trains on and answers.
         steps: of GRPO.
-        held_out, every: validation questions that GRPO is asked on the way, and steps between.
-        test: questions that each model answers at the end.
-        tokens: that an answer may take.
-        rows: questions at once, of scoring and of answering.
+        every: steps between its examinations.
         arms: of `GRPO`.
     """
 
-    questions: int
-    attempts: int
+    each: Size
     steps: int
-    held_out: int
     every: int
-    test: int
-    tokens: int
-    rows: tuple[int, int]
     arms: tuple[str, ...]
 
 
 MAIN = tuple(GRPO)[:3] + ("free, easy to hard",)
+NANO = Size(questions=1600, attempts=8, held_out=120, test=600, tokens=48, rows=(32, 60))
+SMOL = Size(questions=120, attempts=4, held_out=60, test=240, tokens=80, rows=(16, 20))
 # nano: one seed of all arms takes a core some 35 minutes.
 SIZES = {
-    "nano": Size(1600, 8, 64, 120, 16, 600, 48, (32, 60), tuple(GRPO)),
-    "smol": Size(120, 4, 20, 60, 10, 240, 80, (16, 20), MAIN),
+    "nano": Comparison(each=NANO, steps=64, every=16, arms=tuple(GRPO)),
+    "smol": Comparison(each=SMOL, steps=20, every=10, arms=MAIN),
 }
 
 
@@ -112,7 +106,7 @@ def main() -> int:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:
-        one_seed(args.size, args.out / f"seed-{seed}", str(seed))
+        one_seed(args.size, args.out / f"seed-{seed}", seed)
     summary = summarise(args.size, args.out, args.seeds)
     write_text(args.out / "summary.json", json.dumps(summary, indent=2) + "\n")
     write_text(args.out / "table.md", table(summary))
@@ -121,40 +115,32 @@ def main() -> int:
     return 0
 
 
-def one_seed(name: str, out: Path, seed: str) -> None:
-    size, config = SIZES[name], lambda stage: f"configs/{stage}_{name}.py"
-    begin(out, name, seed, aligned=name == "smol", **dataclasses.asdict(size))
-    test = out / "test.jsonl"
-    write_records(test, read_records(out / "starter/test.jsonl")[: size.test])
+def one_seed(model: str, out: Path, seed: int) -> None:
+    size, config = SIZES[model], lambda stage: f"configs/{stage}_{model}.py"
+    begin(out, model, seed, **dataclasses.asdict(size))
+    write_unscored(out, config("sft"), size.each)
+    test = read_records(out / "starter/test.jsonl")
+    write_records(out / "test.jsonl", test[: size.each.test])
 
-    def examine(model: str, style: str) -> None:
-        options = ["--rows", str(size.rows[1]), "--max-tokens", str(size.tokens), "--style", style]
-        evaluate(out, model, test, *options)
-
-    def run(model: str, stage: str, start: str, data: str, style: str, **more: object) -> None:
+    def run(name: str, stage: str, start: str, data: str, style: str, **more: object) -> None:
         more |= {"data.style": style, "seed": seed, "samples_every": 60}
-        train(out, model, config(stage), start, data, **more)
-        examine(model, style)
+        train(out, name, config(stage), start, data, **more)
+        examine(out, name, size.each, style)
 
-    examine("base", "structured")
+    examine(out, "base", size.each)
     for style in styles(size):
         run(f"sft-{style}", "sft", "base", "starter/train.jsonl", style)
     # One measure of difficulty for all arms, so that all learn from the same questions.
-    questions = read_records(out / "starter/train.jsonl")
-    learnt = read_config_file(config("sft"), []).data.limit
-    write_records(out / "unscored.jsonl", questions[learnt : learnt + size.questions])
-    words = ["--data", out / "unscored.jsonl", "--model", out / "sft-structured", "--seed", seed]
-    words += ["--attempts", size.attempts, "--rows", size.rows[0], "--max-tokens", size.tokens]
-    step("score", *words, "--out", out / "scored.jsonl", makes=out / "scored.jsonl")
+    score(out, "sft-structured", seed, size.each)
     for arm in size.arms:
         start, style, order = GRPO[arm]
         more = {"data.order": order, "steps": size.steps}
-        more |= on_the_way(out, size.held_out, size.every)
+        more |= on_the_way(out, size.each.held_out, size.every)
         start = f"sft-{start}" if start else "base"
         run(folder(arm), "grpo", start, "scored.jsonl", style, **more)
 
 
-def styles(size: Size) -> list[str]:
+def styles(size: Comparison) -> list[str]:
     """What SFT teaches: whatever an arm starts from."""
     starts = {GRPO[arm][0] for arm in size.arms}
     return [style for style in STYLES if style in starts]
@@ -182,9 +168,8 @@ def summarise(name: str, out: Path, seeds: Sequence[int]) -> dict[str, Any]:
             told["held_out"] = [[row["accuracy"] for row in curve] for curve in curves]
         summary["arms"][arm] = told
     summary["differences"] = differences(summary["arms"])
-    test = read_records(folders[0] / "test.jsonl")
-    summary["test_examples"] = len(test)
-    summary["chance"] = sum(1 / len(record.choices) for record in test) / len(test)
+    summary["test_examples"] = len(read_records(folders[0] / "test.jsonl"))
+    summary["chance"] = chance(folders[0])
     return summary
 
 
