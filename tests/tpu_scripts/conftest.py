@@ -61,7 +61,7 @@ class Cloud:
             "BUCKET": "my-bucket", "MOUNT": self.shared, "WORKDIR": self.shared / "runs/a",
             "CONFIG": "configs/grpo_nano.py", "EXPORT": self.shared / "model",
             "IMAGE": "us-west4-docker.pkg.dev/my-project/sari/sari_jax:a",
-            "POLL_SECONDS": 0.1, "BACKOFF_SECONDS": 0, "RETRIES": 1, "STOP_SECONDS": 5,
+            "POLL_SECONDS": 0.1, "BACKOFF_SECONDS": 0, "RETRIES": 1, "STOP_SECONDS": 30,
         }  # fmt: skip
         self.overrides: list[str] = []
         self.environment = {
@@ -130,9 +130,9 @@ class Cloud:
         return json.loads(path.read_text()) if path.exists() else {}
 
     def until(self, true) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not true():
-            assert time.monotonic() < end, "it did not come about in 20 s"
+            assert time.monotonic() < end, "it did not come about in 60 s"
             time.sleep(0.02)
 
 

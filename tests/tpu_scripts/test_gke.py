@@ -59,7 +59,7 @@ def test_launch(cloud):
     assert call == [
         "xpk", "workload", "create", "--workload=sari-test", "--tpu-type=v5litepod-16", "--num-slices=2",
         f"--docker-image={cloud.settings['IMAGE']}", "--max-restarts=1", "--restart-on-exit-codes=1,3-126",
-        "--termination-grace-period-seconds=5", call[10], *WHERE,
+        "--termination-grace-period-seconds=30", call[10], *WHERE,
     ]  # fmt: skip
     assert call[10].startswith("--command=exec bash tpu_scripts/host.sh run sari-test --config")
     assert "\n" not in call[10]  # xpk puts it into YAML as it stands

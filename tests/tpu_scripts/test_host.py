@@ -33,7 +33,7 @@ def test_a_run_that_is_told_to_stop_is_not_finished(cloud, args):
     cloud.host("start", "a", *args)
     cloud.until(lambda: (cloud.folder / "ready-0-0").exists())
     assert told(cloud) == ["running", "10"]
-    cloud.host("stop", "a", "5")
+    cloud.host("stop", "a", "30")
     assert told(cloud) == ["stopped", "10"]
     result = cloud.folder / "hosts/0-0/sari/runs/a/result.json"
     assert json.loads(result.read_text())["finished"] is False
@@ -49,7 +49,7 @@ def test_a_container_that_is_terminated_does_not_pass_for_finished(cloud, args):
     )
     cloud.until(lambda: (cloud.folder / "ready-0-0").exists())
     run.terminate()
-    assert run.wait(20) == 143
+    assert run.wait(60) == 143
     run.stdout.close()
 
 
@@ -66,7 +66,7 @@ def test_a_run_starts_once(cloud, args):
     cloud.host("start", "a", *args)
     cloud.until(lambda: (cloud.folder / "ready-0-0").exists())
     assert "a runs already" in cloud.host("start", "a", *args)
-    cloud.host("stop", "a", "5")
+    cloud.host("stop", "a", "30")
     cloud.host("start", "a", *args)
     cloud.until(lambda: told(cloud)[0] == "finished")
     assert len(cloud.trainings()) == 2
