@@ -65,7 +65,7 @@ def model(answering):
 
 
 @pytest.fixture(scope="module")
-def scored(scored, tmp_path_factory):
+def uneven(scored, tmp_path_factory):
     """Of which one has two clips, so that one host's batches have more of them than the other's."""
     first, *others = (json.loads(line) for line in scored.read_text().splitlines())
     first["audio"] = [clip | {"start": 0.0, "end": 0.5} for clip in first["audio"] * 2]
@@ -75,23 +75,23 @@ def scored(scored, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pair(model, scored, tmp_path_factory):
+def pair(model, uneven, tmp_path_factory):
     """A function that gives the workdir of a run on two hosts that nothing disturbed, and what they said."""
 
     @functools.cache
     def run(stage: str):
         workdir = tmp_path_factory.mktemp("pair") / stage
-        return workdir, pod(words(stage, model, scored, workdir))
+        return workdir, pod(words(stage, model, uneven, workdir))
 
     return run
 
 
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
-def test_two_hosts_find_the_losses_of_one_process(stage, model, scored, pair, tmp_path):
+def test_two_hosts_find_the_losses_of_one_process(stage, model, uneven, pair, tmp_path):
     together, (talks, silent) = pair(stage)
     alone = tmp_path / "alone"
     one = {"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1}
-    done = finish(words(stage, model, scored, alone, **one))
+    done = finish(words(stage, model, uneven, alone, **one))
     assert done.returncode == 0, done.stderr[-2000:]
     found, expected = untimed(together), untimed(alone)
     assert [row["step"] for row in found] == list(range(1, STEPS + 1))
@@ -120,14 +120,14 @@ def test_two_hosts_find_the_losses_of_one_process(stage, model, scored, pair, tm
     assert len(list((together / "tensorboard").iterdir())) == 1
 
 
-def test_two_hosts_draw_as_many_batches_as_one_process(model, scored, tmp_path):
+def test_two_hosts_draw_as_many_batches_as_one_process(model, uneven, tmp_path):
     """And keep the same groups of them, which go from one host to the other."""
     changes = {"grpo.overlap": False, "grpo.objective": "dapo", "grpo.sampling_tries": 3}
     changes |= {"steps": 3, "grpo.completions": 2}
     together, alone = tmp_path / "together", tmp_path / "alone"
-    pod(words("grpo", model, scored, together, **changes))
+    pod(words("grpo", model, uneven, together, **changes))
     one = {"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1}
-    done = finish(words("grpo", model, scored, alone, **changes, **one))
+    done = finish(words("grpo", model, uneven, alone, **changes, **one))
     assert done.returncode == 0, done.stderr[-2000:]
     found, expected = untimed(together), untimed(alone)
     assert max(row["tries"] for row in found) > 1
@@ -141,10 +141,10 @@ def test_two_hosts_draw_as_many_batches_as_one_process(model, scored, tmp_path):
 
 
 def test_told_to_stop_on_one_host_both_stop_and_go_on_with_the_same_bits(
-    model, scored, pair, tmp_path
+    model, uneven, pair, tmp_path
 ):
     undisturbed, _ = pair("grpo")
-    command = words("grpo", model, scored, tmp_path)
+    command = words("grpo", model, uneven, tmp_path)
     processes = start_hosts(command)
     while len(rows_so_far(tmp_path)) < 3 and processes[0].poll() is None:
         time.sleep(0.01)
@@ -159,10 +159,10 @@ def test_told_to_stop_on_one_host_both_stop_and_go_on_with_the_same_bits(
     assert same_end(undisturbed, tmp_path)
 
 
-def test_killed_on_one_host_it_ends_with_the_same_bits(model, scored, pair, tmp_path):
+def test_killed_on_one_host_it_ends_with_the_same_bits(model, uneven, pair, tmp_path):
     """Once, after a step; again and again, and longer: experiments/chaos.py by itself."""
     undisturbed, _ = pair("sft")
-    _, config, *overrides = words("sft", model, scored, tmp_path)[4:-1]
+    _, config, *overrides = words("sft", model, uneven, tmp_path)[4:-1]
     settings = argparse.Namespace(
         config=config, kills=1, seed=16, out=tmp_path, undisturbed=undisturbed
     )
@@ -171,13 +171,13 @@ def test_killed_on_one_host_it_ends_with_the_same_bits(model, scored, pair, tmp_
     assert told["hung"] == told["lost_checkpoints"] == 0, told
 
 
-def test_hosts_that_do_not_run_the_same_stop_before_anything_is_written(model, scored, tmp_path):
+def test_hosts_that_do_not_run_the_same_stop_before_anything_is_written(model, uneven, tmp_path):
     shutil.copytree(ROOT / "sari_jax", tmp_path / "tree" / "sari_jax")
     with (tmp_path / "tree" / "sari_jax" / "errors.py").open("a") as file:
         file.write("# another state of the code\n")
     workdir = tmp_path / "run"
-    mine = words("sft", model, scored, workdir)
-    other = words("sft", model, scored, workdir, **{"optimizer.learning_rate": 0.5})
+    mine = words("sft", model, uneven, workdir)
+    other = words("sft", model, uneven, workdir, **{"optimizer.learning_rate": 0.5})
     changes = ({}, {"PYTHONPATH": str(tmp_path / "tree"), "PYTHONSAFEPATH": "1"})
     for host in end_hosts(start_hosts(mine, other, changes=changes)):
         assert host.returncode == 2 and host.stdout == ""
@@ -190,10 +190,10 @@ def test_hosts_that_do_not_run_the_same_stop_before_anything_is_written(model, s
     assert not workdir.exists()
 
 
-def test_scoring_on_two_hosts_is_scoring_on_one(model, scored, tmp_path):
+def test_scoring_on_two_hosts_is_scoring_on_one(model, uneven, tmp_path):
     """Each host answers batches in turn; what the first of them wrote before it was alone is not done again."""
     words = lambda out: sari(  # noqa: E731
-        "score", "--model", model, "--data", scored, "--out", tmp_path / out, "--attempts", "4",
+        "score", "--model", model, "--data", uneven, "--out", tmp_path / out, "--attempts", "4",
         "--max-tokens", "12", "--style", "direct", "--rows", "2", "--json",
     )  # fmt: skip
     alone = finish(words("one.jsonl"))
