@@ -35,6 +35,7 @@ CHANGES = {
     "data.drop_hopeless": False,
     "data.shapes.prompt_tokens": "(192,)",
     "data.shapes.audio_seconds": "(4.0,)",
+    "data.shapes.audios": "(1, 2)",
     "optimizer.name": "adamw",
     "optimizer.learning_rate": 0.001,
 }
