@@ -53,7 +53,7 @@ def environment(devices: int = 1) -> dict[str, str]:
 
 def finish(words: list[str], devices: int = 1) -> subprocess.CompletedProcess:
     environ = environment(devices)
-    return subprocess.run(words, env=environ, capture_output=True, text=True, timeout=300)
+    return subprocess.run(words, env=environ, capture_output=True, text=True, timeout=900)
 
 
 def rows(workdir: Path) -> list[dict]:
@@ -124,7 +124,7 @@ def start_hosts(
 
 def end_hosts(processes: list[subprocess.Popen]) -> list[subprocess.CompletedProcess]:
     """Waits for all of them."""
-    told = [process.communicate(timeout=300) for process in processes]
+    told = [process.communicate(timeout=900) for process in processes]
     return [
         subprocess.CompletedProcess(process.args, process.returncode, *texts)
         for process, texts in zip(processes, told, strict=True)
