@@ -2,8 +2,8 @@
 
 Every step is a command that a user could type; each is printed before it runs. What ends up in runs/demo:
 summary.json, curves.png, report.html to read and to hear, and `grpo`, the trained model as a Hugging Face directory.
-Everything here is ours: sizes, steps and rates are chosen for two cores and a few minutes, not taken from the
-paper.
+Everything here is ours: sizes, steps and rates are chosen for two cores and a quarter of an hour, not taken from
+the paper.
 
 The same command goes on where a run broke off; `minutes` then counts from the last start.
 

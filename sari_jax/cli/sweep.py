@@ -118,7 +118,11 @@ def _launch(args: argparse.Namespace) -> int:
 def _start(
     args: argparse.Namespace, todo: Iterator[Any], total: int, results: Any, study: Any, lock: IO
 ) -> bool:
-    """Runs all of them; whether it was told to stop."""
+    """Runs all of them; whether it was told to stop.
+
+    Raises:
+        InputError: after the last of them, that some could not be told to the study.
+    """
     from tqdm import tqdm
 
     from sari_jax.sweep.local import Launcher, most_at_once
@@ -126,12 +130,18 @@ def _start(
     from sari_jax.sweep.results import FAILED, FINISHED, RUNNING
 
     ended_rows = lambda: sum(row.state in (FINISHED, FAILED) for row in results.rows.values())  # noqa: E731
+    untold: list[InputError] = []
     bar = tqdm(total=total, initial=ended_rows(), desc="sweep", disable=None)
 
     def ended(run: Planned, state: str, reason: str) -> None:
         row = results.put(run, state, reason)
         if study:
-            study.tell(row)
+            try:
+                study.tell(row)
+            except (
+                InputError
+            ) as error:  # the other runs go on; started again, the study hears of this one
+                untold.append(error)
         if state == FAILED:
             tqdm.write(f"{run.name} failed: {reason}", file=sys.stderr)
         bar.update(ended_rows() - bar.n)
@@ -139,6 +149,8 @@ def _start(
     launcher = Launcher(min(args.at_once or sys.maxsize, most_at_once()))
     with bar:
         launcher(todo, lambda run: results.put(run, RUNNING), ended, lock)
+    if untold:
+        raise untold[0]
     return launcher.stopping
 
 

@@ -18,6 +18,10 @@ PREFIX = "trial-"
 UNUSABLE = 3  # suggestions in a row that cannot be used before the study ends
 
 
+class Unreachable(InputError):
+    """The storage cannot be read or written, which is no fault of a suggestion."""
+
+
 class Study:
     """A sweep's study: the only one of the folder's own database, or the one that is named after the folder in another.
 
@@ -44,10 +48,6 @@ class Study:
                 load_if_exists=True,
             )
             known = {f"{PREFIX}{trial.number}" for trial in self._study.get_trials(deepcopy=False)}
-        if not storage:
-            # What a study tries can be had again, as far as trials end in the same order. Machines that share one
-            # would all begin with the same trial.
-            self._study.sampler = optuna.samplers.TPESampler(seed=len(known))
         for kept in out.glob(f"{PREFIX}*.json"):
             number = kept.stem.removeprefix(PREFIX)
             if number.isdecimal() and kept.stem not in known:  # it would be overwritten
@@ -76,7 +76,7 @@ class Study:
         A trial for which `suggest` fails, or gives settings that cannot be used, counts as failed.
 
         Raises:
-            InputError: `UNUSABLE` of those in a row.
+            InputError: `UNUSABLE` of those in a row, or the storage is away.
         """
         for trial in self._trials():
             under_way = trial.state == optuna.trial.TrialState.RUNNING
@@ -87,6 +87,8 @@ class Study:
         while self._ended() + len(self._under_way) < count:
             try:
                 run = self._ask()
+            except Unreachable:
+                raise
             except InputError as error:
                 unusable += 1
                 if unusable == UNUSABLE:
@@ -116,6 +118,8 @@ class Study:
     def _ask(self) -> Planned:
         with self._reached():
             trial = self._study.ask()
+        # By the trial's number: another study, or one that was resumed, tries the same after the same trials.
+        self._study.sampler = optuna.samplers.TPESampler(seed=trial.number)
         name = f"{PREFIX}{trial.number}"
         try:
             run = planned(name, self._suggest(trial), self._out)
@@ -127,11 +131,11 @@ class Study:
             run.write()
         except InputError as error:
             reason = one_line(str(error))
+            self._results.unusable(name, reason)
             with self._reached():
                 trial.set_user_attr("unusable", reason)
                 trial.set_user_attr("folder", str(self._out.absolute()))
                 self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            self._results.unusable(name, reason)
             raise
         return run
 
@@ -154,4 +158,4 @@ class Study:
             yield
         except Exception as error:
             line = (str(error).splitlines() or [""])[0]
-            raise InputError(f"--storage {self._url}: {type(error).__name__}: {line}") from error
+            raise Unreachable(f"--storage {self._url}: {type(error).__name__}: {line}") from error

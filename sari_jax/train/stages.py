@@ -144,16 +144,17 @@ def make_sft(
         state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None, another: Another
     ) -> Updated:
         watch = Stopwatch()
-        (batch,) = batch.parts(
-            1, run.data.shapes
-        )  # in the shapes of all hosts, who exchange its rows
+        # In the shapes of all hosts, who exchange its rows.
+        (batch,) = batch.parts(1, run.data.shapes)
         rows = (
             batch.prompts.samples,
             batch.prompts.lengths,
             batch.answer_mask.sum(-1),
             batch.seeds,
         )
-        split = batch.parts(run.micro_batches, run.data.shapes)
+        split = [batch]
+        if run.micro_batches > 1:
+            split = batch.parts(run.micro_batches, run.data.shapes)
         parts = []
         for part in split:
             arrays = shard_batch(mesh, (part.prompts, part.answers, part.answer_mask))

@@ -64,16 +64,24 @@ def test_what_came_of_a_trial_is_told_to_the_study(open_study, tmp_path):
 
 def test_another_study_of_the_file_tries_the_same(open_study, tmp_path):
     tried = []
-    for out in ("sweep", "again", "shared"):
+    for out, parts in (("sweep", (4,)), ("again", (1, 2, 4)), ("shared", (3, 4))):
         storage = f"sqlite:///{tmp_path / 'shared.db'}" if out == "shared" else None
         runs = []
-        for _ in range(2):  # the second goes on
+        for count in parts:  # each goes on where the one before it ended
             study, _ = open_study(out=out, storage=storage)
-            for run in study.runs(len(runs) + 2):
+            for run in study.runs(count):
                 runs.append(run)
                 study.tell(row(run, FINISHED, reward=run.run.optimizer.learning_rate))
         tried.append([run.run.optimizer.learning_rate for run in runs])
-    assert len(set(tried[0])) == 4 and tried[0] == tried[1] != tried[2]
+    assert len(set(tried[0])) == 4 and tried[0] == tried[1] == tried[2]
+
+
+def test_a_storage_that_goes_away_is_no_fault_of_a_suggestion(open_study, monkeypatch):
+    study, results = open_study()
+    monkeypatch.setattr(study._study, "ask", lambda: 1 / 0)
+    with pytest.raises(InputError, match="--storage sqlite:.*ZeroDivisionError"):
+        list(study.runs(3))
+    assert results.rows == {}
 
 
 def test_a_trial_is_asked_for_when_there_is_room_for_it_and_n_is_of_all_sweeps(
