@@ -26,7 +26,9 @@ def add(data: Commands) -> None:
     line = command(
         data, "order", _order, "write questions in a curriculum's order", "--data", "--out"
     )
-    line.add_argument("--order", default="easy_to_hard", help="or hard_to_easy, random, staged")
+    line.add_argument(
+        "--order", default="easy_to_hard", help="or hard_to_easy, staged, random, as_written"
+    )
     line.add_argument("--stages", type=at_least(1), default=3, help="of --order staged")
     line.add_argument("--seed", type=at_least(0), default=0)
 

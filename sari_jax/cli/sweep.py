@@ -138,9 +138,8 @@ def _start(
         if study:
             try:
                 study.tell(row)
-            except (
-                InputError
-            ) as error:  # the other runs go on; started again, the study hears of this one
+            except InputError as error:
+                # The other runs go on; when the sweep is started again, the study hears of this one.
                 untold.append(error)
         if state == FAILED:
             tqdm.write(f"{run.name} failed: {reason}", file=sys.stderr)

@@ -106,7 +106,6 @@ class Study:
         """
         if row.state not in (FINISHED, FAILED):
             return
-        self._under_way.discard(row.name)
         number = int(row.name.removeprefix(PREFIX))
         value = row.reward if row.held_out is None else row.held_out
         with self._reached():
@@ -114,6 +113,7 @@ class Study:
                 self._study.tell(number, value)
             else:
                 self._study.tell(number, state=optuna.trial.TrialState.FAIL)
+        self._under_way.discard(row.name)  # else it still counts as one of the trials
 
     def _ask(self) -> Planned:
         with self._reached():
