@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from sari_jax.train.checkpoint import read_run
 from sari_jax.train.loop import trained_params
 from sari_jax.train.metrics import read_metrics
+from sari_jax.train.workdir import read_run
 
 DEVICES = 4  # of each host
 # Seconds of silence after which a host takes the other for dead, or for absent.

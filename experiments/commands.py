@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 from sari_jax.atomic import write_text
 from sari_jax.cli import main as sari
-from sari_jax.train.checkpoint import changes
 from sari_jax.train.config import freeze
 from sari_jax.train.flags import read_config_file
+from sari_jax.train.workdir import changes
 
 
 def step(*words: object, makes: Path | str = "") -> Any:

@@ -62,8 +62,8 @@ def rows(workdir: Path) -> list[dict]:
 
 
 def trained(workdir: Path) -> dict:
-    from sari_jax.train.checkpoint import read_run
     from sari_jax.train.loop import trained_params
+    from sari_jax.train.workdir import read_run
 
     _, params = trained_params(read_run(workdir), workdir)
     return {

@@ -40,6 +40,7 @@ def add(commands: Commands) -> None:
         "--out",
     )
     out.add_argument("--step", type=int)
+    out.add_argument("--model", help="where the run's model directory lies now, if it has moved")
     out.add_argument(
         "--adapter", action="store_true", help="the adapter alone, as a PEFT directory"
     )
@@ -103,10 +104,10 @@ def export(args: argparse.Namespace) -> int:
     from sari_jax.hf.adapter import export_adapter as write_adapter
     from sari_jax.hf.config import read_family
     from sari_jax.hf.export import export as write_model
-    from sari_jax.train.checkpoint import read_run
     from sari_jax.train.loop import trained_params
+    from sari_jax.train.workdir import read_run
 
-    run = read_run(Path(args.workdir))
+    run = read_run(Path(args.workdir), args.model)
     config, params = trained_params(run, Path(args.workdir), args.step)
     if args.adapter:
         if config.adapter:  # with its dropout, of which the network knows nothing

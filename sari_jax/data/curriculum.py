@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -31,37 +32,46 @@ class Curriculum:
     refresh: int = 32
 
 
+@runtime_checkable
+class Ranked(Protocol):
+    """What an order needs to know of a question: a record has it, and so has a line of a run's roster."""
+
+    id: str
+    source: str
+    pass_rate: float | None
+
+
 Numbers = list[int]
 
 
-def easy_to_hard(records: Sequence[Record], numbers: Numbers, stages: int) -> Numbers:
+def easy_to_hard(records: Sequence[Ranked], numbers: Numbers, stages: int) -> Numbers:
     rates = _pass_rates(records, numbers)
     return sorted(numbers, key=lambda number: -rates[number])
 
 
-def hard_to_easy(records: Sequence[Record], numbers: Numbers, stages: int) -> Numbers:
+def hard_to_easy(records: Sequence[Ranked], numbers: Numbers, stages: int) -> Numbers:
     rates = _pass_rates(records, numbers)
     return sorted(numbers, key=lambda number: rates[number])
 
 
-def staged(records: Sequence[Record], numbers: Numbers, stages: int) -> Numbers:
+def staged(records: Sequence[Ranked], numbers: Numbers, stages: int) -> Numbers:
     """Equal parts from easy to hard, each in the shuffled order that the numbers come in."""
     rank = {number: place for place, number in enumerate(numbers)}
     parts = np.array_split(easy_to_hard(records, numbers, stages), stages)
     return [number for part in parts for number in sorted(part.tolist(), key=rank.__getitem__)]
 
 
-def as_written(records: Sequence[Record], numbers: Numbers, stages: int) -> Numbers:
+def as_written(records: Sequence[Ranked], numbers: Numbers, stages: int) -> Numbers:
     return sorted(numbers)
 
 
-def random(records: Sequence[Record], numbers: Numbers, stages: int) -> Numbers:
+def random(records: Sequence[Ranked], numbers: Numbers, stages: int) -> Numbers:
     return numbers
 
 
 # Each takes all records and some of their numbers, shuffled, and puts those in order; a stable sort leaves ties
 # shuffled.
-ORDERS: dict[str, Callable[[Sequence[Record], Numbers, int], Numbers]] = {
+ORDERS: dict[str, Callable[[Sequence[Ranked], Numbers, int], Numbers]] = {
     "easy_to_hard": easy_to_hard,
     "hard_to_easy": hard_to_easy,
     "staged": staged,
@@ -70,7 +80,7 @@ ORDERS: dict[str, Callable[[Sequence[Record], Numbers, int], Numbers]] = {
 }
 
 
-def order(records: Sequence[Record], name: str, seed: int, *, stages: int = 3) -> Numbers:
+def order(records: Sequence[Ranked], name: str, seed: int, *, stages: int = 3) -> Numbers:
     """Every record's number once, in the order of that name; equal pass rates fall as the seed says.
 
     Raises:
@@ -80,7 +90,7 @@ def order(records: Sequence[Record], name: str, seed: int, *, stages: int = 3) -
 
 
 def order_some(
-    records: Sequence[Record], numbers: Sequence[int], name: str, seed: int, *, stages: int = 3
+    records: Sequence[Ranked], numbers: Sequence[int], name: str, seed: int, *, stages: int = 3
 ) -> Numbers:
     """As `order`, of these records alone."""
     if name not in ORDERS:
@@ -110,7 +120,7 @@ def drop(
     return kept, {"kept": len(kept), **out}
 
 
-def _pass_rates(records: Sequence[Record], numbers: Sequence[int]) -> list[float]:
+def _pass_rates(records: Sequence[Ranked], numbers: Sequence[int]) -> list[float]:
     missing = [
         records[number].id for number in sorted(numbers) if records[number].pass_rate is None
     ]

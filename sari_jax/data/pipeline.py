@@ -14,22 +14,33 @@ import numpy as np
 from absl import flags
 
 from sari_jax.data.curriculum import Numbers
-from sari_jax.data.processor import Batch, Processor, Shapes
+from sari_jax.data.processor import Batch, Example, Processor, Shapes
 from sari_jax.data.records import Record
 from sari_jax.data.schedule import Plan, Schedule
 from sari_jax.data.styles import Style
+from sari_jax.errors import InputError
 from sari_jax.models.audio_lm import Prompts
+
+GONE = "gone from the data file"
+
+
+# Records that are tried in the place of one that cannot be read, beside those of its batch.
+SUBSTITUTES = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
     """The numbers of a global batch -> the arrays of this process's rows, sound read from disk.
 
+    A record that cannot be read is skipped: the next readable question of its batch is asked in its place, and so a
+    second time, with other samples. Which one that is depends on the batch and on the files alone.
+
     Attributes:
+        records: None stands for one that is gone from the data file.
         rows: of the global batch; None is all.
     """
 
-    records: Sequence[Record]
+    records: Sequence[Record | None]
     processor: Processor
     style: Style
     shapes: Shapes
@@ -37,24 +48,59 @@ class Reader:
     rows: tuple[int, ...] | None = None
 
     def __call__(self, numbers: Numbers) -> dict[str, Any]:
-        examples = [
-            self.processor.question(
-                self.records[number], self.style, number=number, answer=self.answers
-            )
-            for number in self.mine(numbers)
-        ]
+        """The fields of a `Batch` but its records, and `bad`: [number, why] of each record that was skipped.
+
+        `bad` alone comes back where a row has no substitute either.
+        """
+        turns, bad = repeats(numbers), {}
+        examples, asked = [], []
+        for row in self.mine(list(range(len(numbers)))):
+            for distance, number in enumerate(self._candidates(numbers, row)):
+                if number in bad:
+                    continue
+                try:
+                    examples.append(self.example(number))
+                except InputError as error:
+                    bad[number] = str(error)
+                    continue
+                # Another turn than the question's own, and than that of other rows it stands in for.
+                asked.append(turns[row] if distance == 0 else 255 - distance % 128)
+                break
+            else:
+                return {"bad": list(bad.items())}
         batch = self.processor.collate(examples, self.shapes)
-        batch = dataclasses.replace(batch, repeats=np.array(self.mine(repeats(numbers)), np.int32))
+        batch = dataclasses.replace(batch, repeats=np.array(asked, np.int32))
         # Plain arrays, which another process hands over in shared memory, and not the records.
         arrays = {name: value for name, value in vars(batch).items() if name != "records"}
-        return arrays | {"prompts": vars(batch.prompts)}
+        return arrays | {"prompts": vars(batch.prompts), "bad": list(bad.items())}
+
+    def example(self, number: int) -> Example:
+        """One record, read and measured.
+
+        Raises:
+            InputError: it is gone, cannot be read, or fits no shape.
+        """
+        record = self.records[number]
+        if record is None:
+            raise InputError(GONE)
+        example = self.processor.question(record, self.style, number=number, answer=self.answers)
+        self.processor.sizes([example], self.shapes)
+        return example
+
+    def _candidates(self, numbers: Numbers, row: int) -> Iterator[int]:
+        """A row's own question, the others of its batch, and those that follow in the data file."""
+        yield from numbers[row:]
+        yield from numbers[:row]
+        for after in range(1, min(SUBSTITUTES, len(self.records))):
+            yield (numbers[row] + after) % len(self.records)
 
     def slim(self) -> "Reader":
         """For another process, which gets a copy: without the chains that it does not read."""
         if self.answers:
             return self
         bare = [
-            dataclasses.replace(r, chain_structured=None, chain_free=None) for r in self.records
+            r and dataclasses.replace(r, chain_structured=None, chain_free=None)
+            for r in self.records
         ]
         return dataclasses.replace(self, records=bare)
 
@@ -72,6 +118,10 @@ def repeats(numbers: Numbers) -> list[int]:
     return found
 
 
+class NothingReadable(InputError):
+    """A batch of which no record can be read."""
+
+
 class Batches(Iterator[Batch]):
     """An endless iterator of `Batch`.
 
@@ -82,6 +132,10 @@ class Batches(Iterator[Batch]):
     Args:
         workers: processes that read; 0: two threads of this one.
         read_ahead: batches that wait, for each worker.
+
+    Attributes:
+        position: the number of the next batch.
+        bad: why each record, by its number, could not be read by this process so far.
     """
 
     def __init__(
@@ -90,15 +144,26 @@ class Batches(Iterator[Batch]):
         self._schedule, self._reader = schedule, reader
         self._workers, self._ahead = workers, read_ahead
         self.position = 0
+        self.bad: dict[int, str] = {}
         self._plan: Plan | None = None
         self._arrays: grain.DatasetIterator | None = None
 
     def __next__(self) -> Batch:
+        """
+        Raises:
+            NothingReadable: no record could be read in the place of one that cannot; the position stays.
+        """
         if self._plan is None or not self._plan.start <= self.position < self._plan.end:
             self._open()
-        arrays = next(self._arrays)
-        numbers = self._plan.batches[self.position - self._plan.start]
-        records = tuple(self._reader.records[number] for number in self._reader.mine(numbers))
+        arrays = dict(next(self._arrays))
+        self.bad |= dict(arrays.pop("bad"))
+        if not arrays:
+            self.close()
+            self._plan = None
+            raise NothingReadable(
+                f"no question of batch {self.position + 1} can be read, nor any near it"
+            )
+        records = tuple(self._reader.records[number] for number in arrays["seeds"].tolist())
         self.position += 1
         return Batch(records=records, **arrays | {"prompts": Prompts(**arrays["prompts"])})
 

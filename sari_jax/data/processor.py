@@ -251,10 +251,25 @@ class Processor:
         return Example(text, np.asarray(tokens, np.int32), tuple(waveforms))
 
     def question(
-        self, record: Record, style: Style, *, number: int = 0, answer: bool = False
+        self,
+        record: Record,
+        style: Style,
+        *,
+        number: int = 0,
+        answer: bool = False,
+        waveforms: Sequence[np.ndarray] | None = None,
     ) -> Example:
-        """A record in a style, its sound read from disk; with `answer`, the supervised target too."""
-        waveforms = [load_clip(clip.path, clip.start, clip.end) for clip in record.audio]
+        """A record in a style.
+
+        Args:
+            answer: whether the supervised target is made too.
+            waveforms: of its clips; None reads them from disk.
+
+        Raises:
+            InputError: the record cannot be asked about; see `encode` and `Style.render`.
+        """
+        if waveforms is None:
+            waveforms = [load_clip(clip.path, clip.start, clip.end) for clip in record.audio]
         text = self.prompt_text(
             question_text(record.question, record.choices, style), len(waveforms)
         )
@@ -276,12 +291,13 @@ class Processor:
     def collate(
         self, examples: Sequence[Example], shapes: Shapes, rows: int | None = None
     ) -> Batch:
-        """Pads examples to a bucket and up to `rows` rows."""
+        """Pads examples to a bucket and up to `rows` rows.
+
+        Raises:
+            InputError: an example fits no bucket.
+        """
         real, rows = len(examples), rows or len(examples)
-        p = bucket(max(len(e.tokens) for e in examples), shapes, "prompt_tokens")
-        a = bucket(max(1, *(len(e.waveforms) for e in examples)), shapes, "audios")
-        longest = max((len(w) for e in examples for w in e.waveforms), default=0)
-        s = clip_size(longest, shapes.audio_seconds, self.seconds * SAMPLE_RATE)
+        p, a, s, t = self.sizes(examples, shapes)
         tokens = np.full((rows, p), self.pad_id, np.int32)
         lengths = np.ones(rows, np.int32)
         audio_index = np.full((rows, p), -1, np.int32)
@@ -301,9 +317,7 @@ class Processor:
                 waveforms[row, i, : len(waveform)], samples[row, i] = waveform, len(waveform)
         prompts = Prompts(tokens, lengths, audio_index, waveforms, samples)
         answers = mask = None
-        if examples[0].answer is not None:
-            longest = max(len(e.answer) for e in examples)
-            t = bucket(longest, shapes, "answer_tokens")
+        if t:
             answers, mask = (
                 np.full((rows, 1, t), self.pad_id, np.int32),
                 np.zeros((rows, 1, t), bool),
@@ -313,6 +327,21 @@ class Processor:
                 mask[row, 0, : len(example.answer)] = True
         records = tuple(e.record for e in examples if e.record)
         return Batch(prompts, seeds, records, answers, mask, self.pad_id)
+
+    def sizes(self, examples: Sequence[Example], shapes: Shapes) -> tuple[int, int, int, int]:
+        """The buckets that hold all examples: prompt tokens, clips, samples of a clip, answer tokens or 0.
+
+        Raises:
+            InputError: an example fits no bucket.
+        """
+        longest = max((len(w) for e in examples for w in e.waveforms), default=0)
+        answers = [len(e.answer) for e in examples if e.answer is not None]
+        return (
+            bucket(max(len(e.tokens) for e in examples), shapes, "prompt_tokens"),
+            bucket(max(1, *(len(e.waveforms) for e in examples)), shapes, "audios"),
+            clip_size(longest, shapes.audio_seconds, self.seconds * SAMPLE_RATE),
+            bucket(max(answers), shapes, "answer_tokens") if answers else 0,
+        )
 
 
 def bucket(value: int, shapes: Shapes, key: str) -> int:

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from sari_jax.data.curriculum import ADAPTIVE, Curriculum, Numbers, order_some
-from sari_jax.data.records import Record
+from sari_jax.data.curriculum import ADAPTIVE, Curriculum, Numbers, Ranked, order_some
 from sari_jax.errors import InputError
 
 # Ours. How far one rollout moves a question's pass rate, and how much of a chance what is solved or hopeless keeps.
@@ -35,7 +34,7 @@ class Fixed:
 
     def __init__(
         self,
-        records: Sequence[Record],
+        records: Sequence[Ranked],
         curriculum: Curriculum,
         *,
         batch_size: int,
@@ -88,7 +87,7 @@ class Adaptive:
 
     def __init__(
         self,
-        records: Sequence[Record],
+        records: Sequence[Ranked],
         curriculum: Curriculum,
         *,
         batch_size: int,
@@ -156,7 +155,7 @@ Schedule = Fixed | Adaptive
 
 
 def make_schedule(
-    records: Sequence[Record],
+    records: Sequence[Ranked],
     curriculum: Curriculum,
     *,
     batch_size: int,
@@ -182,7 +181,7 @@ def alike(numbers: Numbers, size: int, lengths: np.ndarray | None) -> list[Numbe
     return [[numbers[place] for place in batch] for batch in batches]
 
 
-def mixed(records: Sequence[Record], mix: Sequence[str]) -> list[tuple[Numbers, float]]:
+def mixed(records: Sequence[Ranked], mix: Sequence[str]) -> list[tuple[Numbers, float]]:
     """The records' numbers by the pattern that their source matches, and each pattern's weight.
 
     Raises:
@@ -216,7 +215,7 @@ def mixed(records: Sequence[Record], mix: Sequence[str]) -> list[tuple[Numbers, 
 
 
 def _stream(
-    records: Sequence[Record], numbers: Numbers, curriculum: Curriculum, seed: int
+    records: Sequence[Ranked], numbers: Numbers, curriculum: Curriculum, seed: int
 ) -> grain.MapDataset:
     """Endlessly, epoch after epoch."""
     if curriculum.order == "random":

@@ -19,6 +19,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from tqdm import tqdm
 
 from sari_jax.errors import InputError
 
@@ -72,6 +73,12 @@ def several() -> bool:
 def first() -> bool:
     """Whether this process is the one that writes and talks."""
     return not several() or jax.process_index() == 0
+
+
+def tell(line: str) -> None:
+    """A line for the user on standard error, from the first host alone, above a progress bar where there is one."""
+    if first():
+        tqdm.write(line, file=sys.stderr)
 
 
 def gather(values: np.ndarray) -> np.ndarray:

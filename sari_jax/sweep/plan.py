@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 from sari_jax.atomic import told, write_text
 from sari_jax.errors import InputError
 from sari_jax.rl.rewards.registry import make_scorer
-from sari_jax.train.checkpoint import changes, flat
 from sari_jax.train.config import Run, freeze, nearest
 from sari_jax.train.metrics import examined
+from sari_jax.train.workdir import changes, flat
 from sari_jax.user_file import failing_as, load
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,=+@-]{0,199}")

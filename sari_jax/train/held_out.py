@@ -13,6 +13,7 @@ from sari_jax.data.processor import Processor
 from sari_jax.data.records import Record
 from sari_jax.data.schedule import make_schedule
 from sari_jax.data.styles import style
+from sari_jax.errors import InputError
 from sari_jax.generate.sampling import Sampler
 from sari_jax.parallel import hosts
 from sari_jax.parallel.mesh import all_rows, local_rows, onto_mesh, own_rows, shard_batch
@@ -82,10 +83,15 @@ class HeldOut:
             numbers, *answers = all_rows(self._mesh, (batch.seeds, *own))
             samples += self._judged(numbers, *answers)
         batches.close()
-        samples = samples[:count]  # the last batch goes on with the first questions again
+        # The last batch goes on with the first questions again. Another question in a place stands in for one that
+        # could not be read.
+        pairs = zip(range(count), samples, strict=False)
+        samples = [sample for number, sample in pairs if sample.number == number]
+        if not samples:
+            raise InputError(f"{run.held_out.data}: none of {count} questions can be read any more")
         (scores,) = zip(*(sample.completions for sample in samples), strict=True)
         told = {
-            "rows": count,
+            "rows": len(samples),
             "accuracy": float(np.mean([row["accuracy"] for row in scores])),
             "format": float(np.mean([self._style.matches(row["text"]) for row in scores])),
             "completion_tokens": float(np.mean([row["tokens"] for row in scores])),

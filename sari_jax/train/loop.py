@@ -4,19 +4,19 @@ import dataclasses
 import sys
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from sari_jax.data.curriculum import drop
-from sari_jax.data.lengths import sound_lengths
 from sari_jax.data.pipeline import Batches, Reader
 from sari_jax.data.processor import Batch, Processor
-from sari_jax.data.records import Record, read_records
-from sari_jax.data.schedule import Schedule, make_schedule
+from sari_jax.data.records import Record
 from sari_jax.data.styles import style
 from sari_jax.errors import InputError
 from sari_jax.hf.config import read_config
@@ -27,20 +27,25 @@ from sari_jax.parallel import hosts
 from sari_jax.parallel.mesh import all_rows, make_mesh, onto_mesh, own_rows, shard_batch
 from sari_jax.programs import counted
 from sari_jax.rl.rewards.registry import Scorer, make_scorer
-from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints, flat
+from sari_jax.train.checkpoint import Checkpoints
 from sari_jax.train.config import Run
+from sari_jax.train.feed import Feed, TooManyBad
 from sari_jax.train.grpo import make_grpo
 from sari_jax.train.held_out import HeldOut
 from sari_jax.train.metrics import Metrics, examined, read_metrics
 from sari_jax.train.optimizer import learning_rates, make_optimizer, merge
 from sari_jax.train.parameters import shapes_of, starting_params, table
 from sari_jax.train.preemption import Stop
+from sari_jax.train.questions import Questions, read_held_out, read_questions
 from sari_jax.train.reference import make_reference
 from sari_jax.train.rollouts import Rollouts
+from sari_jax.train.samples import Sample
 from sari_jax.train.stages import make_sft
-from sari_jax.train.state import TrainState, create_state
+from sari_jax.train.state import create_state
+from sari_jax.train.workdir import claim, fingerprints, flat, refuse_changes
 
 NAMED = 8  # records of a batch in a message
+SHOWN = ("loss", "reward", "accuracy", "format")
 
 
 def train(run: Run, workdir: Path | str, stop: Stop = lambda: False) -> dict[str, Any]:
@@ -56,177 +61,283 @@ def train(run: Run, workdir: Path | str, stop: Stop = lambda: False) -> dict[str
 
     Raises:
         InputError: settings, model directory, data or workdir that cannot be used. Nothing is written before all of
-            them are read and a first batch is made; a clip that cannot be read may still end a run later, and so do
-            updates that are not finite, `max_skipped` of them in a row.
+            them are read and every record is checked. Records that turn out unusable later end a run once there are
+            more than `data.max_bad_fraction` of them, and so do updates that are not finite, `max_skipped` of them in
+            a row. What was trained by then is saved.
     """
     with counted() as programs:
-        row = _train(run, Path(workdir), stop)
-    _tell(f"{run.stage}: {programs}")
+        trainer = Trainer(run, Path(workdir))
+        with trainer.closing():
+            row = trainer.fit(stop)
+    hosts.tell(f"{run.stage}: {programs}")
     return row
 
 
-class Given(NamedTuple):
-    """What a run is made of, but for the weights: all that may be unusable is told before they are read.
+class NotFinite(InputError):
+    """Too many updates in a row were not finite; every host raises it at the same step."""
+
+
+class Trainer:
+    """A run: what one step needs, and what lasts from step to step.
 
     Attributes:
-        counts: of records that were kept and dropped.
-        settings: as the workdir keeps them, with digests of model and data.
+        state: parameters and optimizer after `step` steps.
+        totals: sums over all steps, which a checkpoint holds too.
+        position: the batch that the next step starts with.
+        ahead: that batch, where it is read already because its completions are decoded already.
+        owed: whether the held-out questions are to be answered after the step that was made last.
     """
 
-    config: AudioLMConfig
-    processor: Processor
-    score: Scorer
-    records: list[Record]
-    counts: dict[str, int]
-    held_out: list[Record]
-    schedule: Schedule
-    settings: dict[str, Any]
+    def __init__(self, run: Run, workdir: Path):
+        self.run, self.workdir = run, workdir
+        with hosts.together():
+            config = read_config(run.model.path, **run.model.network)
+            processor = Processor(run.model.path, config)
+            score = make_scorer(run.reward_weights, run.grpo.reward_file)
+            settings = {**dataclasses.asdict(run), "fingerprints": fingerprints(run)}
+            refuse_changes(workdir, settings)
+        hosts.agree({**flat(settings), **hosts.versions()})
+        self.mesh = make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor)
+        require(config, ways=self.mesh.shape["tensor"], decoding=run.mesh.decode_tensor)
+        self._try_mesh()
+        self.questions = read_questions(run, workdir, processor)
+        self.asked = read_held_out(run, processor)
+        self._build(config, processor, score)
+        _claim(workdir, settings, self.questions)
+        self.checkpoints = Checkpoints(workdir, keep=run.checkpoint.keep)
+        self._begin()
 
+    def _try_mesh(self) -> None:
+        """Tells before anything is read that a batch does not go with the mesh or with its parts."""
+        run, rows = self.run, len(own_rows(self.mesh, self.run.batch_size))
+        with hosts.together():
+            if rows % run.micro_batches:
+                raise InputError(
+                    f"config: micro_batches = {run.micro_batches} does not divide the {rows} rows of a host"
+                )
+        for part in np.split(np.zeros(rows, np.int32), run.micro_batches):
+            shard_batch(self.mesh, part)
 
-def _given(run: Run) -> Given:
-    with hosts.together():
-        config = read_config(run.model.path, **run.model.network)
-        processor = Processor(run.model.path, config)
-        score = make_scorer(run.reward_weights, run.grpo.reward_file)
-        records, counts = _records(run)
-        others = _held_out(run)
-        settings = {**dataclasses.asdict(run), "fingerprints": fingerprints(run)}
-        lengths = None
-        if run.data.window > 1:
-            lengths = sound_lengths(records, run.data.shapes.audio_seconds, processor.seconds)
-        curriculum, size = run.data.curriculum, run.batch_size
-        schedule = make_schedule(
-            records, curriculum, batch_size=size, seed=run.seed, lengths=lengths
+    def _build(self, config: AudioLMConfig, processor: Processor, score: Scorer) -> None:
+        """The parameters, and what a step does with them."""
+        run, mesh = self.run, self.mesh
+        trainable, self.frozen = starting_params(run, config, mesh)
+        optimizer = make_optimizer(run.optimizer, run.updates)
+        reference = make_reference(run.model, trainable) if run.has_reference else {}
+        self.state = onto_mesh(mesh, create_state(trainable, optimizer))
+        del trainable  # donated step by step with the state: nobody else may hold them
+        rollouts = Rollouts(run, config, mesh, self.frozen)
+        make_stage = {"sft": make_sft, "grpo": make_grpo}[run.stage]
+        parts = optimizer, self.frozen, reference, rollouts, score
+        self.stage = make_stage(run, config, processor, mesh, *parts)
+        self.held_out = HeldOut(run, self.asked, processor, mesh, rollouts, score)
+        answers, rows = run.stage == "sft", tuple(own_rows(mesh, run.batch_size))
+        asked = style(run.data.style)
+        reader = Reader(self.questions.records, processor, asked, run.data.shapes, answers, rows)
+        batches = Batches(self.questions.schedule(run), reader, workers=run.data.workers)
+        self.feed = Feed(self.questions, reader, batches, run.data.max_bad_fraction)
+
+    def _begin(self) -> None:
+        """At the newest checkpoint, or at step 0."""
+        sums = ("audio_seconds", "examples", "skipped_in_a_row", "skipped_total")
+        self.totals = dict.fromkeys(sums, 0) | {"audio_seconds": 0.0}
+        self.position, self.ahead, self._mark, self._updating = 0, None, None, False
+        resumed = self._restore()
+        self.start = self.step = int(self.state.step)
+        if self.step > self.run.steps:
+            hosts.end(
+                f"{self.workdir}: holds {self.step} steps, more than steps = {self.run.steps}; ask for as many at"
+                " least, or name a new --workdir"
+            )
+        self._announce()
+        # Answered once a checkpoint holds the step: what a kill has cut short is done again.
+        answered = resumed and self.step in examined(self.workdir)
+        self.owed = self.held_out.due(self.step) and not answered
+        self.metrics = None
+        if hosts.first():
+            start = self.step + 1 if resumed else 0
+            self.metrics = Metrics(self.workdir, start, owed=self.owed)
+        self.bar = tqdm(
+            total=self.run.steps,
+            initial=self.start,
+            desc=self.run.stage,
+            file=sys.stderr,
+            disable=None if hosts.first() else True,
         )
-    sizes = {} if lengths is None else {"sound lengths": zlib.crc32(lengths)}
-    hosts.agree({**flat(settings), **sizes, **hosts.versions()})
-    return Given(config, processor, score, records, counts, others, schedule, settings)
 
+    def fit(self, stop: Stop) -> dict[str, Any]:
+        """Steps until the last one, or until it is told to stop."""
+        row = (read_metrics(self.workdir) or [{}])[-1]  # what a finished run tells again
+        self.owed = self.owed and self._examine(stop)
+        while self.step < self.run.steps and not stop():
+            row = self._advance()
+            self.owed = self.held_out.due(self.step)
+            if self._due():
+                self._save()
+            self.owed = self.owed and self._examine(stop)
+        finished = self.step == self.run.steps and not self.owed
+        if not finished:
+            self._stopped()
+        return {**row, "step": self.step, "finished": finished}
 
-def _train(run: Run, workdir: Path, stop: Stop) -> dict[str, Any]:
-    given, model = _given(run), run.model
-    config, processor, records = given.config, given.processor, given.records
-    mesh = make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor)
-    require(config, ways=mesh.shape["tensor"], decoding=run.mesh.decode_tensor)
-    rows = own_rows(mesh, run.batch_size)
-    trainable, frozen = starting_params(run, config, mesh)
-    optimizer = make_optimizer(run.optimizer, run.updates)
-    reference = make_reference(model, trainable) if run.has_reference else {}
-    state = onto_mesh(mesh, create_state(trainable, optimizer))
-    del trainable  # donated step by step with the state: nobody else may hold them
-    answer_style, shapes = style(run.data.style), run.data.shapes
-    reader = Reader(records, processor, answer_style, shapes, run.stage == "sft", tuple(rows))
-    data = Batches(given.schedule, reader, workers=run.data.workers)
-    rollouts = Rollouts(run, config, mesh, frozen)
-    make_stage = {"sft": make_sft, "grpo": make_grpo}[run.stage]
-    parts = optimizer, frozen, reference, rollouts, given.score
-    stage = make_stage(run, config, processor, mesh, *parts)
-    held_out = HeldOut(run, given.held_out, processor, mesh, rollouts, given.score)
-    _try_first_batch(run, processor, records, rows, mesh)
-    _claim(workdir, given.settings)
-    checkpoints = Checkpoints(workdir, keep=run.checkpoint.keep)
-    totals = {"audio_seconds": 0.0, "examples": 0, "skipped_in_a_row": 0, "skipped_total": 0}
-    size, ahead = run.batch_size, None
-    restored = checkpoints.restore(state)
-    if restored is not None:
-        state, totals = restored.state, totals | restored.counters
-        data.set_state(restored.data)
-        if restored.under_way is not None:
-            ahead = next(data)
-            with jax.set_mesh(mesh):
-                stage.take_up(state, ahead, restored.under_way)
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Whatever ends the run inside, what was trained is saved and what was being written is whole.
 
-    def another(numbers: list[int], pass_rates: list[float]) -> Batch:
+        A host of several that fails alone leaves at once instead: the others would wait for it.
+        """
+        try:
+            yield
+        except TooManyBad as error:
+            self._save()
+            self._close()
+            hosts.end(f"{error}. {self._safe()}")
+        except NotFinite as error:
+            self._close()
+            hosts.end(str(error))
+        except BaseException as error:
+            if not hosts.several():
+                if isinstance(error, InputError):
+                    self._save()
+                self._close()
+            raise
+        self._close()
+
+    def _advance(self) -> dict[str, float]:
+        """One step, written down."""
+        run, begun = self.run, time.perf_counter()
+        # Until the step is made, a checkpoint goes on from here.
+        self._mark = self.feed.state(self.position)
+        batch, self.ahead = self.ahead or self.feed.take(), None
+        overlaps = run.stage == "grpo" and run.grpo.overlap and self.step + 1 < run.steps
+        ahead = self.feed.take() if overlaps else None
+        waited, step = time.perf_counter() - begun, self.step + 1
+        sampled = step % run.samples_every == 0 or step == 1
+        # Every transfer in a step is an explicit one; an accidental one fails loudly.
+        self._updating = True
+        with jax.transfer_guard("disallow"), jax.set_mesh(self.mesh):
+            self.state, values, samples, numbers, pass_rates = self.stage.update(
+                self.state, batch, sampled, ahead, self._another
+            )
+        self._updating = False
+        self.feed.learn(numbers[-run.batch_size :], pass_rates[-run.batch_size :])
+        self.step, self.ahead = step, ahead
+        # What a checkpoint holds beside it: where the next batch begins, and what is decoded of that one already.
+        self.position, self._mark = self.feed.position - (ahead is not None), None
+        self.totals, values = _totals_after(run, step, self.totals, values)
+        seconds = time.perf_counter() - begun
+        row = {**values, "seconds_data": waited, "seconds": seconds, **self.totals}
+        row["records_skipped"] = len(self.feed.skipped)
+        if peak := chip(jax.devices()[0].device_kind):
+            row["mfu"] = row["model_tflop"] * 1e12 / seconds / jax.device_count() / peak[0]
+        self._write(row, samples, numbers, pass_rates)
+        if self.totals["skipped_in_a_row"] >= run.max_skipped:
+            raise NotFinite(_not_finite(run, step, self.mesh, batch, self.questions.records))
+        return row
+
+    def _another(self, numbers: list[int], pass_rates: list[float]) -> Batch:
         """A step that draws several batches has learnt of each before it draws the next, as several steps have."""
-        data.learn(numbers, pass_rates)
-        return next(data)
+        self.feed.learn(numbers, pass_rates)
+        return self.feed.take()
 
-    start = step = int(state.step)
-    _announce(run, records, given.counts, state.params, frozen, start)
+    def _write(
+        self,
+        row: dict[str, float],
+        samples: list[Sample],
+        numbers: list[int],
+        pass_rates: list[float],
+    ) -> None:
+        skipped = self.feed.fresh()
+        if self.metrics:
+            records = self.questions.records
+            self.metrics.write(self.step, row)
+            self.metrics.ask(self.step, [records[number] for number in numbers], pass_rates)
+            self.metrics.sample(self.step, samples, records)
+            self.metrics.skip(self.step, skipped)
+        shown = {name: f"{row[name]:.3f}" for name in SHOWN if name in row}
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update()
 
-    # Examined once a checkpoint holds the step: what a kill has cut short is done again.
-    owed = held_out.due(start) and not (restored and start in examined(workdir))
-    metrics = None
-    if hosts.first():
-        metrics = Metrics(workdir, start + 1 if restored else 0, owed=owed)
-
-    def examine(state: TrainState, step: int) -> bool:
-        """Whether it was told to stop before all questions were answered."""
-        with jax.transfer_guard("disallow"), jax.set_mesh(mesh):
-            found = held_out(state, stop)
+    def _examine(self, stop: Stop) -> bool:
+        """Whether it was told to stop before all held-out questions were answered."""
+        with jax.transfer_guard("disallow"), jax.set_mesh(self.mesh):
+            found = self.held_out(self.state, stop)
         if found is None:
             return True
         values, answers = found
-        if metrics:
-            metrics.sample(step, answers, given.held_out, "held_out")
-            metrics.examine(step, values)
-        _tell(f"held out after step {step}: accuracy {values['accuracy']:.3f} of {values['rows']}")
+        if self.metrics:
+            self.metrics.sample(self.step, answers, self.asked, "held_out")
+            self.metrics.examine(self.step, values)
+        hosts.tell(
+            f"held out after step {self.step}: accuracy {values['accuracy']:.3f} of {values['rows']}"
+        )
         return False
 
-    row = (read_metrics(workdir) or [{}])[-1]  # what a finished run tells again
-    bar = tqdm(
-        total=run.steps,
-        initial=start,
-        desc=run.stage,
-        file=sys.stderr,
-        disable=None if hosts.first() else True,
-    )
-    if owed:
-        owed = examine(state, start)
-    while step < run.steps and not stop():
-        step += 1
-        begun = time.perf_counter()
-        batch = next(data) if ahead is None else ahead
-        overlaps = run.stage == "grpo" and run.grpo.overlap and step < run.steps
-        ahead = next(data) if overlaps else None
-        waited = time.perf_counter() - begun
-        sampled = step % run.samples_every == 0 or step == 1
-        # Every transfer in a step is an explicit one; an accidental one fails loudly.
-        with jax.transfer_guard("disallow"), jax.set_mesh(mesh):
-            state, values, samples, numbers, pass_rates = stage.update(
-                state, batch, sampled, ahead, another
-            )
-        data.learn(numbers[-size:], pass_rates[-size:])
-        # What a checkpoint holds beside it: where the next batch begins, and what is decoded of that one already.
-        position = data.position - (ahead is not None)
-        totals, values = _totals_after(run, step, totals, values)
-        seconds = time.perf_counter() - begun
-        row = {**values, "seconds_data": waited, "seconds": seconds, **totals}
-        if peak := chip(jax.devices()[0].device_kind):
-            row["mfu"] = row["model_tflop"] * 1e12 / seconds / jax.device_count() / peak[0]
-        if metrics:
-            metrics.write(step, row)
-            metrics.ask(step, [records[number] for number in numbers], pass_rates)
-            metrics.sample(step, samples, records)
-        shown = {
-            name: row[name] for name in ("loss", "reward", "accuracy", "format") if name in row
-        }
-        bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()}, refresh=False)
-        bar.update()
-        if totals["skipped_in_a_row"] >= run.max_skipped:
-            checkpoints.wait()
-            _give_up(run, step, mesh, batch, records)
-        owed = held_out.due(step)
-        if step % run.checkpoint.every == 0 or step == run.steps or owed:
-            checkpoints.save(state, data.state(position), totals, stage.under_way())
-        if owed:
-            owed = examine(state, step)
-    bar.close()
-    finished = step == run.steps and not owed
-    if not finished:
-        if step > start:  # otherwise as it was
-            checkpoints.save(state, data.state(position), totals, stage.under_way())
-        checkpoints.wait()
-        safe = (
-            f"step {step} of {run.steps} is safe in {workdir}" if step else "nothing is trained yet"
+    def _due(self) -> bool:
+        """Whether a checkpoint is."""
+        return (
+            self.step % self.run.checkpoint.every == 0 or self.step == self.run.steps or self.owed
         )
-        _tell(f"{run.stage}: told to stop; {safe}, and the same command goes on from there")
-    checkpoints.wait()
-    checkpoints.close()
-    data.close()
-    if metrics:
-        metrics.close()
-    return {**row, "step": step, "finished": finished}
+
+    def _restore(self) -> bool:
+        """Goes on from the newest checkpoint, if there is one."""
+        restored = self.checkpoints.restore(self.state)
+        if restored is None:
+            return False
+        self.state, self.totals = restored.state, self.totals | restored.counters
+        self.feed.restore(restored.data)
+        self.position = self.feed.position
+        if restored.under_way is not None:
+            self.ahead = self.feed.take()
+            with jax.set_mesh(self.mesh):
+                self.stage.take_up(self.state, self.ahead, restored.under_way)
+        return True
+
+    def _save(self) -> None:
+        """Saves what the last step left, unless that is what the run started from."""
+        whole = not any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state))
+        if self.step > self.start and whole:
+            data = self._mark or self.feed.state(self.position)
+            # An update that was cut short has used up what was decoded for it.
+            decoded = None if self._updating else self.stage.under_way()
+            self.checkpoints.save(self.state, data, self.totals, decoded)
+
+    def _stopped(self) -> None:
+        self._save()
+        self.checkpoints.wait()
+        hosts.tell(f"{self.run.stage}: told to stop; {self._safe()}")
+
+    def _safe(self) -> str:
+        if not self.step:
+            return "nothing is trained yet, and the same command goes on from there"
+        done = f"step {self.step} of {self.run.steps}"
+        return f"{done} is safe in {self.workdir}, and the same command goes on from there"
+
+    def _close(self) -> None:
+        self.bar.close()
+        self.checkpoints.wait()
+        self.checkpoints.close()
+        self.feed.close()
+        if self.metrics:
+            self.metrics.close()
+
+    def _announce(self) -> None:
+        run, count = self.run, sum(record is not None for record in self.questions.records)
+        learn, rest = (
+            sum(array.size for array in flat.values()) / 1e6
+            for flat in (self.state.params, self.frozen)
+        )
+        hosts.tell(
+            f"{run.stage}: {count} records in {run.data.order} order, {learn:.2f}M parameters trained, {rest:.2f}M"
+            f" frozen, {jax.device_count()} {jax.devices()[0].platform} device(s)"
+            + (f" on {jax.process_count()} hosts" if hosts.several() else "")
+            + (f", resumed after step {self.start}" if self.start else "")
+        )
+        if run.data.keep_features_gb and hosts.several():
+            hosts.tell(
+                f"{run.stage}: data.keep_features_gb is for one host; the tower runs in every step"
+            )
+        hosts.tell(table(self.state.params))
 
 
 def _totals_after(
@@ -255,53 +366,12 @@ def trained_params(run: Run, workdir: Path | str, step: int | None = None) -> tu
     return config, merge(trained, {})
 
 
-def _records(run: Run) -> tuple[list[Record], dict[str, int]]:
-    if not run.data.train:
-        raise InputError("config: data.train names no file; give a JSONL of records")
-    records = read_records(run.data.train, max_bad_fraction=run.data.max_bad_fraction)
-    if run.data.limit:
-        records = records[: run.data.limit]
-    counts: dict[str, int] = {}
-    dropped = {"hopeless": run.data.drop_hopeless, "solved": run.data.drop_solved}
-    known = any(record.pass_rate is not None for record in records)
-    if run.stage == "grpo" and known and any(dropped.values()):
-        records, counts = drop(records, **dropped)
-    if len(records) < run.batch_size:
-        raise InputError(
-            f"{run.data.train}: {len(records)} usable records are fewer than batch_size {run.batch_size}"
-        )
-    return records, counts
-
-
-def _held_out(run: Run) -> list[Record]:
-    if not run.held_out.every:
-        return []
-    records = read_records(run.held_out.data)
-    return records[: run.held_out.limit] if run.held_out.limit else records
-
-
-def _try_first_batch(
-    run: Run, processor: Processor, records: list[Record], rows: list[int], mesh: Mesh
-) -> None:
-    """So that a chain that is not there, a shape or a mesh that does not fit is told before anything is written."""
-    answers = run.stage == "sft"
-    with hosts.together():
-        if answers:
-            for record in records:
-                style(run.data.style).render(record)
-        examples = [
-            processor.question(records[row], style(run.data.style), answer=answers) for row in rows
-        ]
-        batch = processor.collate(examples, run.data.shapes)
-    for part in batch.parts(run.micro_batches, run.data.shapes):
-        shard_batch(mesh, part.seeds)
-
-
-def _claim(workdir: Path, settings: dict[str, Any]) -> None:
-    """One host writes the settings, the others see them: a workdir is one folder for all."""
+def _claim(workdir: Path, settings: dict[str, Any], questions: Questions) -> None:
+    """One host writes the settings and the roster, the others see them: a workdir is one folder for all."""
+    hosts.agree({"questions": zlib.crc32(repr(questions.roster).encode(errors="replace"))})
     with hosts.together():
         if hosts.first():
-            claim(workdir, settings)
+            claim(workdir, settings, questions.roster)
     with hosts.together():
         if not (workdir / "config.json").exists():
             raise InputError(
@@ -310,32 +380,11 @@ def _claim(workdir: Path, settings: dict[str, Any]) -> None:
             )
 
 
-def _give_up(run: Run, step: int, mesh: Mesh, batch: Batch, records: list[Record]) -> None:
+def _not_finite(run: Run, step: int, mesh: Mesh, batch: Batch, records: list[Record | None]) -> str:
     ids = [records[number].id for number in all_rows(mesh, batch.seeds)]
     more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
-    hosts.end(
+    return (
         f"loss or gradient was not finite in {run.max_skipped} updates in a row, the last at step {step}, whose"
         f" batch was {', '.join(ids[:NAMED])}{more}; none of them changed the parameters. Look at these records, or"
         " lower optimizer.learning_rate, and start again in a new --workdir"
     )
-
-
-def _tell(line: str) -> None:
-    if hosts.first():
-        tqdm.write(line, file=sys.stderr)  # above a bar, where there is one
-
-
-def _announce(
-    run: Run, records: list[Record], counts: dict, trainable: dict, frozen: dict, start: int
-) -> None:
-    million = lambda flat: sum(array.size for array in flat.values()) / 1e6  # noqa: E731
-    _tell(
-        f"{run.stage}: {len(records)} records {counts or ''} in {run.data.order} order, "
-        f"{million(trainable):.2f}M parameters trained, {million(frozen):.2f}M frozen, "
-        f"{jax.device_count()} {jax.devices()[0].platform} device(s)"
-        + (f" on {jax.process_count()} hosts" if hosts.several() else "")
-        + (f", resumed after step {start}" if start else "")
-    )
-    if run.data.keep_features_gb and hosts.several():
-        _tell(f"{run.stage}: data.keep_features_gb is for one host; the tower runs in every step")
-    _tell(table(trainable))

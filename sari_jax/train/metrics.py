@@ -17,7 +17,7 @@ SHOWN = 4  # questions of a step that tensorboard shows, the first one with its 
 
 
 class Metrics:
-    """metrics.jsonl, questions.jsonl, samples.jsonl, held_out.jsonl and a tensorboard folder in a run's workdir.
+    """The JSONL files of a run's workdir and its tensorboard folder.
 
     After a kill the files may reach past the checkpoint; rows from `start` on are cut, so that every step
     stands there once. One host of several writes.
@@ -28,9 +28,9 @@ class Metrics:
     """
 
     def __init__(self, workdir: Path | str, start: int, *, owed: bool = False):
-        files = ("metrics", "questions", "samples", "held_out")
+        files = ("metrics", "questions", "samples", "held_out", "skipped")
         again = start - 1 if owed else None
-        self._rows, self._questions, self._samples, self._held_out = self._files = [
+        self._rows, self._questions, self._samples, self._held_out, self._skipped = self._files = [
             _reopen(Path(workdir) / f"{name}.jsonl", start, again) for name in files
         ]
         self._board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=start)
@@ -63,6 +63,11 @@ class Metrics:
             _add(self._samples, {"step": step, **row})
             if place < SHOWN:
                 self._show(step, place, records[number], row)
+
+    def skip(self, step: int, found: dict[str, str]) -> None:
+        """The records that were skipped while a step's batches were read, and why."""
+        for id, why in found.items():
+            _add(self._skipped, {"step": step, "id": id, "why": why})
 
     def examine(self, step: int, values: dict[str, float]) -> None:
         """How the held-out questions were answered after a step."""

@@ -6,9 +6,9 @@ import pytest
 
 from sari_jax.errors import InputError
 from sari_jax.sweep.plan import function_of, planned, read_runs
-from sari_jax.train.checkpoint import claim
 from sari_jax.train.config import defaults, freeze
 from sari_jax.train.flags import read_config_file
+from sari_jax.train.workdir import claim
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 START = "from sari_jax.train.config import defaults\n"

@@ -16,10 +16,11 @@ import pytest
 from runs import end_hosts, environment, finish, start_hosts
 
 from sari_jax.errors import InputError
-from sari_jax.train.checkpoint import Checkpoints, claim, fingerprints, read_run
+from sari_jax.train.checkpoint import Checkpoints
 from sari_jax.train.config import Data, Grpo, Mesh, Model, Optimizer, Run
 from sari_jax.train.optimizer import make_optimizer
 from sari_jax.train.state import create_state
+from sari_jax.train.workdir import claim, fingerprints, read_run
 
 
 @pytest.fixture

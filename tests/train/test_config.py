@@ -6,8 +6,8 @@ import pytest
 from sari_jax.errors import InputError
 from sari_jax.models.config import Adapter
 from sari_jax.rl.objectives import OBJECTIVES
-from sari_jax.train.checkpoint import flat
 from sari_jax.train.config import LEAST, LIMITS, Model, Run, defaults, freeze, nearest
+from sari_jax.train.workdir import flat
 
 
 def test_defaults_freeze_to_the_default_run():

@@ -1,0 +1,165 @@
+"""The questions of a run: read, checked, and matched with the roster that the run started with."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from sari_jax.data.curriculum import drop
+from sari_jax.data.inspection import Inspector, inspect, table
+from sari_jax.data.ledger import Dropped, Ledger
+from sari_jax.data.lengths import sound_lengths
+from sari_jax.data.processor import Processor
+from sari_jax.data.records import Record, read_records
+from sari_jax.data.roster import Entry, Matched, enrol, match
+from sari_jax.data.schedule import Schedule, make_schedule
+from sari_jax.data.styles import style
+from sari_jax.errors import InputError
+from sari_jax.parallel import hosts
+from sari_jax.train.config import Run
+from sari_jax.train.workdir import roster_of
+
+MEND = "mend or remove them, or raise data.max_bad_fraction"
+
+
+class Questions(NamedTuple):
+    """What a run asks.
+
+    Attributes:
+        roster: of the run, in whose order the records stand.
+        records: None stands for one that has gone since the run started.
+        bad: lines and records that are known to be unusable.
+        total: lines of the data file, by which `data.max_bad_fraction` counts.
+    """
+
+    roster: list[Entry]
+    records: list[Record | None]
+    bad: list[Dropped]
+    total: int
+
+    def schedule(self, run: Run) -> Schedule:
+        """The run's order, which is the roster's whatever has become of the records."""
+        lengths = None
+        if run.data.window > 1:
+            lengths = np.array([entry.length for entry in self.roster])
+        size, seed = run.batch_size, run.seed
+        return make_schedule(
+            self.roster, run.data.curriculum, batch_size=size, seed=seed, lengths=lengths
+        )
+
+
+def read_questions(run: Run, workdir: Path, processor: Processor) -> Questions:
+    """All hosts call this; each checks a part of the records.
+
+    Raises:
+        InputError: on every host the same: no file, too many unusable records, fewer than a batch, or another corpus
+            than the one the run started with.
+    """
+    with hosts.together():
+        ledger = Ledger()
+        records = _read(run.data.train, ledger)
+        total = len(records) + len(ledger.dropped)
+        roster = roster_of(workdir)
+        matched, counts = None, {}
+        if roster is None:
+            records, counts = _chosen(run, records)
+        else:
+            matched = match(roster, records, run.data.train)
+            records = [record for record in matched.records if record]
+    bad = ledger.dropped + _inspected(run, processor, records, answers=run.stage == "sft")
+    _judge(run, run.data.train, bad, total)
+    if matched is not None:
+        _tell_changes(run, matched)
+        return Questions(roster, matched.records, bad, total)
+    unusable = {one.where for one in bad}
+    records = [record for record in records if record.id not in unusable]
+    if any(counts.values()):
+        hosts.tell(f"{run.data.train}: {counts}")
+    return Questions(_enrolled(run, processor, records), records, bad, total)
+
+
+def read_held_out(run: Run, processor: Processor) -> list[Record]:
+    """The held-out questions that can be asked; all hosts call this.
+
+    Raises:
+        InputError: on every host the same: no file, or too many unusable records.
+    """
+    if not run.held_out.every:
+        return []
+    path = run.held_out.data
+    with hosts.together():
+        ledger = Ledger()
+        records = _read(path, ledger)[: run.held_out.limit or None]
+    bad = ledger.dropped + _inspected(run, processor, records, answers=False)
+    _judge(run, path, bad, len(records) + len(ledger.dropped))
+    unusable = {one.where for one in bad}
+    records = [record for record in records if record.id not in unusable]
+    if not records:
+        hosts.end(f"{path}: no record can be used")
+    return records
+
+
+def _judge(run: Run, path: str, bad: list[Dropped], total: int) -> None:
+    """Tells of what cannot be used, as a table, and refuses more of it than is allowed."""
+    if bad:
+        hosts.tell(table(path, bad, total))
+    fraction = run.data.max_bad_fraction
+    if len(bad) > fraction * total:
+        hosts.end(
+            f"{path}: {len(bad)} of {total} records cannot be used and {fraction:.1%} are allowed; the first is"
+            f" {bad[0].where}: {bad[0].detail}; {MEND}"
+        )
+
+
+def _read(path: str, ledger: Ledger) -> list[Record]:
+    if not path:
+        raise InputError("config: data.train names no file; give a JSONL of records")
+    records = read_records(path, max_bad_fraction=1.0, ledger=ledger)
+    if not records and not ledger.dropped:
+        raise InputError(f"{path}: holds no record")
+    return records
+
+
+def _chosen(run: Run, records: list[Record]) -> tuple[list[Record], dict[str, int]]:
+    """The records that a new run takes of its file, and how many it leaves out by pass rate."""
+    records = records[: run.data.limit or None]
+    dropped = {"hopeless": run.data.drop_hopeless, "solved": run.data.drop_solved}
+    known = any(record.pass_rate is not None for record in records)
+    if run.stage == "grpo" and known and any(dropped.values()):
+        return drop(records, **dropped)
+    return records, {}
+
+
+def _inspected(
+    run: Run, processor: Processor, records: Sequence[Record], *, answers: bool
+) -> list[Dropped]:
+    """What every host finds of its part."""
+    inspector = Inspector(processor, style(run.data.style), run.data.shapes, answers)
+    with hosts.together():
+        mine = inspect(inspector, records[jax.process_index() :: jax.process_count()])
+    texts = hosts.gather_text(json.dumps([[one.where, one.reason, one.detail] for one in mine]))
+    return [Dropped(*one) for text in texts for one in json.loads(text)]
+
+
+def _enrolled(run: Run, processor: Processor, records: list[Record]) -> list[Entry]:
+    """A new run's roster."""
+    if len(records) < run.batch_size:
+        hosts.end(
+            f"{run.data.train}: {len(records)} usable records are fewer than batch_size {run.batch_size}"
+        )
+    lengths = None
+    if run.data.window > 1:
+        with hosts.together():
+            lengths = sound_lengths(records, run.data.shapes.audio_seconds, processor.seconds)
+    return enrol(records, lengths)
+
+
+def _tell_changes(run: Run, matched: Matched) -> None:
+    counts = {"changed": matched.changed, "gone": matched.gone}
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    if told:
+        count = len(matched.records)
+        hosts.tell(f"{run.data.train}: of the {count} questions this run started with: {told}")
