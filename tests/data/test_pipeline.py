@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from sari_jax.data.curriculum import ADAPTIVE, ORDERS, Curriculum, order
-from sari_jax.data.pipeline import Batches, Reader, repeats
+from sari_jax.data.pipeline import Batches, NothingReadable, Reader, repeats
 from sari_jax.data.processor import Shapes
 from sari_jax.data.records import Clip, write_records
 from sari_jax.data.schedule import make_schedule
@@ -41,11 +41,12 @@ def records(folder, make_record):
 
 
 @pytest.fixture
-def make(records, nano_processor):
+def make(records, nano_processor, make_record):
     def make(name="random", *, batch_size=3, seed=0, answers=False, rows=None, workers=0, **more):
         settings = {name: more.pop(name) for name in ("workers", "read_ahead") if name in more}
         curriculum = Curriculum(name, **more)
-        schedule = make_schedule(records, curriculum, batch_size=batch_size, seed=seed)
+        ranked = [record or make_record(id="gone") for record in records]
+        schedule = make_schedule(ranked, curriculum, batch_size=batch_size, seed=seed)
         rows = None if rows is None else tuple(rows)
         reader = Reader(records, nano_processor, STYLES["direct"], Shapes(), answers, rows)
         return Batches(schedule, reader, workers=workers, **settings)
@@ -146,6 +147,7 @@ def test_processes_divide_each_global_batch(make):
     assert numbers(resumed, 2) == numbers(whole, 2)[3::4]
 
 
+@pytest.mark.runs
 def test_worker_processes_give_the_same_batches(make):
     """However many read, when their number changes within an epoch, and from one draw to the next."""
     settings = dict(seed=4, refresh=4)
@@ -163,7 +165,7 @@ def test_worker_processes_give_the_same_batches(make):
         assert_same(batch.prompts, other.prompts)
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 def test_workers_end_with_a_run_that_is_killed(records, nano_dir, tmp_path):
     """The run cannot tell them, nor clear up."""
     write_records(tmp_path / "records.jsonl", records)
@@ -190,14 +192,6 @@ def until(true, seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-def test_what_a_worker_process_cannot_read(make, records):
-    records[3] = dataclasses.replace(records[3], audio=(Clip("absent.wav"),))
-    data = make("as_written", workers=1)
-    with pytest.raises(InputError, match="absent.wav: no such sound file"):
-        numbers(data, 2)
-    data.close()
-
-
 def test_what_is_learnt_decides_what_comes(make):
     """Questions that the rollouts show to be solved come no more often than the floor lets them."""
     data = make(ADAPTIVE, batch_size=7, refresh=2)
@@ -211,14 +205,71 @@ def test_what_is_learnt_decides_what_comes(make):
     assert numbers(resumed, 2) == seen
 
 
-def test_a_clip_that_cannot_be_read_stops_the_run(make, records, folder):
-    records[3] = dataclasses.replace(records[3], audio=(Clip(str(folder / "absent.wav")),))
-    with pytest.raises(InputError, match="absent.wav: no such sound file"):
-        numbers(make(), 3)
-
-
 def test_an_order_by_pass_rate_needs_one(make, records):
     records[0] = dataclasses.replace(records[0], pass_rate=None)
     with pytest.raises(InputError, match="1 of 7 records have no pass_rate"):
         make("easy_to_hard")
     assert next(make("random"))
+
+
+@pytest.fixture
+def damaged(records, tmp_path):
+    """The records, some of which cannot be read: their numbers, and why."""
+    text, long = tmp_path / "text.wav", tmp_path / "long.wav"
+    text.write_text("no sound")
+    soundfile.write(long, np.zeros(31 * 16_000) + 0.1, 16_000)
+    changes = {1: dict(audio=(Clip(str(text)),)), 3: dict(question="<|AUDIO|>")}
+    changes |= {4: dict(audio=(Clip(str(long)),)), 6: dict(audio=(Clip(str(tmp_path / "no.wav")),))}
+    for number, change in changes.items():
+        records[number] = dataclasses.replace(records[number], **change)
+    records[5] = None  # gone from the file
+    why = {
+        1: "text.wav: corrupt",
+        3: "placeholders",
+        4: "31.0 s exceeds 30",
+        5: "gone",
+        6: "no such",
+    }
+    return records, why
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.runs)])
+def test_what_cannot_be_read_is_skipped_and_another_question_of_its_batch_is_asked(
+    damaged, make, workers
+):
+    _, why = damaged
+    iterator = make("as_written", batch_size=7, workers=workers)
+    for _ in range(2):
+        batch = next(iterator)
+        # Each row's own question, or the next one of the batch that can be read.
+        assert batch.seeds.tolist() == [0, 2, 2, 0, 0, 0, 0]
+        assert [record.id for record in batch.records] == ["r0", "r2", "r2", "r0", "r0", "r0", "r0"]
+        assert len(set(zip(batch.seeds.tolist(), batch.draws.tolist(), strict=True))) == 7
+    assert iterator.bad.keys() == why.keys()
+    for number, reason in why.items():
+        assert reason in iterator.bad[number]
+    iterator.close()
+
+
+def test_hosts_skip_alike(damaged, make):
+    whole = next(make("random", batch_size=6))
+    parts = [next(make("random", batch_size=6, rows=rows)) for rows in ([0, 1, 2], [3, 4, 5])]
+    np.testing.assert_array_equal(whole.draws, np.concatenate([part.draws for part in parts]))
+    np.testing.assert_array_equal(whole.seeds, np.concatenate([part.seeds for part in parts]))
+
+
+def test_a_batch_of_one_takes_the_question_that_follows_in_the_file(damaged, make):
+    assert numbers(make("as_written", batch_size=1), 7) == [0, 2, 2, 0, 0, 0, 0]
+
+
+def test_where_nothing_can_be_read_the_position_stays(damaged, make):
+    records, _ = damaged
+    sound = records[0], records[2]
+    records[0] = records[2] = None
+    iterator = make("as_written", batch_size=2)
+    for _ in range(2):
+        with pytest.raises(NothingReadable, match="no question of batch 1 can be read"):
+            next(iterator)
+        assert iterator.position == 0 and len(iterator.bad) == EPOCH
+    records[0], records[2] = sound
+    assert next(iterator).seeds.tolist() == [0, 0]
