@@ -163,7 +163,7 @@ def test_worker_processes_give_the_same_batches(make):
         assert_same(batch.prompts, other.prompts)
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 def test_workers_end_with_a_run_that_is_killed(records, nano_dir, tmp_path):
     """The run cannot tell them, nor clear up."""
     write_records(tmp_path / "records.jsonl", records)
