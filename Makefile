@@ -1,7 +1,7 @@
 # make demo           train and examine the small model, from nothing
 # make smol           the same with a small language model that is real: an hour and a quarter on two cores
 # make test           lint and the tests, from nothing
-# make proofs         the tests that take long: whole runs killed and resumed, pairs of hosts, eight devices
+# make proofs         the tests that take long, or PART= of them: numerics, runs (killed, resumed, over hosts), tools
 # make test-current   the tests with the newest JAX, on Python 3.12 and without PyTorch
 # make record         writes down what PyTorch finds, for test-current: tests/recording.py
 #
@@ -23,6 +23,9 @@ EXTRAS_CURRENT := test,synthesize,starter
 PIP := pip==26.1.2
 # Real weights, tokenizer and sound that the tests use; none named means all there are.
 ASSETS :=
+# The tests that take long, by part: the markers of pyproject.toml.
+PARTS := numerics or runs or tools
+PART := $(PARTS)
 
 # make demo SEED=1 OUT=runs/demo-1
 SEED := 0
@@ -40,15 +43,15 @@ smol: $(READY)
 
 test: lint
 	$(VENV)/bin/python -m sari_jax.assets $(ASSETS)
-	$(VENV)/bin/python -m pytest -m 'not slow'
+	$(VENV)/bin/python -m pytest -m 'not ($(PARTS))'
 
 proofs: $(READY)
 	$(VENV)/bin/python -m sari_jax.assets $(ASSETS)
-	$(VENV)/bin/python -m pytest -m slow
+	$(VENV)/bin/python -m pytest -m '$(PART)'
 
 test-current: $(READY_CURRENT)
 	$(VENV_CURRENT)/bin/python -m sari_jax.assets $(ASSETS)
-	$(VENV_CURRENT)/bin/python -m pytest -m 'not slow'
+	$(VENV_CURRENT)/bin/python -m pytest -m 'not ($(PARTS))'
 
 record: $(READY)
 	$(VENV)/bin/python -m sari_jax.assets $(ASSETS)

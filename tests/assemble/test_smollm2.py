@@ -120,7 +120,7 @@ def test_refuses_other_files(tmp_path):
         read_smollm2(tmp_path / "text.gguf")
 
 
-@pytest.mark.slow
+@pytest.mark.numerics
 def test_speaks_english_through_qwen2_audio(tmp_path, recorded):
     from transformers import AutoProcessor
 

@@ -113,7 +113,7 @@ def compare(name, rows, group, verdict, seed) -> None:
     }
 
 
-@pytest.mark.parametrize("seeds", [range(2), pytest.param(range(2, 25), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [range(2), pytest.param(range(2, 25), marks=pytest.mark.tools)])
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("group", ["task", "category", "sub-category", "difficulty"])
 def test_mmau_on_random_predictions(name, group, seeds):

@@ -6,7 +6,7 @@ import pytest
 from runs import finish
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 def test_an_evaluation_killed_halfway_ends_with_the_same_bytes(small_model, tmp_path: Path):
     rows = [
         {

@@ -51,7 +51,7 @@ def trained(model):
     return load_params(model.directory, model.config, mesh=mesh), shard_batch(mesh, host), mesh
 
 
-@pytest.mark.slow
+@pytest.mark.numerics
 @pytest.mark.parametrize(("tensor", "quantized"), [(1, ""), (4, ""), (4, "int8")])
 def test_completions_are_those_of_one_device(tensor, quantized, model, trained):
     params, batch, mesh = trained
@@ -76,7 +76,7 @@ def test_completions_are_those_of_one_device(tensor, quantized, model, trained):
     np.testing.assert_allclose(done.logprobs, alone.logprobs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.numerics
 def test_a_decoded_token_moves_no_weights(model, trained):
     """Only activations: far less than a layer's kernels, in whichever layout the weights were trained."""
     params, batch, mesh = trained

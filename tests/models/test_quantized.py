@@ -77,7 +77,7 @@ def test_loss_gradient_and_logits_of_the_kernels_they_stand_for(remat, both):
     np.testing.assert_allclose(logits, wanted_logits, rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.numerics
 def test_in_bfloat16_no_farther_from_exact_than_a_bfloat16_kernel(both):
     config, eight, plain, rounded = both
     (_, exact), exact_logits = results(plain, rounded)

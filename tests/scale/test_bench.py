@@ -70,7 +70,7 @@ def test_both_sides_find_the_same_log_probabilities(folder, ours, torch_side, fo
     np.testing.assert_allclose(found[0], theirs.numpy(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.tools
 def test_both_sides_go_the_same_steps(folder, ours, torch_side):
     """By their losses and the lengths of their gradients; the tower's are in them, and an update is before SFT's."""
     found = [ours[phase]() for phase in ("update", "sft_step")]
@@ -82,7 +82,7 @@ def test_both_sides_go_the_same_steps(folder, ours, torch_side):
                 assert float(mine[name]) == pytest.approx(float(wanted[name]), rel=1e-4), name
 
 
-@pytest.mark.slow
+@pytest.mark.tools
 @pytest.mark.usefixtures("theirs")
 def test_a_whole_run(tmp_path, capsys):
     config = tmp_path / "bench.py"

@@ -48,7 +48,7 @@ def compiled(stage, *words, code=0, **rest):
     return json.loads(done.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.tools
 def test_grpo_on_four_chips(model):
     told = compiled(
         "grpo", f"--config.model.path={model}", "--config.batch_size=4",
@@ -74,7 +74,7 @@ def test_grpo_on_four_chips(model):
     assert 0 < token < sum(programs["policy"]["collective_bytes"].values())
 
 
-@pytest.mark.slow
+@pytest.mark.tools
 def test_sft_in_parts(model):
     told = compiled(
         "sft", f"--config.model.path={model}", "--config.batch_size=8", "--config.micro_batches=2",

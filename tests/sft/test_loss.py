@@ -24,7 +24,7 @@ def loss_and_gradient(model, questions, answers, size=8):
     return float(loss), metrics, tiny.flatten(gradient)
 
 
-@pytest.mark.slow
+@pytest.mark.numerics
 def test_loss_and_every_gradient_as_transformers(tiny_model, recorded):
     """Through the head, both stacks, the projector, the tower's positions and its convolutions.
 

@@ -194,7 +194,7 @@ def table(out) -> dict[str, dict[str, str]]:
         return {row["name"]: row for row in csv.DictReader(file)}
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 def test_some_fail_one_is_killed_and_the_others_are_done(sweep_file, tmp_path, monkeypatch):
     """Six runs; experiments/killed_sweep.py makes twelve of nano."""
     for name, value in environment().items():
@@ -252,7 +252,7 @@ def suggest(trial):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 def test_a_study_that_is_told_to_stop_goes_on_with_the_trial_under_way(sweep_file, tmp_path):
     out = tmp_path / "study"
     words = sari("sweep", sweep_file(STUDY), "--out", out, "--trials", 2, "--at-once", 1, "--json")

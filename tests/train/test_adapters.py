@@ -68,7 +68,7 @@ def by_torch(theirs, model):
     return {"loss": loss.detach(), "kl": torch.cat(divergences).mean(), **found}
 
 
-@pytest.mark.slow
+@pytest.mark.numerics
 def test_a_grpo_update_as_peft(one_tiny, recorded):
     model = tiny.adapted(one_tiny, ADAPTER)
     tokens, mask = (x.reshape(2, 3, 8) for x in tiny.padded(ANSWERS, 8))
@@ -105,7 +105,7 @@ def test_the_reference_holds_what_learns_as_a_whole_and_no_adapter(one_tiny):
         assert path not in moved or (moved[path] != array).all()
 
 
-@pytest.mark.slow
+@pytest.mark.numerics
 def test_dropout_differs_by_step_seed_and_part(one_tiny):
     """And by nothing else: the same step again is the same update."""
     model = tiny.adapted(one_tiny, ADAPTER)
@@ -133,7 +133,7 @@ def test_dropout_differs_by_step_seed_and_part(one_tiny):
     np.testing.assert_allclose(even, gradient(0, dropout=0.0), rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.slow
+@pytest.mark.numerics
 def test_eight_devices_as_one(tmp_path):
     """Every gradient, what is dropped too; each lies as the table says."""
     sizes = tiny.Sizes(heads=8, kv_heads=4, head_dim=4, tower_heads=4, tower_width=16)
@@ -191,7 +191,7 @@ def settings(stage, model, data, **changes):
     return freeze(config)
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_a_run_that_is_resumed_ends_with_the_same_bits(stage, request, scored, tmp_path, capfd):
     # GRPO begins with one that knows the form of an answer: else all rewards are alike, and nothing moves.

@@ -229,7 +229,7 @@ with hosts.joined():
 )
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 @pytest.mark.parametrize("saved_by", ["two hosts", "one process"])
 def test_what_some_hosts_saved_others_restore_over_another_mesh(saved_by, tmp_path):
     def hosts(*words):
@@ -262,7 +262,7 @@ for step in itertools.count(step + 1):
 )
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 def test_killed_during_a_save_the_last_complete_step_is_there(tmp_path):
     """Only one step is kept: the old one must not go before the new one is complete."""
     chance, complete = random.Random(0), 0

@@ -58,7 +58,7 @@ def reward_file(tmp_path_factory):
 # gspo's in every run of the tests: GRPO from one end to the other.
 @pytest.mark.parametrize(
     "kind",
-    [kind if kind == "gspo" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS],
+    [kind if kind == "gspo" else pytest.param(kind, marks=pytest.mark.runs) for kind in KINDS],
 )
 def test_killed_and_started_again_it_ends_with_the_same_bits(
     kind, answering, scored, reward_file, tmp_path

@@ -23,9 +23,9 @@ from runs import (
 )
 
 
-@pytest.mark.parametrize("stage", ["sft", pytest.param("grpo", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stage", ["sft", pytest.param("grpo", marks=pytest.mark.runs)])
 @pytest.mark.parametrize(
-    "family", ["small_model", pytest.param("omni_dir", marks=pytest.mark.slow)]
+    "family", ["small_model", pytest.param("omni_dir", marks=pytest.mark.runs)]
 )
 def test_killed_and_started_again_it_ends_with_the_same_bits(
     stage, family, request, whole, scored, tmp_path
@@ -61,7 +61,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(
     assert list((again / "tensorboard").iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_two_devices_find_the_losses_of_one(stage, small_model, whole, scored, tmp_path):
     wide = tmp_path / "wide"
@@ -76,7 +76,7 @@ def test_two_devices_find_the_losses_of_one(stage, small_model, whole, scored, t
         assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 def test_told_to_stop_it_saves_and_goes_on_with_the_same_bits(small_model, whole, scored, tmp_path):
     """In the middle of decoding ahead, where no checkpoint is due; and before there is anything to save."""
     undisturbed, stopped = whole("grpo", "small_model"), tmp_path / "stopped"
@@ -116,7 +116,7 @@ def test_told_to_stop_it_saves_and_goes_on_with_the_same_bits(small_model, whole
         np.testing.assert_array_equal(array, after[path], err_msg=path)
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 def test_updates_that_are_not_finite_end_the_run_and_their_batch_is_named(
     small_model, scored, tmp_path
 ):
@@ -167,7 +167,7 @@ def test_a_finished_run_tells_its_end_again_and_other_settings_are_refused(
 
 @pytest.mark.usefixtures("theirs")
 @pytest.mark.parametrize(
-    "family", ["small_model", pytest.param("omni_dir", marks=pytest.mark.slow)]
+    "family", ["small_model", pytest.param("omni_dir", marks=pytest.mark.runs)]
 )
 def test_a_trained_model_is_what_transformers_reads(family, whole, tmp_path):
     from sari_jax.cli import main

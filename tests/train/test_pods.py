@@ -23,7 +23,7 @@ from runs import (
 
 from experiments.chaos import chaos, same_end
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.runs
 
 # Rewards, for which the records' order is written down, that differ within a group; few programs, and few tokens,
 # each of which costs several exchanges over loopback.

@@ -132,7 +132,7 @@ def by_torch(theirs, model, reference_dir):
     return {"loss": loss.detach(), "kl": kl, **theirs.gradients(model, loss)}
 
 
-@pytest.mark.slow
+@pytest.mark.numerics
 def test_grpo_as_an_independent_implementation(one_tiny, reference_dir, shared, recorded):
     loss, metrics, gradient = shared
     found = {"loss": loss, "kl": metrics["kl"], **gradient}
@@ -173,7 +173,7 @@ def relative(model, older, name, **settings):
     return settings, rollout._replace(completions=done)
 
 
-@pytest.mark.slow
+@pytest.mark.numerics
 @pytest.mark.parametrize("name", RELATIVES)
 def test_grpos_relatives_as_independent_implementations(name, one_tiny, older, recorded):
     """After an update: the policy is no longer the one that sampled, and some ratios are beyond the clip."""
@@ -205,7 +205,7 @@ def test_grpos_relatives_as_independent_implementations(name, one_tiny, older, r
         tiny.assert_close(ours, wanted, 1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.numerics
 @pytest.mark.parametrize("name", ["grpo", "dapo", "gspo"])
 def test_updates_on_one_rollout_are_updates_one_after_the_other(name, one_tiny, older):
     """The first is the single update of a policy that sampled by itself, to float32's rounding; the second is not."""
@@ -249,7 +249,7 @@ def test_metrics_of_several_updates():
     assert found == {"loss": 2.0, "sampler_gap": 0.5, "skipped": 1.0}
 
 
-@pytest.mark.slow
+@pytest.mark.numerics
 def test_a_shared_prompt_as_a_repeated_one(one_tiny, distance, reference, shared):
     """G completions off one prompt, or G rows of one completion each: the same update."""
     repeated = [question for question in QUESTIONS for _ in range(3)]
@@ -402,7 +402,7 @@ def on(mesh, model, stage, micro_batches=1, settings=SETTINGS):
     return jax.device_get((metrics, state.opt_state))
 
 
-@pytest.mark.slow
+@pytest.mark.numerics
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_eight_devices_as_one(stage, wide):
     metrics, gradient = on(None, wide, stage)
@@ -431,19 +431,19 @@ def same_in_parts(mesh, model, settings):
         tiny.assert_close(found_gradient, gradient, 1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.numerics
 @pytest.mark.parametrize("mesh", [None, (2, 4)], ids=["one", "eight"])
 def test_a_batch_in_parts_is_the_same_update(mesh, one_tiny, wide):
     same_in_parts(make_mesh(1, *mesh) if mesh else None, wide if mesh else one_tiny, SETTINGS)
 
 
-@pytest.mark.slow
+@pytest.mark.numerics
 @pytest.mark.parametrize("settings", SETTINGS_OF.values(), ids=list(SETTINGS_OF))
 def test_a_batch_in_parts_is_the_same_by_every_objective(settings, one_tiny):
     same_in_parts(None, one_tiny, settings)
 
 
-@pytest.mark.slow
+@pytest.mark.numerics
 def test_two_updates_over_devices_in_parts_are_the_same(wide):
     same_in_parts(make_mesh(1, 2, 4), wide, SETTINGS_OF["dapo"])
 

@@ -25,7 +25,7 @@ from sari_jax.cli import main
 NEEDED = ("torch", "fastapi", "uvicorn", "openai", "accelerate")
 ABSENT = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.tools,
     pytest.mark.skipif(bool(ABSENT), reason=f"transformers serve needs {', '.join(ABSENT)}"),
 ]
 
