@@ -254,7 +254,10 @@ class Processor:
         self, record: Record, style: Style, *, number: int = 0, answer: bool = False
     ) -> Example:
         """A record in a style, its sound read from disk; with `answer`, the supervised target too."""
-        waveforms = [load_clip(clip.path, clip.start, clip.end) for clip in record.audio]
+        waveforms = [
+            load_clip(clip.path, clip.start, clip.end, longest=self.seconds)
+            for clip in record.audio
+        ]
         text = self.prompt_text(
             question_text(record.question, record.choices, style), len(waveforms)
         )
