@@ -3,12 +3,11 @@
 import io
 
 import numpy as np
-import soundfile
 from jaxtyping import Float
 
-from sari_jax.audio.files import LONGEST, load_waveform
+from sari_jax.audio.files import load_waveform, read_header
 from sari_jax.audio.packed import packed_clip, shard_of
-from sari_jax.errors import InputError
+from sari_jax.audio.spans import LONGEST, SLACK, UNKNOWN, Fit, span
 
 
 def load_clip(
@@ -26,20 +25,53 @@ def load_clip(
     return load_waveform(_source(path), start=start, end=end, longest=longest, name=path)
 
 
-def duration(path: str, start: float | None = None, end: float | None = None) -> float:
-    """Seconds of a clip, by its head alone.
+def duration(
+    path: str,
+    start: float | None = None,
+    end: float | None = None,
+    *,
+    longest: float = LONGEST,
+) -> float:
+    """Seconds of a clip, by its head alone; an `end` is believed.
+
+    What would be cut to `longest` lasts so long; see `measure`.
 
     Raises:
         InputError: it is not there, or no sound.
     """
     if end is None:
-        try:
-            end = soundfile.info(_source(path)).duration
-        except (soundfile.SoundFileError, TypeError, ValueError, OSError) as error:
-            raise InputError(
-                f"{path}: not there, or not sound that is read here ({error})"
-            ) from error
-    return end - (start or 0.0)
+        rate, samples = _header(path)
+        end = samples / rate
+    seconds = end - (start or 0.0)
+    return longest if longest < seconds <= longest + SLACK else seconds
+
+
+def measure(
+    path: str,
+    start: float | None = None,
+    end: float | None = None,
+    *,
+    longest: float = LONGEST,
+) -> tuple[float, Fit]:
+    """Seconds that `load_clip` would give, and how that compares with what was asked for, by the clip's head alone.
+
+    Only what its samples hold is not known then: whether they are finite, and all there.
+
+    Raises:
+        TooLong: it is longer than `longest`, and by more than is cut.
+        InputError: it is not there, no sound or an empty one, or the span does not lie within it.
+    """
+    rate, samples = _header(path)
+    part = span(path, start, end, rate, samples, longest)
+    return (part.last - part.first) / rate, part.fit
+
+
+def _header(path: str) -> tuple[int, int]:
+    """A clip's rate and its number of samples, which are counted where the header leaves them open."""
+    rate, samples = read_header(_source(path), name=path)
+    if samples == UNKNOWN:
+        return 16_000, len(load_clip(path))
+    return rate, samples
 
 
 def _source(path: str) -> str | io.BytesIO:

@@ -75,10 +75,12 @@ def ask(args: argparse.Namespace) -> int:
     from sari_jax.data.processor import Shapes
     from sari_jax.data.styles import question_text, style
     from sari_jax.generate.engine import Engine
+    from sari_jax.hf.config import read_config
 
     begun = time.perf_counter()
     answer_style = style(args.style)
-    waveforms = [load_clip(path) for path in args.audio]
+    seconds = read_config(args.model).encoder.seconds
+    waveforms = [load_clip(path, longest=seconds) for path in args.audio]
     engine = Engine(args.model, dtype=args.dtype)
     text = question_text(args.question, tuple(args.choices or ()), answer_style)
     example = engine.processor.encode(

@@ -9,14 +9,31 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from sari_jax.audio.clips import duration
+from sari_jax.audio.clips import measure
+from sari_jax.audio.spans import Fit
 from sari_jax.data.ledger import Dropped
 from sari_jax.data.processor import SAMPLE_RATE, Processor, Shapes
-from sari_jax.data.records import Clip, Record
+from sari_jax.data.records import Record
 from sari_jax.data.styles import Style
 from sari_jax.errors import InputError, one_line
 
 SHOWN = 5  # records for each reason in a table
+
+
+class Inspected(NamedTuple):
+    """What was found of some records.
+
+    Attributes:
+        bad: those that cannot be used, and why.
+        fits: how many clips end before the end that was asked for, or are cut to the longest that may be heard.
+    """
+
+    bad: list[Dropped]
+    fits: dict[str, int]
+
+    def notes(self, name: str) -> list[str]:
+        """A line for each kind of clip that is not heard as it was asked for."""
+        return [f"{name}: {count} clips: {fit}" for fit, count in sorted(self.fits.items())]
 
 
 class Inspector(NamedTuple):
@@ -31,11 +48,18 @@ class Inspector(NamedTuple):
     shapes: Shapes
     answers: bool
 
-    def __call__(self, record: Record) -> Dropped | None:
-        """Why the record cannot be used; None if nothing speaks against it."""
-        reason = "sound"
+    def __call__(self, record: Record) -> tuple[Dropped | None, list[Fit]]:
+        """Why the record cannot be used, None if nothing speaks against it; and how each clip fits."""
+        reason, fits = "sound", []
         try:
-            waveforms = [self._silence(clip) for clip in record.audio]
+            waveforms = []
+            for clip in record.audio:
+                seconds, fit = measure(
+                    clip.path, clip.start, clip.end, longest=self.processor.seconds
+                )
+                # As many samples as the header promises, which take no memory.
+                waveforms.append(np.broadcast_to(np.float32(0), round(seconds * SAMPLE_RATE)))
+                fits.append(fit)
             if self.answers:
                 reason = "chain"
                 self.style.render(record)
@@ -45,21 +69,22 @@ class Inspector(NamedTuple):
             )
             self.processor.sizes([example], self.shapes)
         except InputError as error:
-            return Dropped(record.id, reason, one_line(str(error)))
-        return None
-
-    def _silence(self, clip: Clip) -> np.ndarray:
-        """As many samples as the header promises, which take no memory."""
-        seconds = duration(clip.path, clip.start, clip.end)
-        return np.broadcast_to(np.float32(0), round(seconds * SAMPLE_RATE))
+            return Dropped(record.id, reason, one_line(str(error))), fits
+        return None, fits
 
 
-def inspect(inspector: Inspector, records: Sequence[Record]) -> list[Dropped]:
-    """The records that cannot be used, and why."""
+def inspect(inspector: Inspector, records: Sequence[Record]) -> Inspected:
+    """What texts and headers tell of the records."""
+    bad, fits = [], collections.Counter()
     with ThreadPoolExecutor() as readers:  # they wait for disks
         found = readers.map(inspector, records)
         quiet = dict(leave=False, file=sys.stderr, disable=None, delay=2)
-        return [bad for bad in tqdm(found, "check records", len(records), **quiet) if bad]
+        for dropped, heard in tqdm(found, "check records", len(records), **quiet):
+            if dropped:
+                bad.append(dropped)
+            else:
+                fits.update(str(fit) for fit in heard if fit is not Fit.EXACT)
+    return Inspected(bad, dict(fits))
 
 
 def table(name: str, bad: Sequence[Dropped], total: int) -> str:

@@ -26,7 +26,7 @@ def sound_lengths(records: Sequence[Record], buckets: tuple[float, ...], limit: 
     """
 
     def size(clip: Clip) -> int:
-        seconds = duration(clip.path, clip.start, clip.end)
+        seconds = duration(clip.path, clip.start, clip.end, longest=limit)
         try:
             return clip_size(round(seconds * SAMPLE_RATE), buckets, limit * SAMPLE_RATE)
         except InputError as error:

@@ -269,7 +269,8 @@ class Processor:
             InputError: the record cannot be asked about; see `encode` and `Style.render`.
         """
         if waveforms is None:
-            waveforms = [load_clip(clip.path, clip.start, clip.end) for clip in record.audio]
+            longest = self.seconds
+            waveforms = [load_clip(c.path, c.start, c.end, longest=longest) for c in record.audio]
         text = self.prompt_text(
             question_text(record.question, record.choices, style), len(waveforms)
         )

@@ -1,5 +1,7 @@
 """The questions of a run: read, checked, and matched with the roster that the run started with."""
 
+import collections
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +11,7 @@ import jax
 import numpy as np
 
 from sari_jax.data.curriculum import drop
-from sari_jax.data.inspection import Inspector, inspect, table
+from sari_jax.data.inspection import Inspected, Inspector, inspect, table
 from sari_jax.data.ledger import Dropped, Ledger
 from sari_jax.data.lengths import sound_lengths
 from sari_jax.data.processor import Processor
@@ -69,7 +71,9 @@ def read_questions(run: Run, workdir: Path, processor: Processor) -> Questions:
         else:
             matched = match(roster, records, run.data.train)
             records = [record for record in matched.records if record]
-    bad = ledger.dropped + _inspected(run, processor, records, answers=run.stage == "sft")
+    bad = ledger.dropped + _inspected(
+        run, processor, run.data.train, records, answers=run.stage == "sft"
+    )
     _judge(run, run.data.train, bad, total)
     if matched is not None:
         _tell_changes(run, matched)
@@ -93,7 +97,7 @@ def read_held_out(run: Run, processor: Processor) -> list[Record]:
     with hosts.together():
         ledger = Ledger()
         records = _read(path, ledger)[: run.held_out.limit or None]
-    bad = ledger.dropped + _inspected(run, processor, records, answers=False)
+    bad = ledger.dropped + _inspected(run, processor, path, records, answers=False)
     _judge(run, path, bad, len(records) + len(ledger.dropped))
     unusable = {one.where for one in bad}
     records = [record for record in records if record.id not in unusable]
@@ -134,14 +138,21 @@ def _chosen(run: Run, records: list[Record]) -> tuple[list[Record], dict[str, in
 
 
 def _inspected(
-    run: Run, processor: Processor, records: Sequence[Record], *, answers: bool
+    run: Run, processor: Processor, path: str, records: Sequence[Record], *, answers: bool
 ) -> list[Dropped]:
-    """What every host finds of its part."""
+    """The records that cannot be used, of which every host finds its part; clips that are cut are told."""
     inspector = Inspector(processor, style(run.data.style), run.data.shapes, answers)
     with hosts.together():
         mine = inspect(inspector, records[jax.process_index() :: jax.process_count()])
-    texts = hosts.gather_text(json.dumps([[one.where, one.reason, one.detail] for one in mine]))
-    return [Dropped(*one) for text in texts for one in json.loads(text)]
+    bad, fits = [], collections.Counter()
+    told = [[dataclasses.astuple(one) for one in mine.bad], mine.fits]
+    for text in hosts.gather_text(json.dumps(told)):
+        some, counts = json.loads(text)
+        bad += [Dropped(*one) for one in some]
+        fits.update(counts)
+    for line in Inspected(bad, dict(fits)).notes(path):
+        hosts.tell(line)
+    return bad
 
 
 def _enrolled(run: Run, processor: Processor, records: list[Record]) -> list[Entry]:

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from sari_jax.audio.clips import duration, load_clip
+from sari_jax.audio.clips import duration, load_clip, measure
 from sari_jax.audio.files import load_waveform
 from sari_jax.audio.packed import writing
+from sari_jax.audio.spans import Fit, TooLong
 from sari_jax.errors import InputError
 
 
@@ -36,3 +37,35 @@ def test_what_is_wrong_is_told_of_the_clip(names, tmp_path):
     for name in ("b.wav", "b.arrayrecord#0"):
         with pytest.raises(InputError, match="b\\."):
             duration(str(tmp_path / name))
+
+
+def test_a_head_tells_what_will_be_heard(names):
+    for name in names:
+        spans = [(0.25, None, 9.0), (0.25, 1.55, 9.0), (0.0, 1.5, 1.45), (None, None, 1.41)]
+        fits = [Fit.EXACT, Fit.CLIPPED, Fit.CUT, Fit.CUT]
+        for (start, end, longest), fit in zip(spans, fits, strict=True):
+            heard = load_clip(name, start, end, longest=longest)
+            assert measure(name, start, end, longest=longest) == (len(heard) / 16_000, fit)
+        assert duration(name, longest=1.45) == 1.45 and duration(name, longest=1) == 1.5
+        for span, told in (((1.0, 9.0), "does not lie"), ((2.0, None), "does not lie")):
+            with pytest.raises(InputError, match=told):
+                measure(name, *span)
+        with pytest.raises(TooLong, match="1.5 s exceeds 1 s"):
+            measure(name, longest=1)
+
+
+def test_of_a_stream_that_does_not_say_its_length_it_is_counted(tmp_path):
+    """A FLAC whose 36 bits that count samples are 0, as an encoder writes it that cannot seek."""
+    path = tmp_path / "open.flac"
+    soundfile.write(path, np.zeros(24_000), 16_000)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    assert measure(str(path), 0.5) == (1.0, Fit.EXACT) and duration(str(path)) == 1.5
+
+
+def test_an_empty_sound_is_told_by_its_head(tmp_path):
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), 16_000)
+    with pytest.raises(InputError, match="none.wav: holds no samples"):
+        measure(str(tmp_path / "none.wav"))

@@ -2,10 +2,10 @@ import io
 import struct
 import tracemalloc
 
-import librosa
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 from sari_jax.audio.files import load_waveform
 from sari_jax.errors import InputError
@@ -69,6 +69,85 @@ def test_channels_are_averaged(tmp_path, channels):
     soundfile.write(tmp_path / "many.wav", tone(16_000)[:, None] * gains, 16_000, subtype="FLOAT")
     expected = tone(16_000) * gains.mean()
     np.testing.assert_allclose(load_waveform(tmp_path / "many.wav"), expected, atol=1e-6)
+
+
+def other_noise(size: int = 24_000) -> np.ndarray:
+    return (0.2 * np.random.default_rng(7).standard_normal(size)).astype(np.float32)
+
+
+OPPOSITE = {(1, -1): 0, (-1, 1): 0, (0.8, -1): 0, (0, 1, -1, 0): 1, (0.5, -1, 0.5): 1}
+
+
+@pytest.mark.parametrize(("gains", "heard"), OPPOSITE.items(), ids=map(str, OPPOSITE))
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+def test_channels_that_cancel_out(tmp_path, monkeypatch, gains, heard, suffix):
+    """The first loud one is heard, whatever the blocks and the span."""
+    path = tmp_path / f"opposite.{suffix}"
+    # Of noise, ogg keeps only how loud it is: its channels agree no more.
+    sound = tone(16_000) if suffix == "ogg" else other_noise()
+    soundfile.write(path, sound[:, None] * np.array(gains), 16_000)
+    expected = soundfile.read(path, dtype="float32")[0][:, heard]
+    assert expected.std() > 0.05
+    np.testing.assert_array_equal(load_waveform(path), expected)
+    np.testing.assert_array_equal(load_waveform(path.read_bytes()), expected)
+    span = load_waveform(path, start=0.5, end=1)
+    np.testing.assert_allclose(span, expected[8000:16_000], atol=1e-6)  # ogg's seek rounds
+    monkeypatch.setattr("sari_jax.audio.files.BLOCK", 1000)
+    np.testing.assert_array_equal(load_waveform(path), expected)
+
+
+def test_opposite_channels_with_noise_of_their_own_and_at_another_rate(tmp_path):
+    noise = np.random.default_rng(3).standard_normal((2, len(tone(44_100))))
+    stereo = np.stack([tone(44_100), -tone(44_100)], axis=1) + 0.01 * noise.T
+    soundfile.write(tmp_path / "noisy.wav", stereo, 44_100, subtype="FLOAT")
+    soundfile.write(tmp_path / "alone.wav", stereo[:, 0], 44_100, subtype="FLOAT")
+    heard, alone = (load_waveform(tmp_path / f"{name}.wav") for name in ("noisy", "alone"))
+    np.testing.assert_array_equal(heard, alone)
+    assert loudest_hertz(heard) == pytest.approx(TONE, abs=2)
+
+
+def test_a_part_that_cancels_out_changes_nothing_of_the_rest(tmp_path):
+    """Decided over the span that is read: no seam where the channels begin to agree."""
+    first = other_noise()
+    stereo = np.stack([first, np.concatenate([-first[:12_000], first[12_000:]])], axis=1)
+    soundfile.write(tmp_path / "half.wav", stereo, 16_000, subtype="FLOAT")
+    np.testing.assert_array_equal(load_waveform(tmp_path / "half.wav"), stereo.mean(axis=1))
+
+
+@pytest.mark.parametrize(
+    "gains", [(1, 0), (0, 0.01), (1, -0.5), (1, 0, 0, 0, 0, 0), (1, 1, -1), (0, 0)]
+)
+def test_channels_that_do_not_cancel_out_are_averaged(tmp_path, gains):
+    stereo = other_noise()[:, None] * np.array(gains)
+    soundfile.write(tmp_path / "quiet.wav", stereo, 16_000, subtype="FLOAT")
+    expected = stereo.astype(np.float32).mean(axis=1)
+    np.testing.assert_array_equal(load_waveform(tmp_path / "quiet.wav"), expected)
+
+
+def test_unrelated_channels_are_averaged(tmp_path):
+    for channels in (2, 6, 16):
+        noise = np.random.default_rng(channels).uniform(-1, 1, (4000, channels)).astype(np.float32)
+        soundfile.write(tmp_path / "wide.wav", noise, 16_000, subtype="FLOAT")
+        np.testing.assert_array_equal(load_waveform(tmp_path / "wide.wav"), noise.mean(axis=1))
+
+
+def test_a_clip_just_over_the_limit_is_cut(tmp_path):
+    """GTZAN's clips of 661,794 samples, at the limit of 30 s, and a stream that does not say how long it is."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal(661_794)
+    soundfile.write(tmp_path / "gtzan.wav", noise, 22_050, subtype="FLOAT")
+    soundfile.write(tmp_path / "cut.wav", noise[:661_500], 22_050, subtype="FLOAT")
+    heard = load_waveform(tmp_path / "gtzan.wav", longest=30)
+    assert len(heard) == 480_000
+    np.testing.assert_array_equal(heard, load_waveform(tmp_path / "cut.wav"))
+    open_ended(tmp_path / "open.flac", 2.05)
+    known = load_waveform(tmp_path / "open.flac", end=2)
+    np.testing.assert_array_equal(load_waveform(tmp_path / "open.flac", longest=2), known)
+
+
+def test_an_end_just_behind_the_sound(tmp_path):
+    soundfile.write(tmp_path / "tone.flac", tone(16_000), 16_000)
+    whole = load_waveform(tmp_path / "tone.flac", start=1)
+    np.testing.assert_array_equal(load_waveform(tmp_path / "tone.flac", start=1, end=1.59), whole)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +260,7 @@ def test_blocks_are_resampled_as_one_piece(tmp_path, monkeypatch):
     monkeypatch.setattr("sari_jax.audio.files.BLOCK", 1000)
     noise = np.random.default_rng(0).uniform(-1, 1, 44_100).astype(np.float32)
     soundfile.write(tmp_path / "noise.wav", noise, 44_100, subtype="FLOAT")
-    whole = librosa.resample(noise, orig_sr=44_100, target_sr=16_000, res_type="soxr_hq")
+    whole = soxr.resample(noise, 44_100, 16_000, "HQ")  # as librosa's default does it
     np.testing.assert_array_equal(load_waveform(tmp_path / "noise.wav"), whole)
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from sari_jax.audio.spans import Fit
 from sari_jax.data.inspection import Inspector, inspect, table
 from sari_jax.data.ledger import Dropped
 from sari_jax.data.processor import Shapes
@@ -54,22 +55,22 @@ def test_every_fault_that_texts_and_headers_show_is_found(good, bad, nano_proces
     inspector = Inspector(nano_processor, STYLES["free"], SHAPES, answers=True)
     records = [good(id="first"), *(record for record, _ in bad.values()), good(id="last")]
     found = inspect(inspector, records)
-    assert {one.where: one.reason for one in found} == {
+    assert {one.where: one.reason for one in found.bad} == {
         id: reason for id, (_, reason) in bad.items()
     }
-    assert all(one.detail and "\n" not in one.detail for one in found)
+    assert all(one.detail and "\n" not in one.detail for one in found.bad)
 
 
 def test_chains_count_only_where_they_are_learnt(bad, nano_processor):
     inspector = Inspector(nano_processor, STYLES["free"], SHAPES, answers=False)
-    assert inspect(inspector, [bad[id][0] for id in ("chainless", "tagged", "chain")]) == []
+    assert inspect(inspector, [bad[id][0] for id in ("chainless", "tagged", "chain")]).bad == []
 
 
 def test_what_passes_is_what_the_processor_takes(good, bad, nano_processor):
     """Silence of a header's length makes the same sizes as the sound itself."""
     record = good()
     inspector = Inspector(nano_processor, STYLES["free"], SHAPES, answers=True)
-    assert inspector(record) is None
+    assert inspector(record) == (None, [Fit.EXACT])
     read = nano_processor.question(record, STYLES["free"], answer=True)
     silent = nano_processor.question(
         record, STYLES["free"], answer=True, waveforms=[np.zeros(16_000, np.float32)]
@@ -85,3 +86,16 @@ def test_the_table_counts_names_and_says_why():
     assert first == "some.jsonl: 31 of 100 records cannot be used"
     assert lines[0].split() == ["30", "sound"] and "q4: file 4 is missing" in told
     assert "and 25 more: q5, q6," in told and told.rstrip().endswith("x: no chain")
+
+
+def test_clips_that_are_not_heard_as_asked_for_are_counted(good, nano_processor, tmp_path):
+    soundfile.write(tmp_path / "gtzan.wav", 0.1 * np.ones(30 * 16_000 + 208), 16_000)
+    cut, clipped = (
+        (Clip(str(tmp_path / "gtzan.wav")),),
+        (Clip(str(tmp_path / "good.wav"), 0, 1.05),),
+    )
+    inspector = Inspector(nano_processor, STYLES["direct"], Shapes(), answers=False)
+    records = [good(), good(audio=cut), good(audio=clipped), good(audio=cut + clipped)]
+    found = inspect(inspector, records)
+    assert found.bad == [] and found.fits == {"cut to limit": 2, "end clipped": 2}
+    assert found.notes("x") == ["x: 2 clips: cut to limit", "x: 2 clips: end clipped"]

@@ -42,6 +42,20 @@ def test_the_bucket_is_that_of_a_batch(tmp_path, make_record, nano_processor):
         assert size == batch.prompts.waveforms.shape[-1]
 
 
+def test_a_clip_just_over_the_limit_has_its_length(tmp_path, make_record, nano_processor):
+    """As it is cut to it when it is heard."""
+    soundfile.write(tmp_path / "gtzan.wav", np.zeros(661_794), 22_050)
+    records = [
+        make_record(audio=(Clip(str(tmp_path / "gtzan.wav"), *span),))
+        for span in ((), (None, 30.05))
+    ]
+    buckets, limit = Shapes().audio_seconds, nano_processor.seconds
+    assert sound_lengths(records, buckets, limit).tolist() == [480_000, 480_000]
+    for record in records:
+        example = nano_processor.question(record, STYLES["direct"])
+        assert [len(waveform) for waveform in example.waveforms] == [480_000]
+
+
 def spans(make_record, seconds):
     """Records that hear so many seconds of a file each, of which nothing needs to be read."""
     return [make_record(audio=(Clip("long.wav", 1.0, 1.0 + s),)) for s in seconds]

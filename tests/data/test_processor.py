@@ -95,13 +95,15 @@ def test_a_question_is_read_from_disk(processor, make_record, tmp_path):
 # What it refuses.
 
 
-def test_a_clip_over_30_seconds(processor, make_record, tmp_path):
+def test_a_clip_over_30_seconds(processor, make_record, encode, tmp_path):
     path = tmp_path / "long.wav"
-    soundfile.write(path, noise(30 * RATE + 1), RATE)
+    soundfile.write(path, noise(30 * RATE + 1601), RATE)
     with pytest.raises(
-        InputError, match=r"long.wav: 30.0 s exceeds 30 s; split it, or name a span"
+        InputError, match=r"long.wav: 30.1 s exceeds 30 s; split it, or name a span"
     ):
         processor.question(make_record(audio=(Clip(str(path)),)), DIRECT)
+    with pytest.raises(InputError, match=r"clip 1: 30.0 s exceeds 30 s; split it, or name a span"):
+        encode(30 * RATE + 1)
     whole = processor.question(make_record(audio=(Clip(str(path), end=30.0),)), DIRECT)
     assert (whole.tokens == processor.audio_id).sum() == 750
 

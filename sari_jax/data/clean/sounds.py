@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sari_jax.audio.clips import load_clip
-from sari_jax.audio.files import TooLong
+from sari_jax.audio.spans import TooLong
 from sari_jax.data.clean.fingerprint import Fingerprint, fingerprint
 from sari_jax.data.ledger import Drop
 from sari_jax.data.records import Clip

@@ -1,0 +1,165 @@
+"""Where sounds stand in a question: the marks that trainers and chat templates write for them, read or made words.
+
+Our prompts give all sounds first and the question after them. A mark that stands apart is taken out; one within a
+sentence becomes the sound's name, as Qwen2-Audio's own prompts call it:
+
+    <audio>Which animal is heard?               ->  Which animal is heard?
+    Is <audio> higher than <audio>?             ->  Is Audio 1 higher than Audio 2?
+    Audio 1: <|audio_bos|><|AUDIO|><|audio_eos|>
+    Audio 2: <audio>b.wav</audio>
+    Which is louder?                            ->  Which is louder?
+
+What is no word and no known mark, such as an image's or a turn's, is never kept: the row is dropped.
+"""
+
+import dataclasses
+import re
+
+from sari_jax.data.ledger import Drop
+
+TAGS = "audio tags and sounds differ in number"
+RUBBISH = "tags left in the text"
+OTHER_MEDIA = "image or video"
+
+_NAMES = "audio|sound|speech"
+_MARK = re.compile(
+    rf"""(?:(?<!\S)(?:audio|sound|clip)\ (?P<said>\d+)\ ?[:：]\s*)?(?:
+    <\|audio_bos\|>\s*(?:<\|audio\|>\s*)+<\|audio_eos\|>             # Qwen2-Audio and 2.5-Omni
+    | <\|audio_start\|>\s*(?:<\|audio_pad\|>\s*)+<\|audio_end\|>     # Qwen3-Omni
+    | <\|audio(?:_(?P<pipe>\d+))?\|> | <\|audio_pad\|>               # and Phi-4's numbers
+    | <(?:{_NAMES})>(?P<path>[^<>\n]+)</(?:{_NAMES})>                # Qwen-Audio's path
+    | <(?:{_NAMES})>\s*</(?:{_NAMES})>
+    | <(?:{_NAMES})(?:_?(?P<number>\d+))?\ ?/?>
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_OTHER = re.compile(
+    r"<(?:image|video)(?:_?\d+)?>|<img>|<\|(?:image|video|vision)[\w]*\|>|\[(?:image|video)\]",
+    re.IGNORECASE,
+)
+# Special tokens, and tags of the kinds that stand for media or turns.
+_RUBBISH = re.compile(
+    rf"<\|[^\s<>|]{{1,40}}\|>|</?(?:{_NAMES}|image|video|img|box|bbox|ref|ref-object|s|bos|eos|pad|unk)>"
+    r"|\[/?INST\]|<</?SYS>>",
+    re.IGNORECASE,
+)
+_SENTENCE_ENDS = tuple(".?!。？！…")
+_CHOICE_MARK = re.compile(r"(?:^|\s)(?:\(?[A-Za-z0-9]{1,2}[.):]|[-*])$")
+_OPENERS = frozenset(
+    "what which who whose whom where when why how is are was were do does did can could will would has have if there"
+    " listen describe identify classify choose select pick tell name find determine decide judge given based answer"
+    " please the this that in at from after you your".split()
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """A text without marks, and what was marked in it.
+
+    Attributes:
+        sounds: how many sounds it marked.
+        paths: those of sounds that it named in the marks.
+    """
+
+    text: str
+    sounds: int
+    paths: list[str]
+
+
+def marked(text: str) -> bool:
+    """Whether a sound is marked in it."""
+    return _MARK.search(text) is not None
+
+
+def placed(prompt: str) -> Placed:
+    """What is asked, in words.
+
+    Raises:
+        Drop: marks out of order or some of them with paths, images or video, or tags that are not known.
+    """
+    if _OTHER.search(prompt):
+        raise Drop(OTHER_MEDIA, f"{_OTHER.search(prompt)[0]} in the question")
+    marks = list(_MARK.finditer(prompt))
+    paths = [mark["path"].strip() for mark in marks if mark["path"] and mark["path"].strip()]
+    if paths and len(paths) != len(marks):
+        raise Drop(TAGS, f"{len(paths)} of {len(marks)} sounds in the question have a path")
+    for place, mark in enumerate(marks, 1):
+        number = mark["said"] or mark["pipe"] or mark["number"]
+        if number and int(number[-9:]) != place:
+            raise Drop(TAGS, f"{mark[0].strip()[:40]!r} stands at the place of sound {place}")
+    text = _worded(prompt, marks)
+    refuse_tags(text, "the question")
+    return Placed(text, len(marks), paths)
+
+
+def refuse_tags(text: str, called: str) -> None:
+    """
+    Raises:
+        Drop: a mark of a sound or anything else that is no word.
+    """
+    if found := _MARK.search(text) or _RUBBISH.search(text):
+        raise Drop(RUBBISH, f"{found[0].strip()[:40]!r} in {called}")
+    if found := _OTHER.search(text):
+        raise Drop(OTHER_MEDIA, f"{found[0]} in {called}")
+
+
+def _worded(prompt: str, marks: list[re.Match]) -> str:
+    """The prompt with each mark taken out or replaced by its sound's name."""
+    runs = _runs(prompt, marks)
+    kinds = [_apart(prompt, marks[run[0]], marks[run[-1]], len(marks)) for run in runs]
+    several = False in kinds
+    parts, end = [], 0
+    for run, apart in zip(runs, kinds, strict=True):
+        first, last = marks[run[0]].start(), marks[run[-1]].end()
+        before, after = prompt[end:first], prompt[last:]
+        if apart is None:
+            apart = not several and _opens(after)
+        name = "" if apart else " ".join(f"Audio {place + 1}" for place in run)
+        if name and before[-1:].isascii() and before[-1:].isalnum():
+            name = f" {name}"
+        if name and after[:1].isascii() and after[:1].isalnum():
+            name = f"{name} "
+        if apart and not after[:1].strip():  # one space is enough
+            before = before.rstrip(" \t")
+        elif apart and before[-1:].isascii() and before[-1:].strip():
+            before = f"{before} "
+        parts += [before, name]
+        end = last
+    return "".join([*parts, prompt[end:]]).strip()
+
+
+def _runs(prompt: str, marks: list[re.Match]) -> list[list[int]]:
+    """Places of marks between which nothing stands."""
+    runs: list[list[int]] = []
+    for place, mark in enumerate(marks):
+        if place and not prompt[marks[place - 1].end() : mark.start()].strip():
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    return runs
+
+
+def _apart(prompt: str, first: re.Match, last: re.Match, sounds: int) -> bool | None:
+    """Whether a run of marks stands apart from the sentences around it; None where its own place does not tell."""
+    left = prompt[: first.start()].rpartition("\n")[2].rstrip()
+    right = prompt[last.end() :].partition("\n")[0].lstrip()
+    if _CHOICE_MARK.search(left):
+        return False
+    ends = _SENTENCE_ENDS if sounds > 1 else (*_SENTENCE_ENDS, ":", "：")
+    if left and not left.endswith(ends):
+        return False
+    if not right:
+        return True
+    if right[0] in ".,;:?!'’`)]。，；：？！、" or right[0] in "-–—":
+        return False
+    if right[0].isupper() or right[0].isdigit() or right[0] in '(["“‘*#':
+        return True
+    return None
+
+
+def _opens(after: str) -> bool:
+    """Whether a sentence begins there: in scripts without capitals that is supposed, else its first word tells."""
+    word = re.match(r"\s*([^\W\d_]+)", after)
+    if not word or word[1][0].lower() == word[1][0].upper():
+        return True
+    return word[1].lower() in _OPENERS
