@@ -213,7 +213,7 @@ def module_name(hub_name: str, names: Names) -> str:
         return "lm_head.weight"
     if hub_name.startswith(names.decoder + "."):
         return "model.language_model" + hub_name.removeprefix(names.decoder)
-    return "model." + hub_name.removeprefix("thinker.")
+    return "model." + hub_name.removeprefix("thinker.").removeprefix("model.")
 
 
 def unused(module_name: str) -> bool:
