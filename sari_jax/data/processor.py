@@ -175,15 +175,21 @@ class Processor:
 
     def __init__(self, model_dir: Path | str, config: AudioLMConfig):
         from transformers import AutoTokenizer
+        from transformers.utils import logging
 
         self.model_dir, self.seconds = Path(model_dir), config.encoder.seconds
         templates = ChatTemplates(self.model_dir)
+        told = logging.get_verbosity()
         try:
+            # It would warn of Omni's own config.json, on whose voice it has another mind.
+            logging.set_verbosity_error()
             self.tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         except Exception as error:  # transformers raises a dozen kinds, all meaning a bad directory
             raise InputError(
                 f"{model_dir}: no usable tokenizer ({error})".splitlines()[0]
             ) from error
+        finally:
+            logging.set_verbosity(told)
         vocabulary = self.tokenizer.get_vocab()
         if END not in vocabulary:
             raise InputError(f"{model_dir}: the tokenizer lacks {END}; is it a Qwen one?")

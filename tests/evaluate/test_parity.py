@@ -7,10 +7,9 @@ from sari_jax.errors import InputError
 from sari_jax.evaluate import parity
 
 
+@pytest.mark.numerics
 @pytest.mark.usefixtures("theirs")
-@pytest.mark.parametrize(
-    "model", ["small_model", pytest.param("nano_dir", marks=pytest.mark.numerics)]
-)
+@pytest.mark.parametrize("model", ["small_model", "nano_dir"])
 def test_a_model_is_what_transformers_reads(model, request):
     found = parity.check(request.getfixturevalue(model))
     assert found.max_abs_logit_diff <= 1e-4
