@@ -27,6 +27,58 @@ def read(directory: Path, family: str, dtype: torch.dtype | str) -> PreTrainedMo
     return model.eval()
 
 
+# The least that transformers makes of the parts of Omni that speak.
+TALKER = dict(
+    vocab_size=64,
+    hidden_size=16,
+    intermediate_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    head_dim=8,
+    max_position_embeddings=128,
+    rope_parameters=dict(rope_type="default", rope_theta=1e4, mrope_section=[1, 1, 2]),
+)
+TOKEN2WAV = dict(
+    dit_config=dict(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        head_dim=8,
+        ff_mult=1,
+        emb_dim=8,
+        num_embeds=10,
+        mel_dim=8,
+        enc_emb_dim=4,
+        enc_dim=8,
+        enc_channels=[8, 8, 8, 8, 24],
+        enc_attention_channels=4,
+        enc_se_channels=4,
+    ),
+    bigvgan_config=dict(
+        mel_dim=8,
+        upsample_initial_channel=8,
+        resblock_kernel_sizes=[3],
+        resblock_dilation_sizes=[[1, 3, 5]],
+        upsample_rates=[2],
+        upsample_kernel_sizes=[4],
+    ),
+)
+
+
+def whole_omni(model: Tiny) -> PreTrainedModel:
+    """All of Omni as transformers has it, around a tiny model's thinker."""
+    thinker = read(model.directory, model.sizes.family, "auto")
+    config = transformers.Qwen2_5OmniConfig(
+        thinker_config=thinker.config.to_dict(),
+        talker_config=TALKER | {"embedding_size": thinker.config.text_config.hidden_size},
+        token2wav_config=TOKEN2WAV,
+    )
+    network = transformers.Qwen2_5OmniForConditionalGeneration(config)
+    network.thinker.load_state_dict(thinker.state_dict())
+    return network.eval()
+
+
 @functools.cache
 def opened(directory: Path, sizes: Sizes) -> PreTrainedModel:
     """A tiny model's directory, to compute with; read only."""
@@ -213,7 +265,7 @@ def module_name(hub_name: str, names: Names) -> str:
         return "lm_head.weight"
     if hub_name.startswith(names.decoder + "."):
         return "model.language_model" + hub_name.removeprefix(names.decoder)
-    return "model." + hub_name.removeprefix("thinker.")
+    return "model." + hub_name.removeprefix("thinker.").removeprefix("model.")
 
 
 def unused(module_name: str) -> bool:

@@ -8,10 +8,12 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sari_jax.audio.clips import load_clip
+from sari_jax.data.chat_template import ChatTemplates
 from sari_jax.data.records import Record
 from sari_jax.data.styles import Style, question_text
 from sari_jax.errors import InputError
@@ -173,52 +175,53 @@ class Processor:
 
     def __init__(self, model_dir: Path | str, config: AudioLMConfig):
         from transformers import AutoTokenizer
+        from transformers.utils import logging
 
         self.model_dir, self.seconds = Path(model_dir), config.encoder.seconds
+        templates = ChatTemplates(self.model_dir)
+        told = logging.get_verbosity()
         try:
+            # It would warn of Omni's own config.json, on whose voice it has another mind.
+            logging.set_verbosity_error()
             self.tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         except Exception as error:  # transformers raises a dozen kinds, all meaning a bad directory
             raise InputError(
                 f"{model_dir}: no usable tokenizer ({error})".splitlines()[0]
             ) from error
-        self.template = self._chat_template()
+        finally:
+            logging.set_verbosity(told)
         vocabulary = self.tokenizer.get_vocab()
         if END not in vocabulary:
             raise InputError(f"{model_dir}: the tokenizer lacks {END}; is it a Qwen one?")
         self.audio_id = config.audio_token_id
         self.audio = self.tokenizer.convert_ids_to_tokens(self.audio_id)
-        if not self.audio or self.prompt_text("", 1).count(self.audio) != 1:
+        if not self.audio:
             raise InputError(
-                f"{model_dir}: config.json says that sound stands at token {self.audio_id}, {self.audio!r}, which its"
-                " chat template does not write; take config, tokenizer and template from one model"
+                f"{model_dir}: config.json says that sound stands at token {self.audio_id}, and the tokenizer ends at"
+                f" {len(self.tokenizer) - 1}; take config and tokenizer from one model"
             )
-        self.end_ids = tuple(
-            vocabulary[token] for token in (END, END_OF_TEXT) if token in vocabulary
-        )
+        self.template = templates.chosen(self.tokenizer, self.audio, self.audio_id)
+        self.end_ids = self._end_ids(vocabulary)
         self.pad_id = vocabulary.get(END_OF_TEXT, self.end_ids[0])
 
-    def _chat_template(self) -> str:
-        jinja, old = self.model_dir / "chat_template.jinja", self.model_dir / "chat_template.json"
-        if jinja.is_file():
-            return jinja.read_text()
-        if old.is_file():
-            return json.loads(old.read_text())["chat_template"]
-        if self.tokenizer.chat_template:
-            return self.tokenizer.chat_template
-        raise InputError(f"{self.model_dir}: no chat template (chat_template.jinja)")
+    def _end_ids(self, vocabulary: dict[str, int]) -> tuple[int, ...]:
+        """What ends an answer: Qwen's two, and whatever generation_config.json names beside them."""
+        path = self.model_dir / "generation_config.json"
+        named: Any = None
+        if path.is_file():
+            try:
+                named = json.loads(path.read_text()).get("eos_token_id")
+            except (ValueError, AttributeError) as error:
+                raise InputError(f"{path}: not a JSON object; fetch the file again") from error
+        named = named if isinstance(named, list) else [] if named is None else [named]
+        if not all(type(token) is int for token in named):
+            raise InputError(f"{path}: eos_token_id {named} is no token id; fetch the file again")
+        known = [vocabulary[token] for token in (END, END_OF_TEXT) if token in vocabulary]
+        return tuple(dict.fromkeys([*known, *named]))
 
     def prompt_text(self, user_text: str, audios: int) -> str:
         """The exact text after the chat template, with one placeholder per clip."""
-        content = [{"type": "audio", "audio_url": ""}] * audios + [
-            {"type": "text", "text": user_text}
-        ]
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}],
-            chat_template=self.template,
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        return str(text)
+        return self.template.question(user_text, audios)
 
     def encode(
         self, text: str, waveforms: Sequence[np.ndarray], names: Sequence[str] = ()

@@ -101,4 +101,4 @@ def module_name(hub_name: str, names: Names) -> str:
     module = hub_name.removesuffix(".weight").removesuffix(".bias")
     if module.startswith(names.decoder + "."):
         return "model.language_model" + module.removeprefix(names.decoder)
-    return "model." + module.removeprefix("thinker.")
+    return "model." + module.removeprefix("thinker.").removeprefix("model.")

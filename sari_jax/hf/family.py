@@ -22,7 +22,7 @@ class Family:
             what the networks here do not have; whatever else it raises means a broken file.
         layouts: what the checkpoint calls its parts; there may be several ways, told apart by the embedding's name.
         reference: the transformers class that `sari check` compares with.
-        carried: patterns of tensors that are not ours: not read, and exported as they were.
+        carried: patterns of tensors that are not ours, or computed here: not read, and exported as they were.
         carried_files: files that are exported as they were though they are pickles. They are never opened.
     """
 

@@ -63,6 +63,14 @@ class Names:
     def unembedding(self) -> str:
         return f"{self.head}.weight"
 
+    @property
+    def rotary_buffers(self) -> tuple[str, ...]:
+        """Patterns of what rotary positions are computed from: some checkpoints hold it, no version reads it."""
+        return (
+            f"{self.decoder}.rotary_emb.*inv_freq",
+            f"{self.decoder}.layers.*.self_attn.rotary_emb.*inv_freq",
+        )
+
 
 LINEAR, CONVOLUTION, PLAIN = (1, 0), (2, 1, 0), (0, 1)
 

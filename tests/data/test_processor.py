@@ -332,6 +332,17 @@ def test_end_and_padding(processor):
     assert processor.pad_id == vocabulary[END_OF_TEXT]
 
 
+@pytest.mark.parametrize("named", [None, 5, [5], "both"])
+def test_generation_config_may_name_further_ends(named, copied, processor):
+    known, path = processor.end_ids, copied / "generation_config.json"
+    ids = list(known)[::-1] if named == "both" else named
+    path.write_text(json.dumps({"eos_token_id": ids}))
+    further = () if named in (None, "both") else (5,)
+    assert Processor(copied, read_config(copied)).end_ids == (*known, *further)
+    path.unlink()
+    assert Processor(copied, read_config(copied)).end_ids == known
+
+
 # The directory.
 
 
@@ -342,21 +353,6 @@ def copied(nano_dir, tmp_path):
         if path.suffix != ".safetensors":
             shutil.copy(path, tmp_path)
     return tmp_path
-
-
-def test_a_template_in_json_as_older_directories_have_it(copied, processor):
-    template = (copied / "chat_template.jinja").read_text()
-    (copied / "chat_template.jinja").unlink()
-    (copied / "chat_template.json").write_text(json.dumps({"chat_template": template}))
-    assert Processor(copied, read_config(copied)).prompt_text("What?", 2) == processor.prompt_text(
-        "What?", 2
-    )
-
-
-def test_a_directory_without_a_template(copied):
-    (copied / "chat_template.jinja").unlink()
-    with pytest.raises(InputError, match="no chat template"):
-        Processor(copied, read_config(copied))
 
 
 def test_a_directory_without_a_tokenizer(nano_dir, tmp_path):
@@ -371,7 +367,7 @@ def test_a_tokenizer_that_knows_no_sound(copied):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         path = copied / name
         path.write_text(path.read_text().replace(AUDIO, "<|SMELL|>"))
-    with pytest.raises(InputError, match=r"'<\|SMELL\|>', which its chat template does not write"):
+    with pytest.raises(InputError, match=r"'<\|SMELL\|>', which the chat template does not write"):
         Processor(copied, read_config(copied))
 
 

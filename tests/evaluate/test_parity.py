@@ -7,14 +7,17 @@ from sari_jax.errors import InputError
 from sari_jax.evaluate import parity
 
 
+@pytest.mark.numerics
 @pytest.mark.usefixtures("theirs")
-def test_nano_is_what_transformers_reads(nano_dir):
-    found = parity.check(nano_dir)
+@pytest.mark.parametrize("model", ["small_model", "nano_dir"])
+def test_a_model_is_what_transformers_reads(model, request):
+    found = parity.check(request.getfixturevalue(model))
     assert found.max_abs_logit_diff <= 1e-4
     assert abs(found.mean_kl) < 1e-6
     assert found.greedy_equal and found.ok
 
 
+@pytest.mark.numerics
 def test_omni_is_what_transformers_reads(omni_dir, theirs, tmp_path):
     """The whole model's directory, and its thinker alone."""
     thinker = tmp_path / "thinker"
@@ -26,8 +29,9 @@ def test_omni_is_what_transformers_reads(omni_dir, theirs, tmp_path):
         assert found.ok and found.max_abs_logit_diff <= 1e-4 and found.greedy_equal
 
 
+@pytest.mark.numerics
 @pytest.mark.usefixtures("theirs")
-def test_a_small_difference_is_noticed(nano_dir, monkeypatch):
+def test_a_small_difference_is_noticed(small_model, monkeypatch):
     class Off(parity.Engine):
         """One weight of sound's way into the decoder is a little off."""
 
@@ -37,14 +41,14 @@ def test_a_small_difference_is_noticed(nano_dir, monkeypatch):
             projector["bias"] = projector["bias"].at[0].add(0.05)
 
     monkeypatch.setattr(parity, "Engine", Off)
-    found = parity.check(nano_dir)
+    found = parity.check(small_model)
     assert found.max_abs_logit_diff > parity.TOLERANCE and not found.ok
 
 
-def test_without_torch(nano_dir, monkeypatch):
+def test_without_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(InputError, match="compares with PyTorch: pip install"):
-        parity.check(nano_dir)
+        parity.check(tmp_path)
 
 
 @pytest.mark.usefixtures("theirs")

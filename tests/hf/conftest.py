@@ -1,5 +1,6 @@
 """Directories of the same tiny model in every form that a checkpoint takes."""
 
+import dataclasses
 import shutil
 
 import ml_dtypes
@@ -11,7 +12,7 @@ import tiny
 def kinds(one_tiny, tmp_path_factory):
     """The same model as a single file, in shards, in bfloat16, and one that is tied."""
     root = tmp_path_factory.mktemp("kinds")
-    sizes, tied = one_tiny.sizes, tiny.SIZES["grouped_80_tied"]
+    sizes, tied = one_tiny.sizes, dataclasses.replace(one_tiny.sizes, tied=True)
     tensors = tiny.weights(sizes)
     half = {name: array.astype(ml_dtypes.bfloat16) for name, array in tensors.items()}
     tiny.save(tensors, root / "single", sizes)

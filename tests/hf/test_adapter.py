@@ -29,7 +29,12 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(kind, marks=() if kind == "omni" else pytest.mark.numerics) for kind in KINDS
+    ],
+)
 def adapted(request, tmp_path_factory):
     model = tiny.make(tmp_path_factory.mktemp("models") / request.param, tiny.SIZES[request.param])
     return tiny.adapted(model, KINDS[request.param])

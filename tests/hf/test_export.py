@@ -1,16 +1,21 @@
+import re
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from sari_jax.errors import InputError
 from sari_jax.hf.config import read_config
 from sari_jax.hf.export import export
+from sari_jax.hf.families import FAMILIES
 from sari_jax.hf.families.qwen2_audio import QWEN2_AUDIO
 from sari_jax.hf.load import load_params
-from sari_jax.hf.shards import weight_map
+from sari_jax.hf.names import rules
+from sari_jax.hf.shards import SINGLE, weight_map
 
 
 def loaded(directory, **settings):
@@ -30,18 +35,117 @@ def test_in_and_out_bit_for_bit(kind, kinds, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
-@pytest.mark.parametrize("name", ["multi_head_80", "omni", "omni_thinker_tied"])
-def test_what_transformers_saves_in_and_out(name, theirs, tmp_path):
-    """Its own choice of tensors, shards, index and settings, where the other directories here are of our writing."""
-    sizes, made, source = tiny.SIZES[name], tmp_path / "made", tmp_path / "source"
-    tiny.save(tiny.weights(sizes), made, sizes)
-    theirs.read(made, sizes.family, "auto").save_pretrained(source, max_shard_size="60KB")
-    assert len(list(source.glob("*.safetensors"))) > 2
-    # The thinker keeps the prefix that it has in the whole.
-    assert set(weight_map(source)) == set(tiny.shapes(sizes))
-    config = read_config(source)
-    export(load_params(source, config), config, source, tmp_path / "out")
+def renamed(sizes, config, to):
+    """A tiny model's tensors by another of its family's layouts."""
+    tensors, hub = tiny.weights(sizes), tiny.names_of(sizes)
+    pairs = zip(rules(config, hub), rules(config, to), strict=True)
+    names = {
+        old: new
+        for ours, theirs in pairs
+        for old, new in zip(ours.names, theirs.names, strict=True)
+    }
+    names[hub.unembedding] = to.unembedding
+    eyes, theirs = (layout.tower.removesuffix("audio_tower") for layout in (hub, to))
+    return {
+        names[name] if name in names else theirs + name.removeprefix(eyes): array
+        for name, array in tensors.items()
+    }
+
+
+# Of equal shapes, so that little is compiled.
+FAMILY_SIZES = {
+    "qwen2_audio": tiny.Sizes(),
+    "qwen2_audio_tied": tiny.Sizes(tied=True),
+    "omni": tiny.Sizes(family="qwen2_5_omni"),
+    "omni_thinker_tied": tiny.Sizes(family="qwen2_5_omni_thinker", tied=True),
+}
+LAYOUTS = [
+    pytest.param(name, to, id=f"{name}-{to.decoder}")
+    for name in ("qwen2_audio_tied", "omni", "omni_thinker_tied")
+    for to in FAMILIES[FAMILY_SIZES[name].family].layouts
+    if to != tiny.names_of(FAMILY_SIZES[name])
+]
+
+
+@pytest.mark.parametrize(("name", "to"), LAYOUTS)
+def test_every_layout_in_and_out(name, to, tmp_path):
+    """Those that transformers 5 writes too; with what it computes beside them, which is passed over and kept."""
+    sizes, source = FAMILY_SIZES[name], tmp_path / "source"
+    tiny.save(tiny.weights(sizes), tmp_path / "hub", sizes)
+    config = read_config(tmp_path / "hub")
+    computed = {
+        f"{to.decoder}.rotary_emb.inv_freq": np.ones(4, np.float32),
+        f"{to.decoder}.rotary_emb.original_inv_freq": np.ones(4, np.float32),
+        f"{to.decoder}.layers.1.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32),
+    }
+    if config.encoder.sinusoids:
+        computed |= {
+            f"{to.tower}.positional_embedding.positional_embedding": np.ones((8, 4), np.float32),
+            f"{to.tower}.embed_positions.weight": np.full((8, 4), np.nan, np.float32),
+        }
+    shutil.copytree(tmp_path / "hub", source)
+    tensors = renamed(sizes, config, to)
+    assert set(tensors).isdisjoint(
+        set(tiny.weights(sizes)) - {"lm_head.weight", "thinker.lm_head.weight"}
+    )
+    save_file(tensors | computed, source / SINGLE, metadata={"format": "pt"})
+    params = load_params(source, config)
+    for path, array in tiny.flatten(load_params(tmp_path / "hub", config)).items():
+        np.testing.assert_array_equal(tiny.flatten(params)[path], array, err_msg=path)
+    export(params, config, source, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(source)
+    for strange in (
+        f"{to.decoder}.layers.0.mlp.inv_freq",
+        f"{to.decoder}.layers.0.mlp.up_proj.scale",
+        "inv_freq",
+        tiny.names_of(sizes).tower_norm + ".bias",  # by another layout
+    ):
+        save_file(tensors | {strange: np.ones(4, np.float32)}, source / SINGLE)
+        with pytest.raises(InputError, match=rf": 1 unexpected \({re.escape(strange)}\)$"):
+            load_params(source, config)
+
+
+EARLY = ("qwen2_audio-modules", "omni-hub", "omni_whole-state_dict", "omni_thinker_tied-modules")
+SAVED = [
+    pytest.param(name, form, id=id, marks=() if id in EARLY else pytest.mark.numerics)
+    for name in ("qwen2_audio", "qwen2_audio_tied", "omni", "omni_whole", "omni_thinker_tied")
+    for form in ("hub", "modules", "state_dict")
+    for id in (f"{name}-{form}",)
+]
+
+
+@pytest.mark.parametrize(("name", "form"), SAVED)
+def test_what_transformers_saves_in_and_out(name, form, theirs, tmp_path):
+    """Its own choice of names, tensors, shards and settings, where the other directories here are of our writing."""
+    sizes, source = FAMILY_SIZES[name.removesuffix("_whole")], tmp_path / "source"
+    made = tiny.make(tmp_path / "made", sizes)
+    network = theirs.read(made.directory, sizes.family, "auto")
+    if name == "omni_whole":
+        network = theirs.whole_omni(made)
+        source.mkdir()
+        theirs.torch.save({}, source / "spk_dict.pt")  # voices, which transformers asks for
+    kept = dict(network.state_dict())
+    if form == "state_dict":
+        network.config.save_pretrained(source)
+        tensors = kept | dict(network.named_buffers())
+        tensors = {key: array.detach().numpy() for key, array in tensors.items()}
+        save_file(tensors, source / SINGLE, metadata={"format": "pt"})
+    else:
+        network.save_pretrained(source, max_shard_size="60KB", save_original_format=form == "hub")
+        assert len(list(source.glob("*.safetensors"))) > 2
+    if form == "hub" and name != "omni_whole":
+        # The thinker keeps the prefix that it has in the whole.
+        assert set(weight_map(source)) == set(tiny.shapes(sizes))
+    config = read_config(source)
+    assert config == made.config
+    params = load_params(source, config)
+    for path, array in tiny.flatten(made.params).items():
+        np.testing.assert_array_equal(tiny.flatten(params)[path], array, err_msg=path)
+    export(params, config, source, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(source)
+    again = type(network).from_pretrained(tmp_path / "out").state_dict()
+    assert again.keys() == kept.keys()
+    assert all(again[key].equal(array) for key, array in kept.items())
 
 
 def test_bfloat16_stays_bfloat16(kinds, tmp_path):
@@ -83,7 +187,10 @@ def test_whoever_may_read_the_source_may_read_the_export(copied, tmp_path):
 def test_what_is_not_ours_is_carried_through(copied, tmp_path):
     """Tokenizer, template, folders; pickles and hidden folders are left behind."""
     source = copied / "single"
-    (source / "tokenizer.json").write_text("{}")
+    for name in ("tokenizer.json", "chat_template.json", "chat_template.jinja"):
+        (source / name).write_text("{}")
+    (source / "additional_chat_templates").mkdir()
+    (source / "additional_chat_templates" / "rag.jinja").write_text("x")
     (source / "optimizer.pt").write_bytes(b"x")
     (source / "folder" / "deeper").mkdir(parents=True)
     (source / "folder" / "deeper" / "voice.json").write_text("{}")
@@ -150,7 +257,7 @@ def test_what_was_not_trained_is_copied(kinds, tmp_path):
 
 @pytest.fixture(scope="module", params=["omni", "omni_thinker_tied"])
 def omni(request, tmp_path_factory):
-    sizes = tiny.SIZES[request.param]
+    sizes = FAMILY_SIZES[request.param]
     return tiny.make(tmp_path_factory.mktemp("models") / request.param, sizes)
 
 

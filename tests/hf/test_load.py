@@ -52,10 +52,10 @@ def test_a_missing_shard(copied, one_tiny):
     assert not (copied / "out").exists()
 
 
-@pytest.mark.parametrize("size", [0, 7, 3000, -100])
-def test_a_truncated_shard(size, copied, one_tiny):
+def test_a_truncated_shard(copied, one_tiny):
+    """Wherever it is cut: see test_shards."""
     shard = a_shard(copied / "sharded")
-    shard.write_bytes(shard.read_bytes()[:size])
+    shard.write_bytes(shard.read_bytes()[:-100])
     refused(copied / "sharded", f"{shard.name}: truncated or not safetensors .*; fetch it again")
     before = sorted(path.name for path in copied.iterdir())
     with pytest.raises(InputError, match="truncated or not safetensors"):
@@ -73,11 +73,6 @@ def test_layers_of_unlike_dtypes_take_the_widest(copied, tmp_path):
     assert params["tower"]["layers"]["up_proj"]["kernel"].dtype == jnp.float32
     export(params, read_config(copied / "single"), copied / "single", tmp_path / "out")
     assert (tmp_path / "out" / SINGLE).read_bytes() == (copied / "single" / SINGLE).read_bytes()
-
-
-def test_a_truncated_single_file(copied):
-    (copied / "single" / SINGLE).write_bytes((copied / "single" / SINGLE).read_bytes()[:-1])
-    refused(copied / "single", "model.safetensors: truncated or not safetensors")
 
 
 def test_a_tensor_of_another_shape(copied):

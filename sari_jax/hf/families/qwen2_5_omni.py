@@ -27,23 +27,36 @@ def read_whole(raw: dict[str, Any]) -> Parts:
     return read_thinker(raw["thinker_config"])
 
 
-def _names(prefix: str) -> Names:
+def _names(prefix: str, decoder: str, head: str) -> Names:
     return Names(
         tower=f"{prefix}audio_tower",
         tower_norm=f"{prefix}audio_tower.ln_post",
         projector=f"{prefix}audio_tower.proj",
-        decoder=f"{prefix}model",
-        head=f"{prefix}lm_head",
+        decoder=f"{prefix}{decoder}",
+        head=head,
     )
 
 
-# A thinker that transformers saves alone keeps the prefix if it was loaded from the whole.
-LAYOUTS = (_names("thinker."), _names(""))
+# A thinker that transformers saves alone keeps the prefix if it was loaded from the whole. Names with `language_model`
+# are what transformers 5 calls its modules: `state_dict()`, and `save_pretrained(..., save_original_format=False)`.
+LAYOUTS = (
+    _names("thinker.", "model", "thinker.lm_head"),
+    _names("thinker.model.", "language_model", "thinker.lm_head"),
+    _names("model.", "language_model", "lm_head"),
+    _names("", "model", "lm_head"),
+)
 REFERENCE = "Qwen2_5OmniThinkerForConditionalGeneration"
+# Its eyes, an embedding that nothing looks up, and buffers that are computed.
 UNUSED = tuple(
-    f"{prefix}{pattern}"
-    for prefix in ("thinker.", "")
-    for pattern in ("visual.*", "audio_tower.audio_bos_eos_token.weight")
+    pattern
+    for names in LAYOUTS
+    for pattern in (
+        f"{names.tower.removesuffix('audio_tower')}visual.*",
+        f"{names.tower}.audio_bos_eos_token.weight",
+        f"{names.tower}.positional_embedding.positional_embedding",
+        f"{names.tower}.embed_positions.weight",
+        *names.rotary_buffers,
+    )
 )
 VOICES = ("spk_dict.pt",)  # the talker's
 QWEN2_5_OMNI = Family(

@@ -19,17 +19,25 @@ def read(raw: dict[str, Any]) -> Parts:
     return encoder, decoder, full.audio_token_index
 
 
+HUB = Names(
+    tower="audio_tower",
+    tower_norm="audio_tower.layer_norm",
+    projector="multi_modal_projector.linear",
+    decoder="language_model.model",
+    head="language_model.lm_head",
+)
+# What transformers 5 calls its modules: in `state_dict()` and by `save_pretrained(..., save_original_format=False)`.
+MODULES = Names(
+    tower="model.audio_tower",
+    tower_norm="model.audio_tower.layer_norm",
+    projector="model.multi_modal_projector.linear",
+    decoder="model.language_model",
+    head="lm_head",
+)
 QWEN2_AUDIO = Family(
     title="Qwen2-Audio",
     read=read,
-    layouts=(
-        Names(
-            tower="audio_tower",
-            tower_norm="audio_tower.layer_norm",
-            projector="multi_modal_projector.linear",
-            decoder="language_model.model",
-            head="language_model.lm_head",
-        ),
-    ),
+    layouts=(HUB, MODULES),
     reference="Qwen2AudioForConditionalGeneration",
+    carried=(*HUB.rotary_buffers, *MODULES.rotary_buffers),
 )
