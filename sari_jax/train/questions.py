@@ -164,7 +164,8 @@ def _enrolled(run: Run, processor: Processor, records: list[Record]) -> list[Ent
     lengths = None
     if run.data.window > 1:
         with hosts.together():
-            lengths = sound_lengths(records, run.data.shapes.audio_seconds, processor.seconds)
+            sizes = run.data.shapes.audio_seconds
+            lengths = sound_lengths(records, sizes, processor.seconds).tolist()
     return enrol(records, lengths)
 
 

@@ -1,9 +1,6 @@
 """What a workdir remembers of its run, on any number of hosts and devices, and whenever it is killed."""
 
-import dataclasses
-import json
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,146 +12,10 @@ import numpy as np
 import pytest
 from runs import end_hosts, environment, finish, start_hosts
 
-from sari_jax.errors import InputError
 from sari_jax.train.checkpoint import Checkpoints
-from sari_jax.train.config import Data, Grpo, Mesh, Model, Optimizer, Run
+from sari_jax.train.config import Optimizer
 from sari_jax.train.optimizer import make_optimizer
 from sari_jax.train.state import create_state
-from sari_jax.train.workdir import claim, fingerprints, read_run
-
-
-@pytest.fixture
-def run(one_tiny, tmp_path) -> Run:
-    shutil.copytree(one_tiny.directory, tmp_path / "model")
-    (tmp_path / "questions.jsonl").write_text("{}\n")
-    return Run(
-        model=Model(str(tmp_path / "model")), data=Data(train=str(tmp_path / "questions.jsonl"))
-    )
-
-
-def settings(run):
-    return {**dataclasses.asdict(run), "fingerprints": fingerprints(run)}
-
-
-def test_settings_come_back(run, tmp_path):
-    claim(tmp_path / "run", settings(run))
-    claim(tmp_path / "run", settings(run))
-    path = tmp_path / "run" / "config.json"  # of a time before a setting came
-    path.write_text(path.read_text().replace('  "micro_batches": 1,\n', ""))
-    assert "micro_batches" not in path.read_text()
-    claim(tmp_path / "run", settings(run))
-    with pytest.raises(InputError, match="another micro_batches"):
-        claim(tmp_path / "run", settings(dataclasses.replace(run, micro_batches=2)))
-    assert read_run(tmp_path / "run") == run
-
-
-@pytest.mark.parametrize(("before", "now"), [(True, "layer"), (False, "none")])
-def test_a_folder_from_before_remat_had_names(run, tmp_path, before, now):
-    claim(tmp_path, {**dataclasses.asdict(run), "fingerprints": fingerprints(run)})
-    path = tmp_path / "config.json"
-    settings = json.loads(path.read_text())
-    settings["model"]["remat"] = before
-    path.write_text(json.dumps(settings))
-    assert read_run(tmp_path).model.remat == now
-
-
-@pytest.mark.parametrize(
-    ("before", "now"), [(["projector/*", "decoder/*"], ()), (["*"], ("*",))], ids=["default", "all"]
-)
-def test_a_folder_from_before_adapters(run, tmp_path, before, now):
-    """It names what was the default of what is trained; or another, and that stays."""
-    run = dataclasses.replace(run, model=dataclasses.replace(run.model, trainable=now))
-    claim(tmp_path, settings(run))
-    path = tmp_path / "config.json"
-    kept = json.loads(path.read_text())
-    kept["model"]["trainable"] = before
-    del kept["model"]["adapter"], kept["model"]["frozen_dtype"]
-    path.write_text(json.dumps(kept))
-    assert read_run(tmp_path) == run
-    claim(tmp_path, settings(run))
-
-
-@pytest.mark.parametrize(
-    ("before", "now"),
-    [
-        (dict(clip_epsilon=0.2, kl_coefficient=0.04, format_weight=1.0, accuracy_weight=1.0), {}),
-        (
-            dict(clip_epsilon=0.1, kl_coefficient=0.0, format_weight=0.5, accuracy_weight=2.0),
-            dict(
-                clip_low=0.1,
-                clip_high=0.1,
-                kl_coefficient=0.0,
-                rewards=("accuracy=2", "format=0.5"),
-            ),
-        ),
-    ],
-)
-def test_a_folder_from_before_grpo_had_relatives(run, tmp_path, before, now):
-    """The same command goes on."""
-    claim(tmp_path, settings(run))
-    path = tmp_path / "config.json"
-    written = json.loads(path.read_text())
-    new = ("clip_low", "clip_high", "kl", "objective", "rewards", "updates_per_rollout")
-    kept = {key: value for key, value in written["grpo"].items() if key not in new}
-    path.write_text(json.dumps(written | {"grpo": kept | before}))
-    expected = dataclasses.replace(run, grpo=Grpo(**now))
-    assert read_run(tmp_path) == expected
-    claim(tmp_path, settings(expected))
-
-
-def test_other_rewards_behind_the_same_path(run, tmp_path):
-    own = tmp_path / "own.py"
-    own.write_text("def brevity(completion, record, style):\n    return 1.0\n")
-    run = dataclasses.replace(run, grpo=Grpo(rewards=("brevity=1",), reward_file=str(own)))
-    claim(tmp_path / "run", settings(run))
-    claim(tmp_path / "run", settings(run))
-    own.write_text("def brevity(completion, record, style):\n    return 2.0\n")
-    with pytest.raises(InputError, match="another fingerprints.rewards;"):
-        claim(tmp_path / "run", settings(run))
-    own.unlink()
-    with pytest.raises(InputError, match=r"own\.py: no such file"):
-        fingerprints(run)
-
-
-def test_a_changed_setting_is_named_in_full(run, tmp_path):
-    claim(tmp_path / "run", settings(run))
-    other = dataclasses.replace(run, optimizer=Optimizer(b1=0.5))
-    with pytest.raises(InputError, match="another optimizer.b1;"):
-        claim(tmp_path / "run", settings(other))
-
-
-def test_a_run_may_go_on_over_another_mesh(run, tmp_path):
-    claim(tmp_path / "run", settings(run))
-    claim(tmp_path / "run", settings(dataclasses.replace(run, mesh=Mesh(fsdp=2, tensor=4))))
-
-
-@pytest.mark.parametrize("place", [0, -1])
-def test_another_model_behind_the_same_path(run, tmp_path, place):
-    claim(tmp_path / "run", settings(run))
-    weights = tmp_path / "model" / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[place] ^= 1
-    weights.write_bytes(content)
-    with pytest.raises(InputError, match="another fingerprints.model;"):
-        claim(tmp_path / "run", settings(run))
-    with pytest.raises(InputError, match="not the model that .*run was started from"):
-        read_run(tmp_path / "run")
-
-
-def test_other_questions_behind_the_same_path(run, tmp_path):
-    claim(tmp_path / "run", settings(run))
-    (tmp_path / "questions.jsonl").write_text("{}\n{}\n")
-    with pytest.raises(InputError, match="another fingerprints.data;"):
-        claim(tmp_path / "run", settings(run))
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]"])
-def test_settings_cut_short(run, tmp_path, text):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text(text)
-    for read in (read_run, lambda workdir: claim(workdir, settings(run))):
-        with pytest.raises(InputError, match="not the settings of a run"):
-            read(tmp_path / "run")
 
 
 def test_a_rate_is_a_setting_and_in_no_checkpoint(tmp_path):
