@@ -30,7 +30,7 @@ LAYERS = [
     {"programs"},
     {"assets"},
     {"digests"},
-    {"atomic", "user_file"},
+    {"atomic", "foreign", "user_file"},
     {"errors"},
 ]
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}

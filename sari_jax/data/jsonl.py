@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sari_jax import foreign
 from sari_jax.data.ledger import Ledger, reason_of
 from sari_jax.errors import InputError
 
@@ -35,6 +36,8 @@ def read_items(
             one is named.
     """
     path, items, bad, seen = Path(path), [], Ledger(), set()
+    if told := foreign.data(path) or foreign.table(path):
+        raise InputError(f"{path}: {told}")
     if not path.is_file():
         raise InputError(f"{path}: no such file of records")
     try:

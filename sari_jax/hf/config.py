@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sari_jax import foreign
 from sari_jax.errors import InputError
 from sari_jax.hf.families import FAMILIES
 from sari_jax.hf.family import Family
@@ -54,6 +55,8 @@ def read_family(model_dir: Path | str) -> Family:
 
 def _read(model_dir: Path | str) -> tuple[dict[str, Any], Family, Path]:
     path = Path(model_dir) / "config.json"
+    if told := foreign.model(Path(model_dir)):
+        raise InputError(f"{model_dir}: {told}")
     if not path.is_file():
         raise InputError(
             f"{model_dir}: no config.json; --model names a Hugging Face model directory"

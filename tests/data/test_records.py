@@ -179,7 +179,7 @@ def test_a_byte_order_mark_is_no_matter(write):
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_records(tmp_path / "absent.jsonl")
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="a folder; name a file in it"):
         read_records(tmp_path)
     (tmp_path / "latin.jsonl").write_bytes(b'{"id": "\xe9"}')
     with pytest.raises(InputError, match="not UTF-8 text"):

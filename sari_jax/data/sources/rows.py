@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sari_jax import foreign
 from sari_jax.data.jsonl import BAD_LINE, json_object
 from sari_jax.data.ledger import Drop
 from sari_jax.errors import InputError
@@ -21,6 +22,8 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | Drop]]:
     Raises:
         InputError: a list that is not JSON, or a file that cannot be read.
     """
+    if told := foreign.table(path, lists=True):
+        raise InputError(f"{path}: {told}")
     try:
         with path.open("rb") as file:
             start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sari_jax import foreign
 from sari_jax.atomic import vacant
 from sari_jax.data.captions import Caption, make_caption
 from sari_jax.data.corpus import write_corpus
@@ -82,6 +83,8 @@ def build(
         InputError: the file is missing or of another form, no row of it can be used, or `out` cannot be written.
     """
     path, out = path.absolute(), vacant(out)
+    if told := foreign.data(path):
+        raise InputError(f"{path}: {told}")
     if not path.is_file():
         raise InputError(f"{path}: no such file; {source.name} needs {source.needs}")
     root = (audio_root or path.parent).absolute()
