@@ -126,7 +126,8 @@ def _ours(
 
 def _theirs(rule: Rule, array: np.ndarray, stored: Stored, name: str) -> memoryview:
     """The bytes of one tensor of theirs, as the source's header promises them."""
-    theirs = rule.to_theirs(array).astype(FLOATS[stored.dtype], order="C", copy=False)
+    with np.errstate(over="ignore"):  # told below, by name
+        theirs = rule.to_theirs(array).astype(FLOATS[stored.dtype], order="C", copy=False)
     if theirs.shape != stored.shape:
         raise InputError(
             f"{name} was trained with shape {theirs.shape}; its source has {stored.shape}"

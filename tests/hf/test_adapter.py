@@ -1,6 +1,7 @@
 """What peft makes of an exported adapter, and transformers of the same adapter merged: our own logits."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -45,11 +46,15 @@ def factors(model):
     return merge(trainable, {})
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def compute(config, params, prompts):
+    return bind(config, params).prompt_logits(prompts)
+
+
 def logits(config, params):
     """[tokens of all prompts, V]."""
     questions = tiny.ragged()
-    compute = jax.jit(lambda params, prompts: bind(config, params).prompt_logits(prompts))
-    found = compute(params, tiny.prompts(questions))
+    found = compute(config, params, tiny.prompts(questions))
     rows = zip(np.asarray(found), questions, strict=True)
     return np.concatenate([row[: len(question.tokens)] for row, question in rows])
 

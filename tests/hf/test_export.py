@@ -212,6 +212,7 @@ def test_a_link_to_nothing_is_not_passed_over(copied, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
 def test_what_is_not_finite_is_not_exported(value, kinds, tmp_path):
     """Our own loader would refuse it. The last is finite, in a dtype that the source does not have."""

@@ -192,7 +192,7 @@ def test_a_device_reads_its_own_part_only(kinds, monkeypatch):
     assert elements[kernel] == 32 * 48 // 8
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.numerics)])
 def test_half_precision_keeps_its_kind(dtype, one_tiny, tmp_path):
     weights = tiny.weights(one_tiny.sizes)
     halves = {name: array.astype(jnp.dtype(dtype)) for name, array in weights.items()}

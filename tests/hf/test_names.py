@@ -1,19 +1,24 @@
 import numpy as np
+import pytest
 import tiny
 from flax import traverse_util
 
+from sari_jax.hf.config import read_config
 from sari_jax.hf.families import FAMILIES
 from sari_jax.hf.names import rules
 from sari_jax.models.audio_lm import abstract_params
 
 
-def test_every_parameter_has_one_rule_and_every_tensor_too(tiny_model):
+@pytest.mark.parametrize("kind", tiny.SIZES)
+def test_every_parameter_has_one_rule_and_every_tensor_too(kind, tmp_path):
     """Those that the directory holds are those that transformers asks for, as `theirs.opened` sees."""
-    sizes = tiny_model.sizes
+    sizes = tiny.SIZES[kind]
     names, family = tiny.names_of(sizes), FAMILIES[sizes.family]
-    found = rules(tiny_model.config, names)
+    tiny.save(tiny.weights(sizes), tmp_path, sizes)
+    config = read_config(tmp_path)
+    found = rules(config, names)
     paths = [rule.path for rule in found]
-    assert sorted(paths) == sorted(traverse_util.flatten_dict(abstract_params(tiny_model.config)))
+    assert sorted(paths) == sorted(traverse_util.flatten_dict(abstract_params(config)))
     theirs = [name for rule in found for name in rule.names]
     expected = {name for name in tiny.shapes(sizes) if not family.carries(name)}
     expected -= {names.unembedding} if sizes.tied else set()  # a copy of the embedding

@@ -14,7 +14,7 @@ from sari_jax.hf.config import read_config
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     directory = tmp_path_factory.mktemp("models") / "omni"
-    return tiny.make(directory, tiny.SIZES["omni"])
+    return tiny.make(directory, tiny.Sizes(family="qwen2_5_omni", rope_theta=700.0))
 
 
 def test_positions_of_sound_and_text_count_tokens(whole, theirs):
