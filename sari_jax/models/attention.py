@@ -59,8 +59,6 @@ def attend(
     which is cheaper than keeping those of every layer.
     """
     b, g, t, h, d = queries.shape
-    if t == 0:  # completions of one token, which the prompt predicts
-        return jnp.zeros((b, g, 0, h * d), queries.dtype)
     size = -(-t // -(-g * t // BLOCK))
     block = jax.checkpoint(_block, static_argnums=2)
     blocks = [block(queries[:, :, i : i + size], contexts, i) for i in range(0, t, size)]

@@ -95,8 +95,11 @@ class AudioLM(nnx.Module):
         The first comes from the prompt's last position, the others from the completion shifted by one.
         """
         x = self.embed(prompts, features)
+        b, g, t = completions.shape
+        if t == 1:  # there is nothing to go through the layers with
+            first = last(self.decoder.prefill(x)[0], prompts.lengths)
+            return jnp.broadcast_to(first[:, None, None], (b, g, 1, x.shape[-1]))
         x, y = self.decoder.extend(x, prompts.lengths, self.decoder.embedded(completions[..., :-1]))
-        b, g, _ = completions.shape
         first = jnp.broadcast_to(last(x, prompts.lengths)[:, None, None], (b, g, 1, x.shape[-1]))
         return jnp.concatenate([first, y], axis=2)
 

@@ -196,6 +196,7 @@ class Programs:
             reference=scores if settings.refers else None,
             old=scores if settings.rescores else None,
             advantages=self._rows((rows, group), jnp.float32),
+            unmoved=jax.ShapeDtypeStruct((), jnp.bool_) if settings.refers else None,
         )  # fmt: skip
         step = make_grpo_step(config, settings, self.optimizer, run.micro_batches)
         prompt_only = rows * group_flops(config, self.tokens, [])

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from sari_jax.data.processor import Batch, Processor
 from sari_jax.data.styles import style
@@ -25,7 +26,7 @@ from sari_jax.rl.rewards.completion import Completion
 from sari_jax.rl.rewards.registry import Scorer
 from sari_jax.train.config import Grpo, Run
 from sari_jax.train.optimizer import Flat, merge
-from sari_jax.train.reference import on_device
+from sari_jax.train.reference import is_reference, on_device
 from sari_jax.train.rollouts import Rollouts
 from sari_jax.train.samples import Sample, described
 from sari_jax.train.stages import (
@@ -141,8 +142,9 @@ def make_grpo(
         if not settings.refers:
             return rollout
         # A reference that waits with the host is held here no longer than the host takes to read the text.
-        kept = merge(on_device(reference), frozen)
-        return rollout._replace(reference=scores_of(without_adapter(config), kept, rollout))
+        kept = on_device(reference)
+        scores = scores_of(without_adapter(config), merge(kept, frozen), rollout)
+        return rollout._replace(reference=scores, unmoved=is_reference(kept, state.params))
 
     def fill(
         state: TrainState, rollout: Rollout, answers: Answers, another: Another
@@ -197,7 +199,8 @@ def make_grpo(
         jax.block_until_ready((rollout.reference, rollout.old))
         watch.lap("reference")
 
-        advantages = advantages_of(rewards, rollout.completions, rollout.old, rollout.reference)
+        compared = rollout.old, rollout.reference, rollout.unmoved
+        advantages = advantages_of(rewards, rollout.completions, *compared)
         state, metrics = step(state, frozen, rollout._replace(advantages=advantages))
         watch.lap("update", metrics)
         if tries == 1:
@@ -285,7 +288,7 @@ def make_show(
 
 
 def make_advantages(settings: Grpo) -> Callable[..., Float[Array, "B G"]]:
-    """(rewards, completions, old, reference) -> advantages."""
+    """(rewards, completions, old, reference, unmoved) -> advantages; the last three are of `Rollout`."""
     formula = settings.formula
 
     @jax.jit
@@ -294,8 +297,11 @@ def make_advantages(settings: Grpo) -> Callable[..., Float[Array, "B G"]]:
         completions: Completions,
         old: Float[Array, "B G T"] | None,
         reference: Float[Array, "B G T"] | None,
+        unmoved: Bool[Array, ""] | None = None,
     ) -> Float[Array, "B G"]:
         if reference is not None and formula.kl in IN_REWARD:
+            if unmoved is not None:  # a deviation of rounding errors would make advantages of them
+                reference = jnp.where(unmoved, old, reference)
             rewards = penalised(rewards, old, reference, completions.mask, formula.kl_coefficient)
         return ADVANTAGES[formula.advantages](rewards)
 

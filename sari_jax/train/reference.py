@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
 from sari_jax.models.lora import is_adapter
 from sari_jax.train.config import Model
@@ -21,6 +22,17 @@ def make_reference(model: Model, trainable: Flat) -> Flat:
         for path, x in trainable.items()
         if not is_adapter(path)
     }
+
+
+@jax.jit
+def is_reference(reference: Flat, params: Flat) -> Bool[Array, ""]:
+    """Whether a policy's parameters are the reference's numbers: nothing has moved it, or nothing yet.
+
+    Adapters are not in the reference; they do nothing as long as B is zero.
+    """
+    equal = [jnp.all(params[path] == array) for path, array in reference.items()]
+    idle = [~jnp.any(array) for path, array in params.items() if path.endswith("/lora_b")]
+    return jnp.all(jnp.stack(equal + idle))
 
 
 def dtype_of(model: Model) -> str:

@@ -110,6 +110,8 @@ class Rollout(NamedTuple):
     Attributes:
         reference: log-probabilities under the reference, where there is one.
         old: under the policy that sampled, as the trainer computes them, where that was done before.
+        unmoved: whether the policy's parameters are the reference's numbers. The KL is then exactly 0, and so is its
+            gradient, however differently two programs round.
     """
 
     prompts: Prompts
@@ -118,6 +120,7 @@ class Rollout(NamedTuple):
     reference: Float[Array, "B G T"] | None = None
     old: Float[Array, "B G T"] | None = None
     advantages: Float[Array, "B G"] | None = None
+    unmoved: Bool[Array, ""] | None = None
 
 
 def make_grpo_step(
@@ -147,7 +150,12 @@ def make_grpo_step(
         return rollout.completions.logprobs if settings.overlap else jax.lax.stop_gradient(logprobs)
 
     def loss(
-        params: Flat, frozen: Flat, rollout: Rollout, completions: Array, tokens: Array
+        params: Flat,
+        frozen: Flat,
+        rollout: Rollout,
+        unmoved: Array | None,
+        completions: Array,
+        tokens: Array,
     ) -> tuple[Array, dict[str, Array]]:
         done, mask = rollout.completions, rollout.completions.mask
         logprobs, entropy = completion_logprobs(
@@ -158,13 +166,17 @@ def make_grpo_step(
             settings.temperature,
         )
         old, importance = old_logprobs(rollout, logprobs), None
+        reference = rollout.reference
+        if reference is not None and unmoved is not None:
+            # Adam divides a gradient by its own size: one of rounding errors moves parameters as far as any other.
+            reference = jnp.where(unmoved, jax.lax.stop_gradient(logprobs), reference)
         if settings.importance_cap:
             importance = truncated_importance(old, done.logprobs, mask, settings.importance_cap)
         value, metrics = grpo_loss(
             formula,
             logprobs,
             old,
-            rollout.reference,
+            reference,
             rollout.advantages,
             mask,
             importance=importance,
@@ -178,10 +190,12 @@ def make_grpo_step(
         }
         return value, metrics
 
-    def update(state: TrainState, frozen: Flat, whole: Rollout) -> tuple[TrainState, dict]:
+    def update(
+        state: TrainState, frozen: Flat, whole: Rollout, unmoved: Array | None
+    ) -> tuple[TrainState, dict]:
         mask = whole.completions.mask
-        counts = mask.any(-1).sum(), mask.sum()
-        of_part = lambda part: lambda params: loss(params, frozen, part, *counts)  # noqa: E731
+        rest = unmoved, mask.any(-1).sum(), mask.sum()
+        of_part = lambda part: lambda params: loss(params, frozen, part, *rest)  # noqa: E731
         if micro_batches == 1:
             return apply_gradient(state, optimizer, of_part(whole))
         leaves, form = jax.tree.flatten(whole)
@@ -198,11 +212,19 @@ def make_grpo_step(
     def grpo_step(
         state: TrainState, frozen: Flat, rollout: Rollout
     ) -> tuple[TrainState, dict[str, Array]]:
-        whole = counted_apart(rollout)
+        whole, unmoved = counted_apart(rollout)._replace(unmoved=None), rollout.unmoved
         if settings.updates_per_rollout == 1:
-            return update(state, frozen, whole)
-        again = lambda state, _: update(state, frozen, whole)  # noqa: E731
-        after, rows = jax.lax.scan(again, state, length=settings.updates_per_rollout)
+            return update(state, frozen, whole, unmoved)
+
+        def again(carry: tuple[TrainState, Array | None], _: None) -> tuple:
+            state, unmoved = carry
+            state, metrics = update(state, frozen, whole, unmoved)
+            if unmoved is not None:
+                unmoved &= metrics["update_norm"] == 0
+            return (state, unmoved), metrics
+
+        carry, count = (state, unmoved), settings.updates_per_rollout
+        (after, _), rows = jax.lax.scan(again, carry, length=count)
         params, opt_state = in_place((after.params, after.opt_state))
         return TrainState(state.step + 1, params, opt_state), over_updates(rows)
 

@@ -45,13 +45,13 @@ def test_less_the_mean_of_the_others():
 
 @pytest.mark.parametrize("kind", ADVANTAGES.values(), ids=list(ADVANTAGES))
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("value", [0.0, 0.1, 0.7, 1 / 3, 1e-8, 1e8, -2.3])
-@pytest.mark.parametrize("size", [2, 3, 7, 8, 16])
-def test_equal_rewards_give_exactly_zero(value, size, dtype, kind):
-    rewards = jnp.full((3, size), value, dtype)
-    for advantages in (kind(rewards), jax.jit(kind)(rewards)):
-        assert advantages.dtype == dtype
-        assert not np.asarray(advantages).any()
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_equal_rewards_give_exactly_zero(size, dtype, kind):
+    values = jnp.array([0.0, 0.1, 0.7, 1 / 3, 1e-8, 1e8, -2.3], dtype)
+    rewards = jnp.tile(values[:, None], size)
+    advantages = jax.jit(kind)(rewards)
+    assert advantages.dtype == dtype
+    np.testing.assert_array_equal(advantages, np.zeros((7, size)))
     assert zero_spread(rewards).all()
 
 

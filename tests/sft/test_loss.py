@@ -24,7 +24,14 @@ def loss_and_gradient(model, questions, answers, size=8):
     return float(loss), metrics, tiny.flatten(gradient)
 
 
-@pytest.mark.numerics
+# Tied, grouped, of 128 mels: what the others are made of besides.
+EACH = [
+    pytest.param(name, marks=() if name == "grouped_128_tied" else pytest.mark.numerics)
+    for name in tiny.SIZES
+]
+
+
+@pytest.mark.parametrize("tiny_model", EACH, indirect=True)
 def test_loss_and_every_gradient_as_transformers(tiny_model, recorded):
     """Through the head, both stacks, the projector, the tower's positions and its convolutions.
 

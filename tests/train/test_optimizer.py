@@ -117,3 +117,119 @@ def test_narrow_moments_are_kept_narrow_and_step_nearly_alike():
         found[dtype] = updates["a/kernel"]
     assert found["bfloat16"].dtype == jnp.float32
     np.testing.assert_allclose(found["bfloat16"], found["float32"], rtol=1e-2)
+
+
+# Decayed and not, in steps whose gradients are clipped and not.
+SHAPES = {"a/kernel": (3, 4), "b/norm/scale": (4,), "c/embedding": (5, 3)}
+STEPS = 8
+SETTINGS = Optimizer(
+    learning_rate=1e-2, warmup_steps=3, schedule="cosine", weight_decay=0.1, clip_norm=1.0
+)
+
+
+def descent(seed=0):
+    """Where parameters start, and a gradient for each step."""
+    rng = np.random.default_rng(seed)
+    draw = lambda size: {  # noqa: E731
+        path: (size * rng.standard_normal(shape)).astype(np.float32)
+        for path, shape in SHAPES.items()
+    }
+    return draw(0.1), [draw(size) for size in (0.01, 3.0, 0.1, 0.3, 1e-4, 1.0, 0.03, 0.1)]
+
+
+def trajectory(settings):
+    """By path, how far parameters are from where they started, after each step."""
+    start, gradients = descent()
+    optimizer = make_optimizer(settings, STEPS)
+
+    @jax.jit
+    def step(params, state, gradient):
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params, states = jax.tree.map(jnp.array, start), []
+    state = optimizer.init(params)
+    for gradient in gradients:
+        params, state = step(params, state, gradient)
+        states.append(params)
+    return {path: np.stack([x[path] for x in states]) - start[path] for path in SHAPES}
+
+
+def by_torch(settings):
+    """In float64."""
+    import torch
+
+    start, gradients = descent()
+    params = {
+        path: torch.nn.Parameter(torch.tensor(x, dtype=torch.float64)) for path, x in start.items()
+    }
+    groups = [
+        {"params": [params["a/kernel"], params["c/embedding"]]},
+        {"params": [params["b/norm/scale"]], "weight_decay": 0.0},
+    ]
+    adam = torch.optim.AdamW(
+        groups,
+        lr=settings.learning_rate,
+        betas=(settings.b1, settings.b2),
+        weight_decay=settings.weight_decay,
+    )
+    warmup = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: step / settings.warmup_steps)
+    rest = torch.optim.lr_scheduler.CosineAnnealingLR(
+        adam, STEPS - settings.warmup_steps, eta_min=0.1 * settings.learning_rate
+    )
+    schedule = torch.optim.lr_scheduler.SequentialLR(adam, [warmup, rest], [settings.warmup_steps])
+    states = []
+    for gradient in gradients:
+        for path, param in params.items():
+            param.grad = torch.tensor(gradient[path], dtype=torch.float64)
+        torch.nn.utils.clip_grad_norm_(params.values(), settings.clip_norm)
+        adam.step()
+        schedule.step()
+        states.append({path: x.detach().clone() for path, x in params.items()})
+    return {path: torch.stack([x[path] for x in states]).numpy() - start[path] for path in SHAPES}
+
+
+def test_a_trajectory_as_pytorchs(recorded):
+    """Clipping, AdamW, decay, warm-up and cosine together, over gradients that change."""
+    found = trajectory(SETTINGS)
+    for ours, wanted in recorded(found, lambda _: by_torch(SETTINGS)):
+        assert np.abs(wanted["a/kernel"]).max() > 0.01
+        for path in SHAPES:
+            # Parameters near 0.3 are float32's: each step rounds by up to 3e-8.
+            np.testing.assert_allclose(ours[path], wanted[path], rtol=1e-5, atol=2.5e-7)
+
+
+def adam_in_float64(gradients, rate, b1, b2):
+    """The sum of all updates (Kingma & Ba 2015)."""
+    first = second = total = 0.0
+    for step, gradient in enumerate(gradients, 1):
+        first = b1 * first + (1 - b1) * gradient
+        second = b2 * second + (1 - b2) * gradient**2
+        narrow = np.sqrt(second / (1 - b2**step)) + 1e-8
+        total = total - rate * (first / (1 - b1**step)) / narrow
+    return total
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("bfloat16", 0.01)])
+def test_moments_do_not_drift(dtype, bound):
+    """Over 200 steps, of gradients with a direction and noise three times as large, that fade to a tenth."""
+    rng = np.random.default_rng(0)
+    direction = rng.standard_normal(64)
+    fading = np.linspace(1, 0.1, 200)[:, None]
+    gradients = fading * (direction + 3 * rng.standard_normal((200, 64)))
+    settings = Optimizer(learning_rate=1e-3, clip_norm=1e9, moments_dtype=dtype)
+    optimizer = make_optimizer(settings, 200)
+    start = {"a/kernel": jnp.zeros(64)}
+
+    def step(carry, gradient):
+        params, state = carry
+        updates, state = optimizer.update({"a/kernel": gradient}, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    (params, _), _ = jax.lax.scan(
+        step, (start, optimizer.init(start)), jnp.array(gradients, jnp.float32)
+    )
+    wanted = adam_in_float64(gradients, 1e-3, settings.b1, settings.b2)
+    error = np.linalg.norm(params["a/kernel"] - wanted) / np.linalg.norm(wanted)
+    print(dtype, error)
+    assert error < bound

@@ -6,7 +6,7 @@ import pytest
 
 from sari_jax.parallel.mesh import make_mesh, shard_batch
 from sari_jax.train.config import Model
-from sari_jax.train.reference import make_reference, on_device
+from sari_jax.train.reference import is_reference, make_reference, on_device
 
 
 def test_adapters_are_not_in_it():
@@ -27,3 +27,17 @@ def test_a_copy_as_the_config_says(memory, kind, dtype):
     assert here.sharding.memory_kind == "device"
     np.testing.assert_array_equal(here, policy["a/kernel"].astype(array.dtype))
     assert jnp.issubdtype(here.dtype, jnp.floating)
+
+
+def test_a_policy_is_the_reference_while_nothing_has_moved_it():
+    policy = {"a/kernel": jnp.array([0.5, 0.1]), "a/lora_a": jnp.ones((2, 2))}
+    policy["a/lora_b"] = jnp.zeros((2, 2))
+    kept = make_reference(Model(), policy)
+    assert is_reference(kept, policy)
+    assert is_reference(kept, policy | {"a/lora_a": 2 * policy["a/lora_a"]})  # B hides it
+    for path in ("a/kernel", "a/lora_b"):
+        assert not is_reference(kept, policy | {path: policy[path].at[1].add(1e-7)})
+    # 0.1 is no number of bfloat16: such a reference is another network.
+    narrow = make_reference(Model(reference_dtype="bfloat16"), policy)
+    assert not is_reference(narrow, policy)
+    assert is_reference(narrow, policy | {"a/kernel": narrow["a/kernel"].astype("float32")})
