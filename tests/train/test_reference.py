@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from runs import STEPS, command, finish, rows
 
 from sari_jax.parallel.mesh import make_mesh, shard_batch
 from sari_jax.train.config import Model
@@ -41,3 +42,29 @@ def test_a_policy_is_the_reference_while_nothing_has_moved_it():
     narrow = make_reference(Model(reference_dtype="bfloat16"), policy)
     assert not is_reference(narrow, policy)
     assert is_reference(narrow, policy | {"a/kernel": narrow["a/kernel"].astype("float32")})
+
+
+@pytest.mark.runs
+@pytest.mark.parametrize(("dtype", "kept"), [("bfloat16", ""), ("float32", "bfloat16")])
+def test_a_run_whose_rewards_never_differ_stays_where_it_is(
+    dtype, kept, small_model, scored, tmp_path
+):
+    """Answers of one token are all wrong. A narrower reference is another network, to which the policy is drawn."""
+    changes = {
+        "grpo.max_tokens": 1,
+        "grpo.kl_coefficient": 0.04,
+        "micro_batches": 2,
+        "model.dtype": dtype,
+        "model.reference_dtype": kept,
+        "optimizer.name": "adamw",
+    }
+    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
+    done = finish(command("grpo", small_model, scored, tmp_path / "run", *overrides))
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = rows(tmp_path / "run")
+    assert len(found) == STEPS and all(row["zero_spread"] == 1 for row in found)
+    for row in found:
+        if kept:
+            assert row["kl"] > 0 and row["gradient_norm"] > 0
+        else:
+            assert row["kl"] == row["gradient_norm"] == row["update_norm"] == 0

@@ -107,18 +107,17 @@ def grpo_update(config, state, frozen, prompts, lengths, size):
     return step(state, frozen, given)
 
 
-# Measured: see each. A sum that is rounded where it should be float32 (a softmax, a norm, the loss) gives several times
-# as much.
+# Measured: 2.1 % (SFT) and 1.9 % (GRPO) of the gradient's norm, 4.3 % and 3.6 % of the worst tensor's; of the losses 6.0
+# and -0.004, 0.0043 and 0.0005.
 @pytest.mark.numerics
-@pytest.mark.parametrize(("stage", "bound", "each"), [("sft", 0.05, 0.5), ("grpo", 0.05, 0.5)])
-def test_gradients_in_bfloat16(stage, bound, each, one_tiny):
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_gradients_in_bfloat16(stage, one_tiny):
     loss, wanted = gradient(one_tiny, stage, "float32")
     narrow_loss, found = gradient(one_tiny, stage, "bfloat16")
     whole, worst = gradient_norm_apart(found, wanted)
-    print(stage, whole, worst, loss, narrow_loss)
-    assert 1e-4 < whole < bound and worst < each
+    assert 1e-3 < whole < 0.05 and worst < 0.1
     assert all(x.dtype == np.float32 for x in found.values())
-    assert float(narrow_loss) == pytest.approx(float(loss), abs=0.02)
+    assert float(narrow_loss) == pytest.approx(float(loss), abs=0.01)
 
 
 # A clip of 30 s, 750 tokens of sound, and 512 new ones: the tower's frames, prompt and completions in several blocks.
@@ -157,8 +156,7 @@ def test_an_update_at_real_lengths_as_an_independent_implementation(
     found = {"loss": np.asarray(metrics["loss"]), **jax.device_get(state.opt_state)}
     for ours, wanted in recorded(found, find):
         assert float(ours.pop("loss")) == pytest.approx(float(wanted.pop("loss")), rel=1e-5)
-        print(max(tiny.relative_errors(ours, wanted).values()))
-        tiny.assert_close(ours, wanted, 1e-4)
+        tiny.assert_close(ours, wanted, 1e-5)  # measured: 2.2e-6
 
 
 @pytest.mark.numerics
@@ -168,9 +166,7 @@ def test_decoding_at_real_lengths_as_scoring(one_tiny, long_prompts):
     seeds, key = jnp.zeros(1, jnp.int32), jax.random.key(0)
     done = rollout(one_tiny.config, sampler, one_tiny.params, long_prompts, seeds, key)
     lengths = np.sort(done.lengths[0])
-    print(lengths)
-    assert lengths[-1] > 256 > lengths[0]
+    assert lengths[-1] == 512 and lengths[0] < 256
     scored = reference_logprobs(one_tiny.config, one_tiny.params, long_prompts, done.tokens)
     gap = np.abs(np.where(done.mask, done.logprobs - scored, 0.0))
-    print(gap.max())
-    assert gap.max() < 1e-4
+    assert gap.max() < 1e-5  # measured: 2.4e-6
