@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -12,14 +13,16 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Compiling takes most of the suite's time. LLVM's optimiser is left out, which halves it; XLA's own passes,
 # which decide what is computed, stay. Flags of the caller's come last and win.
 os.environ["XLA_FLAGS"] = (
+    # `main` would add the last one: programs compiled before and after it would not share a cache.
     "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8 "
-    + os.environ.get("XLA_FLAGS", "")
+    "--xla_cpu_enable_concurrency_optimized_scheduler=false " + os.environ.get("XLA_FLAGS", "")
 )
 # PyTorch's threads would wait for each other by spinning, on the cores of the other tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".cache" / "jax")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+# Small programs too: each worker and each process that a test starts would compile its own.
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
@@ -27,6 +30,30 @@ from jaxtyping import install_import_hook  # noqa: E402
 already = [name for name in sys.modules if name.startswith("sari_jax.")]
 assert not already, f"imported before the type checks were installed: {already}"
 install_import_hook("sari_jax", "typechecks.check")
+
+PROOFS = {"numerics", "runs", "tools"}  # the markers of pyproject.toml
+LIMIT = os.environ.get("SARI_TEST_SECONDS")  # for machines with slower cores
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it has waited for; how busy the machine is does not matter."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Fails a passing test without a mark that took more than 5 CPU seconds, its fixtures not counted.
+
+    Compiling counts, as from an empty cache in CI.
+    """
+    begun = cpu_seconds()
+    result = yield
+    used, limit = cpu_seconds() - begun, float(LIMIT or 5)
+    if used > limit and not PROOFS & {mark.name for mark in item.iter_markers()}:
+        marks = ", ".join(sorted(PROOFS))
+        pytest.fail(f"took {used:.1f} CPU seconds of {limit:g}: mark it {marks}", pytrace=False)
+    return result
 
 
 def pytest_addoption(parser):

@@ -31,7 +31,7 @@ LAYERS = [
     {"assets"},
     {"digests"},
     {"atomic", "foreign", "user_file"},
-    {"errors"},
+    {"errors", "noise"},
 ]
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 NEEDS_TORCH = ("sari_jax/scale/", "sari_jax/evaluate/parity.py")

@@ -5,9 +5,11 @@ import sys
 
 from sari_jax.cli import data, models, report, runs, sweep
 from sari_jax.errors import InputError, one_line
+from sari_jax.noise import keep_off
 
 
 def main(argv: list[str] | None = None) -> int:
+    keep_off()  # before anything imports JAX
     args = parse(argv)
     try:
         from sari_jax.programs import prepare

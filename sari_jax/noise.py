@@ -1,0 +1,63 @@
+"""What libraries print about hardware that is not here, and Python's warnings: kept off a machine without TPUs.
+
+libtpu is installed with the package, so JAX asks it for TPUs at every start, and it complains that it finds none. On a
+machine with a TPU the same lines may be the only trace of a real fault, so nothing at all is hidden there.
+"""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+
+GOOGLE = "0x1ae0"  # the vendor of TPUs on the PCI bus
+# Set on Cloud TPU and GKE hosts, or by whoever configures libtpu by hand.
+TOLD = ("TPU_NAME", "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", "TPU_ACCELERATOR_TYPE", "TPU_TOPOLOGY")
+DEVICES = ("dev/accel*", "dev/accel/*", "dev/vfio/[0-9]*")
+GPUS = ("dev/nvidia[0-9]*", "dev/nvidiactl", "dev/dxg", "dev/kfd")
+# What libtpu asks for and complains that it does not find. These describe a host without neighbours; with no chip
+# beside them they start nothing, and the compiler of `sari compile` takes its topology from its own argument.
+NO_TPU = {"TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost"}
+MARK = "SARI_WITHOUT_TPU"  # tells child processes, in whose environment NO_TPU stands already
+LOGGERS = ("absl", "grain", "huggingface_hub", "orbax", "transformers")
+
+
+def has_tpu(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this machine has a TPU, or its environment says so.
+
+    Args:
+        root: where /dev and /sys are.
+    """
+    if MARK not in environ and any(name in environ for name in TOLD):
+        return True
+    if "tpu" in environ.get("JAX_PLATFORMS", ""):
+        return True
+    if any(any(root.glob(pattern)) for pattern in DEVICES):
+        return True
+    vendors = root.glob("sys/bus/pci/devices/*/vendor")
+    return any(vendor.read_text().strip() == GOOGLE for vendor in vendors)
+
+
+def has_gpu(root: Path = Path("/")) -> bool:
+    return any(any(root.glob(pattern)) for pattern in GPUS)
+
+
+def keep_off(root: Path = Path("/"), environ: MutableMapping[str, str] = os.environ) -> None:
+    """Silences libraries where there is no TPU, in this process and in those that it starts.
+
+    It has to run before JAX is imported. What the environment says already stays, -W and PYTHONWARNINGS too. Where
+    there is a GPU, XLA's own errors stay as well: they may be about it.
+    """
+    if has_tpu(root, environ):
+        return
+    settings = NO_TPU | {MARK: "1", "TRANSFORMERS_VERBOSITY": "error", "GRPC_VERBOSITY": "NONE"}
+    if not has_gpu(root):
+        settings["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    if not sys.warnoptions:
+        settings["PYTHONWARNINGS"] = "ignore"
+        warnings.simplefilter("ignore")
+    for name, value in settings.items():
+        environ.setdefault(name, value)
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
