@@ -31,6 +31,7 @@ def decoder_of(model):
     return partition(jax.tree.map(jnp.copy, model.params), ("decoder/*",))
 
 
+@pytest.mark.numerics
 def test_the_loss_falls(one_tiny, features):
     """Two answers are learnt by heart."""
     ids, mask = (jnp.array(x)[:, None] for x in tiny.padded(tiny.answers((5, 8)), 8))
@@ -44,6 +45,7 @@ def test_the_loss_falls(one_tiny, features):
     assert losses[0] > 4 and losses[-1] < 0.1, losses
 
 
+@pytest.mark.numerics
 def test_the_reward_rises(one_tiny, features):
     """Tokens of the vocabulary's upper half are rewarded, wherever they stand in an answer."""
     settings = Grpo(completions=8, max_tokens=4, kl_coefficient=0.0)
