@@ -110,18 +110,26 @@ def trained(workdir: Path) -> dict:
     }
 
 
-def assert_moved(workdir: Path) -> None:
-    """Every update at a rate above 0 moved the parameters, and they end elsewhere than they began."""
+def untrained(workdir: Path) -> dict:
+    """The parameters that a run began with."""
     from sari_jax.hf.config import read_config
     from sari_jax.hf.load import load_params
 
-    found = [row for row in rows(workdir) if row["learning_rate"] > 0]
-    assert found and all(row["update_norm"] > 0 for row in found)
     model = json.loads((workdir / "config.json").read_text())["model"]["path"]
     params = load_params(model, read_config(model), dtype="float32")
-    start = traverse_util.flatten_dict(params, sep="/")
+    return {
+        path: np.asarray(array)
+        for path, array in traverse_util.flatten_dict(params, sep="/").items()
+    }
+
+
+def assert_moved(workdir: Path) -> None:
+    """Every update at a rate above 0 moved the parameters, and they end elsewhere than they began."""
+    found = [row for row in rows(workdir) if row["learning_rate"] > 0]
+    assert found and all(row["update_norm"] > 0 for row in found)
+    start = untrained(workdir)
     for path, array in trained(workdir).items():
-        assert (array != np.asarray(start[path])).any(), f"{path} never moved"
+        assert (array != start[path]).any(), f"{path} never moved"
 
 
 def assert_same_parameters(one: Path, other: Path) -> None:

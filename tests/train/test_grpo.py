@@ -161,3 +161,23 @@ def test_groups_without_spread():
     # DAPO's are those of which some answers are right, whatever their length is worth.
     assert answers.flat(OBJECTIVES["dapo"].spread).tolist() == [True, False, True]
     assert answers.pass_rates == [0.0, 0.5, 0.0]
+
+
+@pytest.mark.runs
+def test_a_reference_in_the_hosts_memory_or_in_bfloat16(light_model, scored, tmp_path):
+    """In a run: the first is the same to the bit, the second as near as its rounding."""
+    kinds = {
+        "plain": {},
+        "host": {"model.reference_memory": "host"},
+        "bfloat16": {"model.reference_dtype": "bfloat16"},
+    }
+    for kind, changes in kinds.items():
+        train(settings("grpo", light_model, scored, **changes), tmp_path / kind)
+        assert_moved(tmp_path / kind)
+    plain, host, narrow = (untimed(tmp_path / kind) for kind in kinds)
+    assert host == plain
+    assert_same_parameters(tmp_path / "plain", tmp_path / "host")
+    # Where the policy still is the reference, KL is nothing; with a rounded one, the rounding's square.
+    assert plain[0]["kl"] == pytest.approx(0, abs=1e-9) and 0 < narrow[0]["kl"] < 1e-3
+    for row, wanted in zip(narrow[1:], plain[1:], strict=True):
+        assert wanted["kl"] > 0.01 and row["kl"] == pytest.approx(wanted["kl"], rel=0.05)
