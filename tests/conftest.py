@@ -171,24 +171,39 @@ def one_tiny(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def omni_dir(nano_dir, nano_processor, tmp_path_factory) -> Path:
-    """A tiny whole Qwen2.5-Omni with nano's tokenizer and template: a directory to train and to ask; read only."""
+def with_nanos_tokenizer(nano_dir, nano_processor, tmp_path_factory):
+    """A function that writes a tiny model with nano's tokenizer and template: a directory to train and to ask."""
     import shutil
 
     import tiny
 
-    out = tmp_path_factory.mktemp("models") / "omni"
-    vocabulary = len(nano_processor.tokenizer)
-    sizes = tiny.Sizes(
-        family="qwen2_5_omni",
-        vocabulary=vocabulary + -vocabulary % 8,
-        audio_id=nano_processor.audio_id,
-    )
-    tiny.make(out, sizes)
-    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"):
-        shutil.copyfile(nano_dir / name, out / name)
-    shutil.copyfile(nano_dir / "chat_template.jinja", out / "chat_template.jinja")
-    return out
+    def write(family: str) -> Path:
+        out = tmp_path_factory.mktemp("models") / family
+        vocabulary = len(nano_processor.tokenizer)
+        sizes = tiny.Sizes(
+            family=family,
+            vocabulary=vocabulary + -vocabulary % 8,
+            audio_id=nano_processor.audio_id,
+        )
+        tiny.make(out, sizes)
+        for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"):
+            shutil.copyfile(nano_dir / name, out / name)
+        shutil.copyfile(nano_dir / "chat_template.jinja", out / "chat_template.jinja")
+        return out
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def omni_dir(with_nanos_tokenizer) -> Path:
+    """A tiny whole Qwen2.5-Omni; read only."""
+    return with_nanos_tokenizer("qwen2_5_omni")
+
+
+@pytest.fixture(scope="session")
+def light_model(with_nanos_tokenizer) -> Path:
+    """A tiny Qwen2-Audio, whose tower too is small; read only."""
+    return with_nanos_tokenizer("qwen2_audio")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax import traverse_util
@@ -15,6 +16,11 @@ from experiments.chaos import environments
 
 ROOT = Path(__file__).parent.parent
 STEPS = 6
+# Rewards of which one differs within a group whoever answers: without it an untrained model would learn nothing.
+REWARDS = {
+    "grpo.rewards": ("accuracy=1", "format=1", "vowels=1"),
+    "grpo.reward_file": str(ROOT / "tests" / "own_reward.py"),
+}
 
 
 def command(stage: str, model: Path, data: Path, workdir: Path, *more: str) -> list[str]:
@@ -27,7 +33,7 @@ def command(stage: str, model: Path, data: Path, workdir: Path, *more: str) -> l
         "samples_every": 2,
     }
     if stage == "grpo":
-        changes |= {"grpo.completions": 2, "grpo.max_tokens": 12}
+        changes |= {"grpo.completions": 2, "grpo.max_tokens": 12} | REWARDS
         if model.name == "small":
             # Its runs decode a batch while they score the last one, and draw the next by what they learnt.
             changes |= {"grpo.overlap": True, "data.order": "adaptive", "data.refresh": 2}
@@ -37,6 +43,38 @@ def command(stage: str, model: Path, data: Path, workdir: Path, *more: str) -> l
     overrides = [f"--config.{key}={value}" for key, value in changes.items()]
     config = ROOT / f"configs/{stage}_nano.py"
     return sari("train", "--config", config, "--workdir", workdir, *overrides, *more)
+
+
+def settings(stage: str, model: Path, data: Path, **changes) -> Any:
+    """A short run for this process and its eight devices, whose every update moves the parameters.
+
+    Runs with these shapes share their programs.
+    """
+    from sari_jax.train.config import defaults, freeze
+
+    config = defaults()
+    config.update_from_flattened_dict(
+        {
+            "stage": stage,
+            "steps": 3,
+            "batch_size": 8,
+            "samples_every": 99,
+            "model.path": str(model),
+            "data.train": str(data),
+            "data.style": "direct",
+            "data.drop_hopeless": False,
+            "data.shapes.prompt_tokens": (192,),
+            "data.shapes.answer_tokens": (16,),
+            "data.shapes.audio_seconds": (4.0,),
+            "data.shapes.audios": (1,),
+            "grpo.completions": 2,
+            "grpo.max_tokens": 8,
+            "optimizer.learning_rate": 0.01,
+            **REWARDS,
+            **changes,
+        }
+    )
+    return freeze(config)
 
 
 def sari(*words: object) -> list[str]:
@@ -70,6 +108,35 @@ def trained(workdir: Path) -> dict:
         path: np.asarray(array)
         for path, array in traverse_util.flatten_dict(params, sep="/").items()
     }
+
+
+def untrained(workdir: Path) -> dict:
+    """The parameters that a run began with."""
+    from sari_jax.hf.config import read_config
+    from sari_jax.hf.load import load_params
+
+    model = json.loads((workdir / "config.json").read_text())["model"]["path"]
+    params = load_params(model, read_config(model), dtype="float32")
+    return {
+        path: np.asarray(array)
+        for path, array in traverse_util.flatten_dict(params, sep="/").items()
+    }
+
+
+def assert_moved(workdir: Path) -> None:
+    """Every update at a rate above 0 moved the parameters, and they end elsewhere than they began."""
+    found = [row for row in rows(workdir) if row["learning_rate"] > 0]
+    assert found and all(row["update_norm"] > 0 for row in found)
+    start = untrained(workdir)
+    for path, array in trained(workdir).items():
+        assert (array != start[path]).any(), f"{path} never moved"
+
+
+def assert_same_parameters(one: Path, other: Path) -> None:
+    before, after = trained(one), trained(other)
+    assert before.keys() == after.keys()
+    for path, array in before.items():
+        np.testing.assert_array_equal(array, after[path], err_msg=path)
 
 
 def rows_so_far(workdir: Path) -> list[dict]:

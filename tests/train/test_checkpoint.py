@@ -42,6 +42,92 @@ def test_a_rate_is_a_setting_and_in_no_checkpoint(tmp_path):
     kept.close()
 
 
+def small_state(step):
+    made = create_state(
+        {"a/kernel": jnp.full((64, 8), float(step))}, make_optimizer(Optimizer(), 10)
+    )
+    return jax.tree.map(lambda x: x + 0, made).replace(step=jnp.int32(step))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def overwritten(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("part", ["state", "data", "counters"])
+@pytest.mark.parametrize("damage", [cut, overwritten, lambda path: path.unlink()])
+def test_of_a_damaged_newest_step_the_one_before_is_taken(part, damage, tmp_path, capfd):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2):
+        checkpoints.save(small_state(step), {"next_index": step}, {"examples": step})
+    checkpoints.close()
+    files = (tmp_path / "checkpoints" / "2" / part).rglob("*")
+    for path in [path for path in files if path.is_file() and path.stat().st_size]:
+        damage(path)
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    found = checkpoints.restore(small_state(0))
+    assert int(found.state.step) == 1 and found.data == {"next_index": 1}
+    np.testing.assert_array_equal(found.state.params["a/kernel"], np.ones((64, 8)))
+    told = capfd.readouterr().err
+    assert "checkpoints/2: cannot be read" in told and "goes on from step 1" in told
+    assert (tmp_path / "damaged" / "2").exists()
+    # The step is made again, and saved under the same number.
+    checkpoints.save(small_state(2), {"next_index": 2}, {"examples": 2})
+    checkpoints.wait()
+    assert checkpoints.steps == [1, 2] and int(checkpoints.restore(small_state(0)).state.step) == 2
+    checkpoints.close()
+
+
+def test_where_no_step_can_be_read(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(small_state(1), {}, {})
+    checkpoints.close()
+    for path in (tmp_path / "checkpoints" / "1" / "state").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    with pytest.raises(InputError, match="none of its checkpoints can be read"):
+        checkpoints.restore(small_state(0))
+    checkpoints.close()
+
+
+FULL = """
+import resource, signal, sys
+import jax, jax.numpy as jnp, optax
+from sari_jax.errors import InputError
+from sari_jax.train.checkpoint import Checkpoints
+from sari_jax.train.state import create_state
+
+def state(step, size):
+    params = {"a/kernel": jax.random.normal(jax.random.key(0), (size, 64))}
+    return create_state(params, optax.sgd(0.1)).replace(step=jnp.int32(step))
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+checkpoints = Checkpoints(sys.argv[1], keep=3)
+checkpoints.save(state(1, 8), {}, {})
+checkpoints.wait()
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+checkpoints.save(state(2, 4096), {}, {})
+try:
+    checkpoints.wait()
+except InputError as error:
+    print(error)
+checkpoints = Checkpoints(sys.argv[1], keep=3)
+assert int(checkpoints.restore(state(0, 8)).state.step) == 1
+"""
+
+
+@pytest.mark.runs
+def test_a_save_in_the_background_that_finds_no_room_is_told_and_the_step_before_is_whole(tmp_path):
+    done = finish([sys.executable, "-c", FULL, str(tmp_path)])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "a checkpoint cannot be written" in done.stdout
+    assert "goes on from step 1" in done.stdout
+
+
 STATE = """
 import itertools, sys
 import jax, jax.numpy as jnp, numpy as np, optax

@@ -4,11 +4,23 @@ import json
 
 import numpy as np
 import pytest
-from runs import STEPS, command, finish, killed, rows, trained, untimed
+from runs import (
+    STEPS,
+    assert_moved,
+    assert_same_parameters,
+    command,
+    finish,
+    killed,
+    rows,
+    settings,
+    untimed,
+)
 
+from sari_jax.errors import InputError
 from sari_jax.rl.objectives import OBJECTIVES
 from sari_jax.rl.rewards.registry import RESERVED
 from sari_jax.train.grpo import Answers, Drawn, named_apart
+from sari_jax.train.loop import train
 
 OWN = """
 def brevity(completion, record, style):
@@ -55,11 +67,8 @@ def reward_file(tmp_path_factory):
     return path
 
 
-# gspo's in every run of the tests: GRPO from one end to the other.
-@pytest.mark.parametrize(
-    "kind",
-    [kind if kind == "gspo" else pytest.param(kind, marks=pytest.mark.runs) for kind in KINDS],
-)
+@pytest.mark.runs
+@pytest.mark.parametrize("kind", KINDS)
 def test_killed_and_started_again_it_ends_with_the_same_bits(
     kind, answering, scored, reward_file, tmp_path
 ):
@@ -78,9 +87,8 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(
     found = untimed(again)
     assert [row["step"] for row in found] == list(range(1, STEPS + 1))
     assert found == untimed(undisturbed)
-    before, after = trained(undisturbed), trained(again)
-    for path, array in before.items():
-        np.testing.assert_array_equal(array, after[path], err_msg=path)
+    assert_moved(undisturbed)
+    assert_same_parameters(undisturbed, again)
     for name in ("samples.jsonl", "questions.jsonl"):
         assert (again / name).read_text() == (undisturbed / name).read_text()
     {"dapo": drew_more, "gspo": went_two_updates_on, "rloo": has_a_reward_of_its_own}[kind](again)
@@ -123,15 +131,13 @@ def has_a_reward_of_its_own(workdir):
         assert row["kl"] != 0 or row["step"] <= 2
 
 
-def test_a_reward_that_fails_ends_the_run_in_one_line(answering, scored, reward_file, tmp_path):
+def test_a_reward_that_fails_ends_the_run_in_one_line(light_model, scored, tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text(OWN.replace("1 -", "1 // 0 -"))
-    changes = CHANGES | KINDS["rloo"] | {"grpo.reward_file": broken}
-    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
-    done = finish(command("grpo", answering, scored, tmp_path / "run", *overrides))
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    *_, told = done.stderr.splitlines()
-    assert "reward 'brevity' failed on a completion of record" in told
+    own = {"grpo.reward_file": str(broken), "grpo.rewards": ("accuracy=1", "brevity=0.5")}
+    with pytest.raises(InputError, match="reward 'brevity' failed on a completion of record"):
+        train(settings("grpo", light_model, scored, **own), tmp_path / "run")
+    assert rows(tmp_path / "run") == []
 
 
 def drawn(**rewards):
@@ -155,3 +161,23 @@ def test_groups_without_spread():
     # DAPO's are those of which some answers are right, whatever their length is worth.
     assert answers.flat(OBJECTIVES["dapo"].spread).tolist() == [True, False, True]
     assert answers.pass_rates == [0.0, 0.5, 0.0]
+
+
+@pytest.mark.runs
+def test_a_reference_in_the_hosts_memory_or_in_bfloat16(light_model, scored, tmp_path):
+    """In a run: the first is the same to the bit, the second as near as its rounding."""
+    kinds = {
+        "plain": {},
+        "host": {"model.reference_memory": "host"},
+        "bfloat16": {"model.reference_dtype": "bfloat16"},
+    }
+    for kind, changes in kinds.items():
+        train(settings("grpo", light_model, scored, **changes), tmp_path / kind)
+        assert_moved(tmp_path / kind)
+    plain, host, narrow = (untimed(tmp_path / kind) for kind in kinds)
+    assert host == plain
+    assert_same_parameters(tmp_path / "plain", tmp_path / "host")
+    # Where the policy still is the reference, KL is nothing; with a rounded one, the rounding's square.
+    assert plain[0]["kl"] == pytest.approx(0, abs=1e-9) and 0 < narrow[0]["kl"] < 1e-3
+    for row, wanted in zip(narrow[1:], plain[1:], strict=True):
+        assert wanted["kl"] > 0.01 and row["kl"] == pytest.approx(wanted["kl"], rel=0.05)

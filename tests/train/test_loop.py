@@ -1,50 +1,122 @@
-"""Runs as users start them: real processes, killed for good and started again."""
+"""Whole runs: one in this process, stopped and resumed; others as users start them, killed for good."""
 
+import dataclasses
 import json
 import shutil
-import signal
 import subprocess
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from runs import (
     STEPS,
+    assert_moved,
+    assert_same_parameters,
     command,
-    environment,
     finish,
     killed,
     rows,
-    rows_so_far,
     sari,
     trained,
     untimed,
+    untrained,
 )
+from runs import settings as run_settings
+
+from sari_jax.data.ledger import Ledger
+from sari_jax.data.pack import pack
+from sari_jax.data.records import read_records
+from sari_jax.errors import InputError
+from sari_jax.train.loop import train, trained_params
 
 
-@pytest.mark.parametrize("stage", ["sft", pytest.param("grpo", marks=pytest.mark.runs)])
-@pytest.mark.parametrize(
-    "family", ["small_model", pytest.param("omni_dir", marks=pytest.mark.runs)]
-)
+@pytest.fixture(scope="module")
+def undisturbed(light_model, scored, tmp_path_factory):
+    """GRPO in this process: the settings, the workdir and the last row."""
+    # Decodes a batch while it scores the last one, and draws the next by what it learnt.
+    ahead = {"grpo.overlap": True, "data.order": "adaptive", "data.refresh": 2}
+    run = run_settings("grpo", light_model, scored, **ahead)
+    workdir = tmp_path_factory.mktemp("grpo") / "undisturbed"
+    return run, workdir, train(run, workdir)
+
+
+def test_stopped_and_started_again_grpo_ends_with_the_same_bits(undisturbed, tmp_path, capfd):
+    """Where no checkpoint is due, with the next batch decoded already."""
+    run, workdir, row = undisturbed
+    again = tmp_path / "again"
+    asked = iter([False, False, True])
+    stopped = train(run, again, stop=lambda: next(asked))
+    assert (stopped["step"], stopped["finished"]) == (2, False) and row["finished"]
+    assert "grpo: told to stop; step 2 of 3 is safe" in capfd.readouterr().err
+    assert train(run, again)["finished"] and "resumed after step 2" in capfd.readouterr().err
+    assert_moved(workdir)
+    assert [row["updates_behind"] for row in rows(again)] == [0, 1, 1]
+    assert untimed(again) == untimed(workdir)
+    assert_same_parameters(workdir, again)
+    for name in ("samples.jsonl", "questions.jsonl"):
+        assert (again / name).read_text() == (workdir / name).read_text()
+
+
+def test_a_finished_run_tells_its_end_again_and_other_settings_are_refused(undisturbed):
+    run, workdir, row = undisturbed
+    before = rows(workdir)
+    assert train(run, workdir) == before[-1] | {"finished": True} == row
+    other = dataclasses.replace(run.optimizer, learning_rate=0.5)
+    with pytest.raises(InputError, match="another optimizer.learning_rate"):
+        train(dataclasses.replace(run, optimizer=other), workdir)
+    assert rows(workdir) == before
+    with pytest.raises(InputError, match="no checkpoint of step 1"):
+        trained_params(run, workdir, 1)
+
+
+# What a run computes by, and what only says how: the second changes nothing but rounding.
+COMPUTED = {
+    "data.mix": ("*=1",),
+    "data.window": 2,
+    "micro_batches": 2,
+    "mesh.tensor": 2,
+    "optimizer.moments_dtype": "bfloat16",
+}
+OF_STAGE = {"sft": {}, "grpo": {"grpo.top_k": 40, "grpo.top_p": 0.9}}
+HOW = {"data.workers": 1, "model.remat": "layer"}
+
+
+@pytest.mark.runs
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_settings_that_no_other_run_has(stage, light_model, scored, tmp_path):
+    """Packed shards, read by a process, and layers computed again, against files and layers that are kept."""
+    (tmp_path / "packed").mkdir()
+    pack(tmp_path / "packed", read_records(scored), Ledger())
+    plain = COMPUTED | OF_STAGE[stage]
+    train(run_settings(stage, light_model, scored, **plain), tmp_path / "plain")
+    packed = tmp_path / "packed" / "records.jsonl"
+    train(run_settings(stage, light_model, packed, **plain, **HOW), tmp_path / "other")
+    for workdir in (tmp_path / "plain", tmp_path / "other"):
+        assert_moved(workdir)
+    questions = [(tmp_path / name / "questions.jsonl").read_text() for name in ("plain", "other")]
+    assert questions[0] == questions[1]
+    for row, wanted in zip(untimed(tmp_path / "other"), untimed(tmp_path / "plain"), strict=True):
+        assert row["loss"] == pytest.approx(wanted["loss"], rel=1e-4, abs=1e-6)
+        assert row["update_norm"] == pytest.approx(wanted["update_norm"], rel=1e-3)
+
+
+@pytest.mark.runs
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_killed_and_started_again_it_ends_with_the_same_bits(
-    stage, family, request, whole, scored, tmp_path
+    stage, small_model, whole, scored, tmp_path
 ):
-    undisturbed, again = whole(stage, family), tmp_path / "killed"
-    words = command(stage, request.getfixturevalue(family), scored, again)
+    undisturbed, again = whole(stage, "small_model"), tmp_path / "killed"
+    words = command(stage, small_model, scored, again)
     killed(words, again, after=3)
     done = finish(words)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert_moved(undisturbed)
 
     found = untimed(again)
     assert [row["step"] for row in found] == list(range(1, STEPS + 1))
     assert found == untimed(undisturbed)
-    if stage == "grpo" and family == "small_model":  # across checkpoints too
+    if stage == "grpo":  # across checkpoints too
         assert [row["updates_behind"] for row in found] == [0] + [1] * (STEPS - 1)
-    before, after = trained(undisturbed), trained(again)
-    assert before.keys() == after.keys()
-    for path, array in before.items():
-        np.testing.assert_array_equal(array, after[path], err_msg=path)
+    assert_same_parameters(undisturbed, again)
     samples = [json.loads(line) for line in (again / "samples.jsonl").read_text().splitlines()]
     trained_on = [sample for sample in samples if sample["split"] == "train"]
     assert {sample["step"] for sample in trained_on} == {1, 2, 4, 6}
@@ -54,7 +126,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(
             assert len(sample["completions"]) == 2
             assert sum(one["advantage"] for one in sample["completions"]) == pytest.approx(0)
     examined = [sample["step"] for sample in samples if sample["split"] == "held_out"]
-    expected = [0, 4, 6] if stage == "grpo" and family == "small_model" else []
+    expected = [0, 4, 6] if stage == "grpo" else []
     assert examined == [step for step in expected for _ in range(5)]
     for name in ("samples.jsonl", "questions.jsonl", "held_out.jsonl"):
         assert (again / name).read_text() == (undisturbed / name).read_text()
@@ -63,57 +135,29 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(
 
 @pytest.mark.runs
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
-def test_two_devices_find_the_losses_of_one(stage, small_model, whole, scored, tmp_path):
-    wide = tmp_path / "wide"
-    # Still warming up, so that fewer steps in all have the same rates.
-    done = finish(command(stage, small_model, scored, wide, "--config.steps=2"), devices=2)
+def test_four_devices_go_where_one_goes(stage, small_model, whole, scored, tmp_path):
+    """Over six updates, the last five of which move; GRPO's decode in a layout of their own."""
+    alone, wide = whole(stage, "small_model"), tmp_path / "wide"
+    mesh = {
+        "sft": ("--config.mesh.fsdp=2", "--config.mesh.tensor=2"),
+        "grpo": ("--config.mesh.fsdp=4", "--config.mesh.decode_tensor=2"),
+    }[stage]
+    done = finish(command(stage, small_model, scored, wide, *mesh), devices=4)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "2 cpu device(s)" in done.stderr
-    losses = [[row["loss"] for row in rows(run)[:2]] for run in (whole(stage, "small_model"), wide)]
+    assert "4 cpu device(s)" in done.stderr
+    for workdir in (alone, wide):
+        assert_moved(workdir)
+    losses = [[row["loss"] for row in rows(run)] for run in (alone, wide)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5, abs=1e-7)
+    assert len(set(losses[0])) == STEPS
+    # Against how far each parameter moved: a bias of the keys, which has next to no gradient, moves by little.
+    start, one, four = untrained(alone), trained(alone), trained(wide)
+    for path, array in one.items():
+        gap, moved = (np.linalg.norm(array - other[path]) for other in (four, start))
+        assert gap <= 1e-3 * moved, (path, gap, moved)
     if stage == "sft":  # where there is one device only, its model comes out all the same
         done = finish(sari("export", "--workdir", wide, "--out", tmp_path / "model"))
         assert done.returncode == 0, done.stderr[-2000:]
-
-
-@pytest.mark.runs
-def test_told_to_stop_it_saves_and_goes_on_with_the_same_bits(small_model, whole, scored, tmp_path):
-    """In the middle of decoding ahead, where no checkpoint is due; and before there is anything to save."""
-    undisturbed, stopped = whole("grpo", "small_model"), tmp_path / "stopped"
-    words = command("grpo", small_model, scored, stopped, "--config.checkpoint.every=99", "--json")
-
-    def told_to_stop(when) -> dict:
-        process = subprocess.Popen(
-            words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        while not when(process) and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        output, told = process.communicate(timeout=200)
-        assert process.returncode == 0, told[-2000:]
-        result = json.loads(output)
-        safe = f"step {result['step']} of" if result["step"] else "nothing is trained yet"
-        assert f"grpo: told to stop; {safe}" in told
-        return result
-
-    def listens(process) -> bool:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        caught = int(status.split("SigCgt:")[1].split()[0], 16)
-        return bool(caught >> (signal.SIGTERM - 1) & 1)
-
-    assert told_to_stop(listens) == {"step": 0, "finished": False}
-    result = told_to_stop(lambda _: len(rows_so_far(stopped)) >= 2)
-    assert not result["finished"] and 2 <= result["step"] == len(rows(stopped)) < STEPS
-    done = finish(words)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (
-        json.loads(done.stdout)["finished"]
-        and f"resumed after step {result['step']}" in done.stderr
-    )
-    assert untimed(stopped) == untimed(undisturbed)
-    before, after = trained(undisturbed), trained(stopped)
-    for path, array in before.items():
-        np.testing.assert_array_equal(array, after[path], err_msg=path)
 
 
 @pytest.mark.runs
@@ -143,40 +187,7 @@ def test_updates_that_are_not_finite_end_the_run_and_their_batch_is_named(
     assert [row["skipped_total"] for row in found] == [0, 1, 2]
 
 
-def test_a_finished_run_tells_its_end_again_and_other_settings_are_refused(
-    small_model, whole, scored, tmp_path
-):
-    workdir = whole("sft", "small_model")
-    words = command("sft", small_model, scored, workdir)
-    before = rows(workdir)
-    again = finish([*words, "--json"])
-    assert again.returncode == 0 and json.loads(again.stdout) == before[-1] | {"finished": True}
-    assert rows(workdir) == before
-
-    other = finish([*words, "--config.optimizer.learning_rate=0.5"])
-    assert other.returncode == 2
-    assert "optimizer" in other.stderr and "Traceback" not in other.stderr
-    assert rows(workdir) == before
-
-    from sari_jax.cli import main
-
-    export = ["export", "--workdir", str(workdir), "--out", str(tmp_path / "x"), "--step", "1"]
-    assert main(export) == 2
-    assert not (tmp_path / "x").exists()
-
-
-@pytest.mark.usefixtures("theirs")
-@pytest.mark.parametrize(
-    "family", ["small_model", pytest.param("omni_dir", marks=pytest.mark.runs)]
-)
-def test_a_trained_model_is_what_transformers_reads(family, whole, tmp_path):
-    from sari_jax.cli import main
-
-    workdir, out = str(whole("sft", family)), str(tmp_path / "model")
-    assert main(["export", "--workdir", workdir, "--out", out]) == 0
-    assert main(["check", "--model", out]) == 0
-
-
+@pytest.mark.runs
 def test_a_full_disk_leaves_nothing(whole, tmp_path):
     """A real one, smaller than the model; a limit on files where none may be mounted."""
     disk = tmp_path / "disk"

@@ -11,6 +11,7 @@ import pytest
 from runs import (
     ROOT,
     STEPS,
+    assert_moved,
     command,
     end_hosts,
     finish,
@@ -43,6 +44,7 @@ OF_STAGE = {
     "sft": {"data.shapes.answer_tokens": "(12, 16)", "mesh.tensor": 2},
     "grpo": {
         **{"grpo.overlap": True, "grpo.completions": 4, "mesh.fsdp": 2, "mesh.data": -1},
+        "mesh.decode_tensor": 2,
         **{"held_out.every": 4, "held_out.limit": 9, "held_out.max_tokens": 12},
     },
 }
@@ -91,9 +93,11 @@ def pair(model, uneven, tmp_path_factory):
 def test_two_hosts_find_the_losses_of_one_process(stage, model, uneven, pair, tmp_path):
     together, (talks, silent) = pair(stage)
     alone = tmp_path / "alone"
-    one = {"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1}
+    one = {"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1, "mesh.decode_tensor": 0}
     done = finish(words(stage, model, uneven, alone, **one))
     assert done.returncode == 0, done.stderr[-2000:]
+    for workdir in (together, alone):
+        assert_moved(workdir)
     found, expected = untimed(together), untimed(alone)
     assert [row["step"] for row in found] == list(range(1, STEPS + 1))
     for row, wanted in zip(found, expected, strict=True):
@@ -127,7 +131,7 @@ def test_two_hosts_draw_as_many_batches_as_one_process(model, uneven, tmp_path):
     changes |= {"steps": 3, "grpo.completions": 2}
     together, alone = tmp_path / "together", tmp_path / "alone"
     pod(words("grpo", model, uneven, together, **changes))
-    one = {"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1}
+    one = {"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1, "mesh.decode_tensor": 0}
     done = finish(words("grpo", model, uneven, alone, **changes, **one))
     assert done.returncode == 0, done.stderr[-2000:]
     found, expected = untimed(together), untimed(alone)
