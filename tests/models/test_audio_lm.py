@@ -8,6 +8,7 @@ import pytest
 import tiny
 
 from sari_jax.models.audio_lm import abstract_params, bind, init_params, last
+from sari_jax.models.encoder import frame_counts
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -100,6 +101,30 @@ def test_sound_makes_a_difference_and_features_stand_in_for_it(one_tiny):
     assert features.shape == (3, 3, 50, one_tiny.sizes.tower_width)
     found = logits_of_features(one_tiny.config, one_tiny.params, silent, features)
     np.testing.assert_allclose(found, heard, rtol=0, atol=1e-5)
+
+
+@both_families
+def test_bfloat16_stays_within_its_measured_rounding_of_float32(family, request):
+    """Root mean square of the difference over that of float32, of the tower and of the decoder.
+
+    Measured over both families and two seeds of weights: tower 0.0043 to 0.0073, decoder 0.0117 to 0.0141; one
+    rounding is 0.0017. Less than that were no bfloat16 at all, and half as much again is an array too many in it.
+    """
+    tested, prompts = request.getfixturevalue(family), tiny.prompts(tiny.ragged(), tokens=64)
+    noise = np.random.default_rng(2).standard_normal((3, 3, 25, tested.sizes.tower_width))
+    features = jnp.asarray(noise, jnp.float32)
+    clips = np.arange(25) < np.asarray(frame_counts(np.asarray(prompts.samples))[1])[..., None]
+    words = np.arange(64) < np.asarray(prompts.lengths)[:, None]
+
+    def found(config):
+        encode = jax.jit(lambda params: bind(config, params).encode(prompts))
+        made = logits_of_features(config, tested.params, prompts, features)
+        return (np.asarray(x, np.float64) for x in (encode(tested.params)[clips], made[words]))
+
+    rms = lambda x: np.sqrt(np.mean(x**2))  # noqa: E731
+    narrow = dataclasses.replace(tested.config, dtype="bfloat16")
+    for ours, wanted, most in zip(found(narrow), found(tested.config), (0.011, 0.02), strict=True):
+        assert 0.0017 < rms(ours - wanted) / rms(wanted) < most
 
 
 def test_abstract_parameters_are_those_drawn_and_those_loaded(one_tiny):
