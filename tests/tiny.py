@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import traverse_util
 from huggingface_hub.serialization import split_state_dict_into_shards_factory
 from safetensors.numpy import save_file
@@ -78,6 +79,16 @@ SIZES = {
         tower_heads=2,
     ),
 }
+
+
+def each_model(*fast: str) -> pytest.MarkDecorator:
+    """A test of every tiny model: of those named here always, of the others as a proof."""
+    proof = pytest.mark.numerics
+    return pytest.mark.parametrize(
+        "tiny_model",
+        [name if name in fast else pytest.param(name, marks=proof) for name in SIZES],
+        indirect=True,
+    )
 
 
 # Omni's, of one layer.

@@ -37,7 +37,7 @@ def test_fits_transformers_qwen2(opened):
 
 
 @pytest.mark.parametrize("size", [SMALL, NanoSize()])
-def test_starts_unsure(size, opened):
+def test_nano_starts_unsure(size, opened):
     """Every token about equally likely: the loss begins near log(vocabulary)."""
     import torch
 
@@ -47,7 +47,7 @@ def test_starts_unsure(size, opened):
     assert abs(float(loss) - np.log(96)) < 0.3
 
 
-def test_seed_decides():
+def test_seed_decides_nanos_decoder():
     first, again, other = drawn(0), drawn(0), drawn(1)
     for name, array in first.items():
         assert array.dtype == np.float32
@@ -55,6 +55,6 @@ def test_seed_decides():
         assert array.ndim == 1 or not np.array_equal(array, other[name])
 
 
-def test_normal():
+def test_normal_draws_have_their_deviation():
     drawn = normal(np.random.default_rng(0), (500, 400), 0.3)
     assert drawn.dtype == np.float32 and drawn.std() == pytest.approx(0.3, rel=0.01)

@@ -41,20 +41,26 @@ def flat(params):
 
 @pytest.fixture(scope="module")
 def trained(model):
-    """Eight prompts and the parameters in the layout of training: split eight ways, and nothing over heads."""
+    """The parameters in the layout of training: split eight ways, and nothing over heads."""
     mesh = make_mesh(1, 8, 1)
+    return load_params(model.directory, model.config, mesh=mesh), mesh
+
+
+@pytest.fixture(scope="module")
+def eight(model, trained):
+    """Eight prompts in the layout of training."""
     prompts = tiny.prompts([tiny.question([0.2 + 0.1 * i], 5 + i, i) for i in range(8)])
     features = jax.jit(lambda params, prompts: bind(model.config, params).encode(prompts))(
         model.params, prompts
     )
     host = jax.device_get((prompts, np.arange(8, dtype=np.int32), features))
-    return load_params(model.directory, model.config, mesh=mesh), shard_batch(mesh, host), mesh
+    return shard_batch(trained[1], host)
 
 
 @pytest.mark.numerics
 @pytest.mark.parametrize(("tensor", "quantized"), [(1, ""), (4, ""), (4, "int8")])
-def test_completions_are_those_of_one_device(tensor, quantized, model, trained):
-    params, batch, mesh = trained
+def test_completions_are_those_of_one_device(tensor, quantized, model, trained, eight):
+    (params, mesh), batch = trained, eight
     config, whole = model.config, model.params
     if quantized:
         (config, whole), (_, params) = in_int8(model), in_int8(model, mesh=mesh)
@@ -77,9 +83,9 @@ def test_completions_are_those_of_one_device(tensor, quantized, model, trained):
 
 
 @pytest.mark.numerics
-def test_a_decoded_token_moves_no_weights(model, trained):
+def test_a_decoded_token_moves_no_weights(model, trained, eight):
     """Only activations: far less than a layer's kernels, in whichever layout the weights were trained."""
-    params, batch, mesh = trained
+    (params, mesh), batch = trained, eight
     decoding = decoding_mesh(mesh, 4)
     policy = DecodingPolicy(model.config, decoding)(flat(params))
     prompts, seeds, features = move(batch, NamedSharding(decoding, spec("batch")))
@@ -127,7 +133,7 @@ def test_of_a_frozen_narrow_model_its_adapter_alone_is_narrowed(model):
 
 
 def test_the_policy_is_laid_out_by_one_program(model, trained):
-    params, _, mesh = trained
+    params, mesh = trained
     layout = DecodingPolicy(model.config, decoding_mesh(mesh, 2))
     layout(flat(params))
     with counted() as programs:

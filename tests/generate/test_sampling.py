@@ -32,14 +32,14 @@ def kept_by_hand(logits, top_k, top_p):
 
 
 @pytest.mark.parametrize("top_k", [0, 1, 5, 39, 40, 100])
-@pytest.mark.parametrize("top_p", [1e-6, 0.3, 0.9, 0.999, 1.0])
-def test_restrict_by_hand(top_k, top_p):
-    found = np.asarray(restrict(jnp.array(LOGITS), top_k, top_p))
-    for row, logits in zip(found, LOGITS, strict=True):
-        kept = set(np.flatnonzero(np.isfinite(row)).tolist())
-        assert kept == kept_by_hand(logits, top_k, top_p)
-        assert (row[list(kept)] == logits[list(kept)]).all()
-        assert int(logits.argmax()) in kept
+def test_restrict_by_hand(top_k):
+    for top_p in (1e-6, 0.3, 0.9, 0.999, 1.0):
+        found = np.asarray(restrict(jnp.array(LOGITS), top_k, top_p))
+        for row, logits in zip(found, LOGITS, strict=True):
+            kept = set(np.flatnonzero(np.isfinite(row)).tolist())
+            assert kept == kept_by_hand(logits, top_k, top_p), top_p
+            assert (row[list(kept)] == logits[list(kept)]).all()
+            assert int(logits.argmax()) in kept
 
 
 def test_restrict_keeps_equals_at_the_border():
@@ -58,7 +58,7 @@ def test_greedy_is_the_likeliest_with_its_logprob():
 
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p"),
-    [(1.0, 0, 1.0), (0.5, 0, 1.0), (2.0, 7, 1.0), (1.3, 0, 0.8), (1.0, 12, 0.9)],
+    [(0.5, 0, 1.0), (1.3, 12, 0.8)],
 )
 def test_how_often_each_token_comes(temperature, top_k, top_p):
     """20,000 draws with one key: each frequency within five standard deviations of its probability."""

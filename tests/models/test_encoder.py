@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,21 @@ CONFIG = EncoderConfig(mel_bins=80, width=16, layers=2, heads=2, ffn=32)
 DECODER = DecoderConfig(vocabulary=8, width=8, layers=1, heads=1, kv_heads=1, head_dim=8, ffn=8)
 
 
+@functools.cache
 def tower(config):
     return Encoder(AudioLMConfig(config, DECODER, audio_token_id=1), nnx.Rngs(0))
+
+
+run = nnx.jit(lambda encoder, waveforms, lengths: encoder(waveforms, lengths))
+
+
+def heard(config, waveforms, *lengths):
+    """Features by one program for each shape; few shapes, so that few are compiled."""
+    return np.asarray(run(tower(config), np.asarray(waveforms), np.array(lengths)))
+
+
+def noise(*shape):
+    return (0.1 * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
 
 
 def their_frame_counts(samples):
@@ -40,29 +54,26 @@ def test_frames_are_counted_as_transformers_counts_them(recorded):
         np.testing.assert_array_equal(ours["counts"], wanted["counts"])
 
 
-@pytest.mark.parametrize("size", [640 * 26, 640 * 25 + LOOKAHEAD, 480_000])
-def test_a_short_bucket_gives_what_thirty_seconds_give(size):
-    encoder = tower(CONFIG)
-    length = 640 * 25
-    rng = np.random.default_rng(0)
-    clip = (0.1 * rng.standard_normal(length)).astype(np.float32)
-    run = nnx.jit(lambda encoder, x, n: encoder(x, n))
+@pytest.mark.parametrize("seconds", [4, pytest.param(30, marks=pytest.mark.numerics)])
+def test_a_short_bucket_gives_what_the_longest_gives(seconds):
+    config = dataclasses.replace(CONFIG, seconds=seconds)
+    length, size = 640 * 25, 640 * 25 + LOOKAHEAD
+    clip = noise(length)
     wanted, found = (
-        run(encoder, np.pad(clip, (0, s - length))[None], np.array([length]))
-        for s in (480_000, size)
+        heard(config, np.pad(clip, (0, s - length))[None], length) for s in (seconds * 16_000, size)
     )
     count = frame_counts(length)[1]
     np.testing.assert_allclose(found[0, :count], wanted[0, :count], atol=1e-4)
 
 
 def test_a_clip_does_not_hear_its_neighbours():
-    encoder = tower(CONFIG)
-    waveforms = 0.1 * jax.random.normal(jax.random.key(0), (3, 32_000))
-    lengths = jnp.array([16_000, 20_000, 0])
-    waveforms = jnp.where(jnp.arange(32_000) < lengths[:, None], waveforms, 0.0)
-    both = encoder(waveforms, lengths)
-    alone = encoder(waveforms[:1], lengths[:1])
-    count = frame_counts(16_000)[1]
+    """Nor does it matter to it that one is longer, or absent."""
+    waveforms, lengths = noise(3, 640 * 26), (9_000, 16_000, 0)
+    config = dataclasses.replace(CONFIG, seconds=4)
+    waveforms = np.where(np.arange(640 * 26) < np.array(lengths)[:, None], waveforms, 0)
+    both = heard(config, waveforms, *lengths)
+    alone = heard(config, waveforms[:1], *lengths[:1])
+    count = frame_counts(9_000)[1]
     np.testing.assert_allclose(both[0, :count], alone[0, :count], atol=1e-5)
     assert bool(np.isfinite(both).all())
 
@@ -75,28 +86,21 @@ def test_a_window_hears_itself_alone():
 
     The spectrum of a tone's edge reaches 200 samples further, so that the change is kept clear of the borders.
     """
-    encoder = tower(WINDOWED)
-    rng = np.random.default_rng(0)
-    clip = (0.1 * rng.standard_normal(32_000)).astype(np.float32)  # five windows of 6400 samples
+    clip = noise(19_200)  # three windows of 6400 samples
     louder = clip.copy()
-    louder[2 * 6400 + 500 : 3 * 6400 - 500] *= 0.5
-    lengths = jnp.array([32_000])
-    before, after = (np.asarray(encoder(jnp.array(x)[None], lengths))[0] for x in (clip, louder))
+    louder[6400 + 500 : 2 * 6400 - 500] *= 0.5
+    before, after = (heard(WINDOWED, x[None], 19_200)[0] for x in (clip, louder))
     changed = np.abs(before - after).max(axis=1) > 1e-6
-    assert changed.tolist() == [20 <= frame < 30 for frame in range(50)]
+    assert changed.tolist() == [10 <= frame < 20 for frame in range(30)]
 
 
 def test_a_last_window_hears_neither_its_padding_nor_a_neighbour():
     """2.3 windows alone, and beside a longer clip in a bucket with windows that are padding from end to end."""
-    encoder = tower(WINDOWED)
-    rng = np.random.default_rng(0)
-    size, length = 64_000, int(2.3 * 6400)
-    clips = (0.1 * rng.standard_normal((2, size))).astype(np.float32)
-    clips[0, length:] = 0
-    lengths = jnp.array([length, 50_000])
-    clips[1, 50_000:] = 0
-    both = np.asarray(encoder(jnp.array(clips), lengths))
-    alone = np.asarray(encoder(jnp.array(clips[:1, :19_200]), lengths[:1]))
+    length = int(2.3 * 6400)
+    clips = noise(2, 64_000)
+    clips[0, length:] = clips[1, 50_000:] = 0
+    both = heard(WINDOWED, clips, length, 50_000)
+    alone = heard(WINDOWED, clips[:1, :19_200], length)
     count = frame_counts(length)[1]
     assert 20 < count < 30
     np.testing.assert_allclose(both[0, :count], alone[0, :count], atol=1e-5)
@@ -104,13 +108,12 @@ def test_a_last_window_hears_neither_its_padding_nor_a_neighbour():
 
 def test_windows_are_numbered_from_their_start():
     """Two windows with the same sound give the same frames: positions and convolutions begin anew."""
-    encoder = tower(WINDOWED)
     mel = jax.random.normal(jax.random.key(0), (1, 40, 80))
     both, counts = windows(jnp.concatenate([mel, mel], axis=1), jnp.array([80]), 40)
     assert counts.tolist() == [40, 40]
     np.testing.assert_array_equal(both[0], both[1])
     twice = np.tile(0.1 * np.sin(np.arange(6400) * 0.05), 3).astype(np.float32)
-    found = np.asarray(encoder(jnp.array(twice)[None], jnp.array([3 * 6400])))[0]
+    found = heard(WINDOWED, twice[None], 3 * 6400)[0]
     # The first window's first frames hear the reflected start instead of what went before.
     np.testing.assert_allclose(found[11:19], found[21:29], atol=1e-4)
 
@@ -138,18 +141,16 @@ def test_sinusoids_are_whispers(recorded):
         )  # angles near 100 have steps of 8e-6
 
 
+@pytest.mark.numerics
 def test_a_clip_of_five_minutes():
     """Its first and last frames are those of the clip cut there, at the borders of windows.
 
     Noise stays above the floor below its loudest value that log-mel is cut at, wherever that value is.
     """
-    encoder = tower(WINDOWED)
-    run = nnx.jit(lambda encoder, x, n: encoder(x, n))
-    rng = np.random.default_rng(0)
-    clip = (0.1 * rng.standard_normal(300 * 16_000)).astype(np.float32)
-    whole = np.asarray(run(encoder, clip[None], np.array([len(clip)])))[0]
+    clip = noise(300 * 16_000)
+    whole = heard(WINDOWED, clip[None], len(clip))[0]
     assert whole.shape == (7500, 16)
-    part = np.asarray(run(encoder, clip[None, :48_000], np.array([48_000])))[0]
+    part = heard(WINDOWED, clip[None, :48_000], 48_000)[0]
     np.testing.assert_allclose(whole[:70], part[:70], atol=1e-3)
-    part = np.asarray(run(encoder, clip[None, -51_200:], np.array([51_200])))[0]
+    part = heard(WINDOWED, clip[None, -51_200:], 51_200)[0]
     np.testing.assert_allclose(whole[-60:], part[-60:], atol=1e-3)

@@ -53,8 +53,10 @@ def wanted():
 
 @pytest.mark.parametrize(
     "attention",
-    [INTERPRETED, functools.partial(cudnn_attend, implementation="xla")],
-    ids=["splash", "cudnn"],
+    [
+        pytest.param(INTERPRETED, id="splash", marks=pytest.mark.numerics),
+        pytest.param(functools.partial(cudnn_attend, implementation="xla"), id="cudnn"),
+    ],
 )
 def test_a_group_by_a_kernel(attention, wanted, monkeypatch):
     """cuDNN's masks are tried on JAX's own implementation, as its kernel needs a GPU; its gradient, even sizes."""
@@ -68,11 +70,13 @@ def test_a_group_by_a_kernel(attention, wanted, monkeypatch):
     jax.tree.map(close, values_and_gradients(attention), wanted)
 
 
+@pytest.mark.numerics
 def test_each_device_runs_the_kernel_on_its_rows_and_heads(wanted):
     with jax.set_mesh(make_mesh(2, 2, 2)):
         jax.tree.map(close, values_and_gradients(INTERPRETED), wanted)
 
 
+@pytest.mark.numerics
 def test_the_whole_network_by_a_kernel(one_tiny, monkeypatch):
     """Tower, prefix and completions; clips that are not there stay finite."""
     monkeypatch.setitem(ATTENTION, "splash", INTERPRETED)

@@ -1,6 +1,7 @@
 """Projections in eight bits: the network whose kernels they stand for, wherever they lie."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,13 @@ def by_hand(kernel):
     return np.rint(kernel / scale).clip(-127, 127).astype(np.int8), scale
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def logits(config, flat, prompts, features):
+    """Of the decoder and the projector, with what was heard made up."""
+    model = bind(config, merge(flat, {}))
+    return model.decoder.logits(model.decoder.prefill(model.embed(prompts, features))[0])
+
+
 def results(config, flat, remat="none"):
     """Loss and gradient of projector and adapters, and logits without adapters, as the reference is."""
     config = dataclasses.replace(config, remat=remat)
@@ -67,6 +75,16 @@ def both(tmp_path_factory):
     return dataclasses.replace(model.config, quantized="int8"), eight, model.config, rounded
 
 
+def test_logits_of_the_kernels_they_stand_for(both):
+    config, eight, plain, rounded = both
+    noise = np.random.default_rng(0).standard_normal((2, 2, 25, tiny.Sizes().tower_width))
+    given = tiny.prompts(QUESTIONS), noise.astype(np.float32)
+    np.testing.assert_allclose(
+        logits(config, eight, *given), logits(plain, rounded, *given), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.numerics
 @pytest.mark.parametrize("remat", ["none", "products"])
 def test_loss_gradient_and_logits_of_the_kernels_they_stand_for(remat, both):
     config, eight, plain, rounded = both
@@ -90,7 +108,13 @@ def test_in_bfloat16_no_farther_from_exact_than_a_bfloat16_kernel(both):
         assert away(gradient[path], exact[path]) < 2 * away(wanted[path], exact[path]), path
 
 
-@pytest.mark.parametrize("mesh", [(1, 1, 1), (1, 2, 4)], ids=["one device", "eight"])
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        pytest.param((1, 1, 1), id="one device", marks=pytest.mark.numerics),
+        pytest.param((1, 2, 4), id="eight"),
+    ],
+)
 def test_read_from_a_directory(mesh, tmp_path):
     """The same whole numbers over any devices, the rest as narrow as activations; decoding keeps them."""
     model = tiny.make(tmp_path / "wide", WIDE)
@@ -128,7 +152,7 @@ def test_read_from_a_directory(mesh, tmp_path):
         assert set(policy.changing(flat)) == set(trainable)
 
 
-def test_rounding():
+def test_rounding_to_int8():
     """To the nearest whole number, the largest to 127 and -127, and nothing of nothing."""
     kernel = np.random.default_rng(0).standard_normal((3, 16, 8)).astype(np.float32)
     kernel[:, :, 0], kernel[1, 5, 1], kernel[2, 3, 2] = 0, 9, -9

@@ -17,7 +17,7 @@ TEXT = {
 }  # fmt: skip
 
 
-def test_qwen2_audio(tmp_path):
+def test_sizes_of_qwen2_audio(tmp_path):
     raw = {
         "model_type": "qwen2_audio",
         "audio_token_index": 151_646,
@@ -28,7 +28,7 @@ def test_qwen2_audio(tmp_path):
 
 
 @pytest.mark.parametrize("name", list(TEXT))
-def test_omni(name, tmp_path):
+def test_sizes_of_omni(name, tmp_path):
     from transformers import Qwen2_5OmniThinkerConfig
 
     text = TEXT[name] | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
@@ -44,7 +44,7 @@ def test_omni(name, tmp_path):
     ("name", "billions"),
     [("qwen2_audio_7b", 8.4), ("qwen2_5_omni_3b", 4.0), ("qwen2_5_omni_7b", 8.3)],
 )
-def test_parameters(name, billions):
+def test_sizes_count_their_parameters(name, billions):
     import jax
 
     count = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(SIZES[name])))

@@ -73,6 +73,7 @@ def test_a_step_adds_its_passes_up():
     assert by_adapters == pytest.approx(4 * tower + 5 * placed + 4 * reading)
 
 
+@pytest.mark.numerics
 def test_as_xla_counts_a_model_of_one_layer():
     """A scan over one layer is counted whole. XLA also counts what is not a matrix product, and masked scores."""
     encoder = EncoderConfig(mel_bins=80, width=256, layers=1, heads=4, ffn=1024)

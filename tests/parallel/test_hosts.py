@@ -67,6 +67,7 @@ with hosts.joined():
 """
 
 
+@pytest.mark.runs
 def test_rows_words_and_settings_between_two_hosts():
     done = end_hosts(start_hosts([sys.executable, "-c", ROWS]))
     assert [host.returncode for host in done] == [0, 0], done[0].stderr[-2000:] + done[1].stderr
@@ -105,8 +106,13 @@ except InputError as error:
     ("how", "code", "told"),
     [
         ("together", 1, "sari: host 1: clip.wav: no such sound file"),
-        ("alone", 2, "sari: alone"),
-        ("mistaken", 1, "sari: host 1 stopped: SystemError: a mistake; if another host is gone"),
+        pytest.param("alone", 2, "sari: alone", marks=pytest.mark.runs),
+        pytest.param(
+            "mistaken",
+            1,
+            "sari: host 1 stopped: SystemError: a mistake; if another host is gone",
+            marks=pytest.mark.runs,
+        ),
     ],
 )
 def test_no_host_waits_for_one_that_failed(how, code, told):

@@ -45,6 +45,13 @@ def encoded(waveform: np.ndarray, kind: str, **how) -> np.ndarray:
 
 
 CLIPS = [melody(seed) for seed in range(20)] + [hiss(seed) for seed in range(10)]
+
+
+@pytest.fixture(scope="module")
+def ours() -> list[Fingerprint]:
+    return [fingerprint(clip) for clip in CLIPS]
+
+
 CHANGES = {
     "mp3": lambda x: encoded(x, "MP3"),
     "ogg": lambda x: encoded(x, "OGG"),
@@ -58,21 +65,18 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_sound_is_known_again_and_no_other(change):
-    ours = [fingerprint(clip) for clip in CLIPS]
+def test_a_changed_sound_is_known_again_and_no_other(change, ours):
     theirs = [fingerprint(CHANGES[change](clip).astype(np.float32)) for clip in CLIPS]
     found = near_pairs(ours, theirs)
     assert {(i, j) for i, j, _ in found if i != j} == set()
     # Of white noise mp3 and ogg keep the loudness, not the samples: that is the one thing not known again.
     assert [pair[:2] for pair in found][:20] == [(i, i) for i in range(20)]
     assert len(found) == 30 or change in ("mp3", "ogg")
-    assert {a.digest for a in ours}.isdisjoint(
-        b.digest for a, b in zip(ours, theirs, strict=True) if change == "gain"
-    )
+    if change == "gain":
+        assert {a.digest for a in ours}.isdisjoint(b.digest for b in theirs)
 
 
-def test_different_sounds_are_told_apart():
-    ours = [fingerprint(clip) for clip in CLIPS]
+def test_different_sounds_are_told_apart(ours):
     errors = [bit_errors(a, b) for i, a in enumerate(ours) for b in ours[:i]]
     assert min(errors) > MOST_ERRORS
     assert near_pairs(ours) == []

@@ -4,16 +4,20 @@ import time
 from collections import Counter
 from types import SimpleNamespace
 
+import pytest
+
 from experiments import fuzz
 from experiments.fuzz import fuzz_lines, fuzz_sounds
 
 
+@pytest.mark.tools
 def test_damaged_sounds_are_counted_each(tmp_path):
     result = fuzz_sounds(tmp_path, 66, 3)
     assert result["faults"] == [] and result["given"] == 66
     assert 0 < result["kept"] < 66
 
 
+@pytest.mark.tools
 def test_damaged_lines_are_counted_each(tmp_path):
     result = fuzz_lines(tmp_path, 200, 3)
     assert result["faults"] == [] and 0 < result["kept"] < result["given"]

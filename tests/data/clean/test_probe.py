@@ -38,7 +38,7 @@ def test_a_planted_leak_is_caught(make_record, leak, templates):
 
 
 @pytest.mark.parametrize("templates", [0, 8])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_clean_corpus_is_not(make_record, seed, templates):
     found = probe(corpus(make_record, 600, templates=templates, seed=seed), seed=seed)
     assert found["verdict"] == "none" and found["chance"] == 0.25
@@ -58,11 +58,11 @@ def test_the_usual_answer_of_a_template_is_a_leak(make_record):
     assert probe(records)["verdict"] == "leak"
 
 
-def test_too_few(make_record):
+def test_too_few_records_are_not_probed(make_record):
     assert probe([make_record()])["verdict"] == probe([])["verdict"] == "too few"
 
 
-def test_wilson():
+def test_wilsons_interval():
     low, high = wilson(50, 100)
     assert (low, high) == (pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))
 

@@ -9,7 +9,7 @@ from sari_jax.data.clean.texts import (
 )
 
 
-def test_plain_text():
+def test_texts_are_compared_in_plain():
     assert plain_text(" What's  HEARD?") == "whats heard"
     assert plain_text("?!") == "?!"
     assert sorted_words("Which one plays first?") == "first one plays which"
@@ -29,7 +29,7 @@ def test_choices_in_any_order():
         ("dog", "violin", 0, 50),
     ],
 )
-def test_alike(a, b, least, most):
+def test_how_alike_texts_are(a, b, least, most):
     assert least <= alike(a, b) <= most
 
 

@@ -18,7 +18,7 @@ def test_tokens_of_earlier_runs_count():
     assert not Budget(Limits(tokens=1_500_001), [REPLY]).exhausted
 
 
-def test_money():
+def test_a_budget_of_money():
     budget = Budget(Limits(cost=2.0, price_in=1.0, price_out=2.0))
     assert not budget.exhausted
     budget.spend(REPLY)

@@ -143,7 +143,7 @@ def test_listening_is_told_of(text):
     assert not cites_text(text)
 
 
-def test_tags():
+def test_tags_in_a_reply():
     assert holds_tag("I think </THINK> so") == "</THINK>"
     assert holds_tag("<planning>") and holds_tag("<answer>")
     assert not holds_tag("a < b and <sound> of thinking")
