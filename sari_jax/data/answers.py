@@ -138,8 +138,13 @@ def _by_label(answer: str, choices: Sequence[str]) -> set[int]:
     labels, texts, carried = _labelled(choices)
     match = _LABEL.fullmatch(answer)
     if match and match["rest"]:
-        index = labels.get(_label(match))
-        return {index} & _same(_unwrapped(match["rest"]), texts, _FORMS)
+        label, rest = _label(match), _unwrapped(match["rest"])
+        place = (
+            ord(label) - ord("a") if len(label) == 1 else None
+        )  # of choices with marks of their own: "(A) 1. dog"
+        return ({labels.get(label)} & _same(rest, texts, _FORMS)) | (
+            {place} & _same(rest, choices, _FORMS)
+        )
     letter = normalise(answer)
     if letter not in labels:
         return set()

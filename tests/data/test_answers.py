@@ -107,6 +107,8 @@ def test_the_table_in_the_docs_says_what_is_done():
         ("C", ("B. cat", "D. dog"), None),
         ("2", ("1) dog", "2) cat"), 1),
         ("A", ("p.m.", "a.m."), None),
+        ("(B) 2) cat", ("1) dog", "2) cat"), 1),
+        ("(A) C:maj7", ("C:maj7", "D:maj7(11)"), 0),
         ("4 time", ("4:4 time", "3:4 time"), None),
         ("B", ("A, B", "C, D"), None),
         ("A、B", ("B", "A"), None),
