@@ -3,6 +3,7 @@
 # Heavy imports stand inside the commands: `sari --help` and usage errors need not wait for JAX.
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -132,6 +133,12 @@ def score(args: argparse.Namespace) -> int:
                 told = report_difficulty(
                     out, [r.record.pass_rate for r in scored], args.attempts, ledger
                 )
+            if all(error for _, error in scored):
+                if hosts.first():  # nothing was answered: mended sounds are read anew
+                    shutil.rmtree(out.with_suffix(".attempts"), ignore_errors=True)
+                raise InputError(
+                    f"{args.data}: none of {len(scored)} questions could be asked; the first: {scored[0].error}"
+                )
             if not kept:
                 raise InputError(
                     f"{args.data}: none of {len(scored)} questions is left ({ledger.report()['dropped']}); train the"
@@ -157,6 +164,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from sari_jax.data.styles import style
     from sari_jax.evaluate.attempts import Attempts
     from sari_jax.evaluate.examination import Examination, examine
+    from sari_jax.evaluate.scores import doubts
     from sari_jax.parallel import hosts
 
     attempts = None
@@ -171,6 +179,8 @@ def evaluate(args: argparse.Namespace) -> int:
     with hosts.joined():
         scores = examine(exam)
         if hosts.first():
+            for doubt in doubts(scores):
+                print(f"sari: warning: {doubt}", file=sys.stderr)
             tell(args, scores)
     return 0
 

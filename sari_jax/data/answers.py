@@ -1,50 +1,153 @@
-"""Which choice an answer names, whatever its case, spacing, punctuation or letter."""
+"""Which choice an answer names: the one rule for one's own records (docs/evaluation.md has a table of examples)."""
 
 import re
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-# What carries no meaning. Kept: C# and C, 4/4, -3, 3.5, 1:30, 50% are not C, 44, 3, 35, 130, 50.
-_NOISE = re.compile(r"(?!(?<=\d)[.,:](?=\d))(?!(?<!\w)-(?=\d))[^\w\s#♯♭+%/$<>=°]|_")
-_APOSTROPHES = re.compile("['\u2019`]")
-_LETTER = re.compile(r"(?:\(([a-z])\)|([a-z])[.):]|([a-z])$)\s*(.*)", re.DOTALL)
+from sari_jax.data.words import folded, joined, normalise, plain
 
-
-def normalise(text: str) -> str:
-    """Case-folded words, one space between, without the punctuation that carries no meaning."""
-    return " ".join(_NOISE.sub(" ", _APOSTROPHES.sub("", _fold(text))).split())
+# A letter or a small number before a text: "(B) dog", "B. dog", "B、dog", "B - dog", "2) dog".
+_LABEL = re.compile(
+    r"""(?: [(\[（【] \s? (?P<held>[a-zａ-ｚ]|\d{1,2}) \s? [)\]）】] \s? [.:：]?
+        | (?P<letter>[a-zａ-ｚ]) (?: \s? [.)\]:：．）] | \s? 、 (?! \s? \w $) | \s [-–—] (?=\s) )
+        | (?P<number>\d{1,2}) [.)\]、] (?!\d) )
+        \s? (?P<rest>.*)""",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
+# Words before an answer. Some choices begin with "option" too: it is taken off before a letter alone.
+_LEAD = re.compile(
+    r"""(?: (?:(?:the|my) \s)? (?:(?:final|correct|right|best) \s)? answer \s? (?: is \b \s? [:：]? | [:：] ) \s?
+        | (?:(?:the|my) \s)? (?:(?:final|correct|right|best) \s)? (?:answer|option|choice) \s? (?:is \b)? \s? [:：]? \s?
+          (?= \W{0,3} [a-z] \b)
+        | (?:正确)? 答案 [是为]? \s? [:：]? \s?
+        | 选项? \s? (?= \W{0,3} [a-zａ-ｚ] (?!\w)) )++""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_AROUND = (
+    ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), (r"\boxed{", "}"), (r"\text{", "}"),
+    (r"\textbf{", "}"), (r"\mathrm{", "}"), (r"\mathbf{", "}"), ("**", "**"), ("*", "*"), ("__", "__"), ("_", "_"),
+    ("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"), ("«", "»"), ("「", "」"), ("(", ")"), ("[", "]"),
+    ("{", "}"), ("<", ">"),
+)  # fmt: skip
+_ROOM = 1000  # characters around a choice, at most; accents apart from their letters take up to four times the room
+_LAYERS = 8  # that an answer is unwrapped of, at most: time stays linear in its length
+_EXACT: tuple[Callable[[str], str], ...] = (plain, folded)
+_FORMS: tuple[Callable[[str], str], ...] = (*_EXACT, normalise, joined)
 
 
 def choice_index(answer: str, choices: Sequence[str]) -> int | None:
     """The index of the one choice that the answer names, or None. Of a choice given twice, the first.
 
-    The choice's own text comes first, so that choices may be letters themselves. A leading letter, "(B) dog" or
-    "B. dog", must agree with the text after it; alone, "B", it names the second choice unless a choice holds the
-    word "b" and so leaves the meaning open.
+    A choice is named by its whole text, by its letter, or by both where they agree. The text is compared as it
+    stands, then without case, then without punctuation and spacing that carry no meaning: what differs in these alone
+    stays apart where it can. Whatever may mean two choices names none.
+
+    >>> choice_index("C# major", ("C major", "C# major"))
+    1
+    >>> choice_index("The answer is **B**.", ("dog", "cat"))
+    1
+    >>> choice_index("(A) cat", ("dog", "cat")) is None
+    True
     """
-    index = _named(answer, choices)
-    letter = _LETTER.fullmatch(_fold(answer))
-    if index is not None or letter is None:
-        return index
-    *letters, rest = letter.groups()
-    place = ord(next(filter(None, letters))) - ord("a")
-    if place >= len(choices):
+    if len(answer) > _ROOM + 4 * max(map(len, choices), default=0):
         return None
-    if rest:
-        return place if _named(rest, choices) == place else None
-    spelt = any(chr(ord("a") + place) in normalise(choice).split() for choice in choices)
-    return None if spelt else place
+    spellings = _unwrapped(answer)
+    found = _same(spellings, choices, _EXACT)
+    if not found:
+        _, texts, _ = _labelled(choices)
+        found = _same(spellings, choices, _FORMS) | _same(spellings, texts, _FORMS)
+        found |= _by_label(spellings[-1], choices)
+    return min(found) if len({plain(choices[index]) for index in found}) == 1 else None
 
 
-def _fold(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+def is_right(answer: str, choices: Sequence[str], answer_index: int) -> bool:
+    """Whether the answer names the right choice, by its text: some records give the right one twice."""
+    index = choice_index(answer, choices)
+    return index is not None and plain(choices[index]) == plain(choices[answer_index])
 
 
-def _named(answer: str, choices: Sequence[str]) -> int | None:
-    """By exact text first, so that what differs in case or punctuation alone stays apart; then ever more freely."""
-    for form in (str.strip, _fold, normalise):
-        wanted = form(answer)
-        same = [i for i, choice in enumerate(choices) if form(choice) == wanted]
-        if wanted and same:
-            return same[0] if len({choices[i] for i in same}) == 1 else None
-    return None
+def _same(
+    spellings: Iterable[str], texts: Sequence[str], forms: Iterable[Callable[[str], str]]
+) -> set[int]:
+    """The texts that equal a spelling of the answer, in the strictest form in which one does."""
+    for form in forms:
+        given = [form(text) for text in texts]
+        for spelling in spellings:
+            wanted = form(spelling)
+            if wanted and wanted in given:
+                return {index for index, text in enumerate(given) if text == wanted}
+    return set()
+
+
+def _unwrapped(answer: str) -> list[str]:
+    """The answer, and what is left as words before it and marks around it are taken off.
+
+    >>> _unwrapped(r"Answer: $\\boxed{B}$.")
+    ['Answer: $\\\\boxed{B}$.', '$\\\\boxed{B}$.', '$\\\\boxed{B}$', '\\\\boxed{B}', 'B']
+    """
+    spellings = [plain(answer)]
+    for _ in range(_LAYERS):
+        inner = _inner(spellings[-1])
+        if not inner or inner == spellings[-1]:
+            break
+        spellings.append(inner)
+    return spellings
+
+
+def _inner(text: str) -> str:
+    if lead := _LEAD.match(text):
+        return text[lead.end() :]
+    for before, after in _AROUND:
+        if text.startswith(before) and text.endswith(after) and len(text) > len(before + after):
+            return text[len(before) : len(text) - len(after)].strip()
+    if text.endswith((".", "。", "．")):
+        return text[:-1].rstrip()
+    if "**" in text:  # as in "**B**: dog", not in 2**3
+        return plain(re.sub(r"\*\*(?!\d)|(?<!\d)\*\*", "", text))
+    return re.sub(r"\\([#%&$_{}])", r"\1", text)
+
+
+def _labelled(choices: Sequence[str]) -> tuple[dict[str, int], list[str], bool]:
+    """What stands for each choice, the choices without it, and whether they carry it themselves.
+
+    Choices that all carry a letter or number, "(b) cat", are called by it, others by the letter of their place.
+    """
+    carried = [match for choice in choices if (match := _LABEL.fullmatch(plain(choice)))]
+    if len(carried) == len(choices):
+        labels = {_label(match): index for index, match in enumerate(carried)}
+        texts = [match["rest"] for match in carried]
+        distinct = {normalise(text) for text in texts} - {""}
+        if len(labels) == len(distinct) == len(choices):
+            return labels, texts, True
+    return (
+        {chr(ord("a") + place): place for place in range(min(len(choices), 26))},
+        [*choices],
+        False,
+    )
+
+
+def _label(match: re.Match) -> str:
+    return folded(match["held"] or match["letter"] or match["number"])
+
+
+def _by_label(answer: str, choices: Sequence[str]) -> set[int]:
+    """The choice that the answer's letter stands for; the text after it must be that choice's.
+
+    A letter alone that is also a word of another choice stands for none: "A" of "G major" and "A major" may be either.
+    Where choices carry their letters, or all hold the word as in "a dog" and "a cat", it is a letter.
+    """
+    labels, texts, carried = _labelled(choices)
+    match = _LABEL.fullmatch(answer)
+    if match and match["rest"]:
+        label, rest = _label(match), _unwrapped(match["rest"])
+        place = (
+            ord(label) - ord("a") if len(label) == 1 else None
+        )  # of choices with marks of their own: "(A) 1. dog"
+        return ({labels.get(label)} & _same(rest, texts, _FORMS)) | (
+            {place} & _same(rest, choices, _FORMS)
+        )
+    letter = normalise(answer)
+    if letter not in labels:
+        return set()
+    holding = {index for index, text in enumerate(texts) if letter in normalise(text).split()}
+    index = labels[letter]
+    return {index} if carried or holding in (set(), {index}, set(range(len(texts)))) else set()

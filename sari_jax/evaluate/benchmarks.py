@@ -320,19 +320,26 @@ def check_row(row: Row, benchmark: Benchmark, where: str) -> None:
         raise InputError(f"{where}: question, choices and answer must be texts")
 
 
+def is_answerable(benchmark: Benchmark, row: Row) -> bool:
+    """Whether the right answer is known and is one of the choices, letter by letter."""
+    return benchmark.answer is not None and benchmark.answer(row) in benchmark.choices(row)
+
+
 def as_records(rows: Sequence[Row], benchmark: Benchmark, audio_root: Path) -> list[Record]:
-    """Questions for a model; where answers are withheld, the first choice stands for them and means nothing.
+    """Questions for a model; where answers are withheld or none of the choices, the first choice stands for them.
+
+    It means nothing there: answers are judged by the benchmark's rule and its own rows.
 
     Raises:
-        InputError: an answer that is not among its choices; a text with half of a character, which no tokenizer
-            takes; a sound file that is missing.
+        InputError: a row without choices; a text with half of a character, which no tokenizer takes; a sound file that
+            is missing.
     """
     records = []
     for number, row in enumerate(rows):
         choices = benchmark.choices(row)
-        answer = benchmark.answer(row) if benchmark.answer else choices[0]
-        if answer not in choices:
-            raise InputError(f"row {number}: the answer {answer!r} is not among its choices")
+        if not choices:
+            raise InputError(f"row {number} has no choices; give at least two")
+        answer = benchmark.answer(row) if is_answerable(benchmark, row) else choices[0]
         for text in (benchmark.question(row), *choices):
             if any("\ud800" <= one <= "\udfff" for one in text):
                 raise InputError(f"row {number}: {text!r} holds half of a character; mend it")

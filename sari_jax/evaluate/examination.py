@@ -23,7 +23,7 @@ from sari_jax.evaluate.benchmarks import (
     read_rows,
 )
 from sari_jax.evaluate.official import joined, score_rows, verdicts
-from sari_jax.evaluate.scores import judge, score_predictions
+from sari_jax.evaluate.scores import KEY, check_answered, judge, score_predictions
 from sari_jax.generate.engine import Engine
 from sari_jax.parallel import hosts
 
@@ -92,6 +92,7 @@ def _records(exam: Examination) -> Results:
         more = _given(exam.predictions, exam.benchmark)
     else:
         predictions, more = _answered(exam, records, exam.benchmark)
+    check_answered(predictions, KEY, exam.predictions or exam.benchmark)
     scores = {"benchmark": Path(exam.benchmark).stem, **score_predictions(records, predictions)}
     judged = [
         {"id": record.id, "right": verdict is True}
@@ -118,12 +119,15 @@ def _official(exam: Examination, benchmark: Benchmark) -> Results:
             records = as_records(questions, benchmark, root)
     if exam.predictions:
         predictions = read_rows(exam.predictions, benchmark, whole=not questions)
+        check_answered(predictions, benchmark.key, exam.predictions)
         more = _given(exam.predictions, exam.questions)
     else:
         told, more = _answered(exam, records, exam.questions)
         predictions, more = [], more | {"completions.json": told}
         for row, answer in zip(questions, told, strict=True):
-            said = answer.get("model_output")  # none where the sound could not be taken
+            if benchmark.answer:
+                answer["answer"] = benchmark.answer(row)  # which may be none of the choices
+            said = answer.get(KEY)  # none where the sound could not be taken
             given = {} if said is None else {benchmark.key: benchmark.said(row, said)}
             predictions.append({k: v for k, v in row.items() if k != benchmark.key} | given)
         questions = []  # they are whole in each prediction
@@ -150,6 +154,11 @@ def _answered(
         settings = attempts.settings_with(exam.model, questions, exam.dtype)
     hosts.agree(settings | hosts.versions())
     told = predict(engine, records, attempts, exam.answers, settings)
+    if not any(KEY in answer for answer in told) and hosts.first():
+        shutil.rmtree(
+            exam.answers, ignore_errors=True
+        )  # nothing was answered: mended sounds are read anew
+    check_answered(told, KEY, questions)
     first = records[0]
     text = question_text(first.question, first.choices, attempts.style)
     prompt = engine.processor.prompt_text(text, len(first.audio))

@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 
 from sari_jax.errors import InputError
-from sari_jax.evaluate.benchmarks import DIGESTS, PUBLISHED, Benchmark, Row, check_row, is_version
+from sari_jax.evaluate.benchmarks import (
+    DIGESTS,
+    PUBLISHED,
+    Benchmark,
+    Row,
+    check_row,
+    is_answerable,
+    is_version,
+)
 from sari_jax.evaluate.scores import bootstrap_interval
 
 
@@ -18,7 +26,8 @@ def score_rows(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Any]:
 
     Returns:
         `checked`, whether these are known to be all rows of this version; `rows`, all; `answered`, those with a
-        prediction, "" among them; `unreadable` of these; `official`, the `accuracy` that the benchmark's script gives
+        prediction, "" among them; `unreadable` of these, and `empty`; `answer_not_a_choice`, rows whose right answer is
+        none of their choices; `official`, the `accuracy` that the benchmark's script gives
         (None if it counts no row), on average where it guesses, and over how many `rows`; `accuracy` over the
         `answered` rows (None if there is none) and over `all`, in both of which what cannot be read is wrong;
         `interval`, 95 % of the latter; `by` group and value, `accuracy` over all its `rows`, how many were `answered`
@@ -57,6 +66,8 @@ def score_rows(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Any]:
         },
         "interval": bootstrap_interval(right),
         "unreadable": unreadable,
+        "empty": sum(text is not None and not text.strip() for text in said),
+        "answer_not_a_choice": sum(not is_answerable(benchmark, row) for row in rows),
         **({"fail_rate": unreadable / count if count else None} if benchmark.guesses else {}),
         "repeated": len(names) - len(set(names)),
         "by": {group: _by(group, rows, right, answered, official) for group in benchmark.groups},

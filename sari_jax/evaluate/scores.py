@@ -1,48 +1,49 @@
 """A benchmark's predictions -> its scores, in the form of `scores.json`."""
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
 
+from sari_jax.data.answers import is_right
 from sari_jax.data.records import Record
 from sari_jax.errors import InputError
-from sari_jax.evaluate.matching import matches
 
 GROUPS = ("task", "kind", "difficulty")
+KEY = "model_output"  # under which a prediction stands
+ENOUGH = 0.95  # of the rows should have an answer
+_SHOWN = 12  # keys in a message
 
 
 def score_predictions(
     records: Sequence[Record],
     predictions: Any,
-    *,
-    key: str = "model_output",
-    match: Callable[[str, str, Sequence[str]], bool] = matches,
 ) -> dict[str, Any]:
-    """Scores a benchmark's predictions file.
+    """Scores predictions for records, by the rule of `sari_jax.data.answers`.
 
     Args:
-        predictions: as read from JSON: a list of objects with the record's `id` and, under `key`, the extracted
-            answer. No object, no key or null is unanswered; "" is answered, and wrong.
-        key: `model_output` is MMAU's, `answer_prediction` is MMAR's.
-        match: (answer, prediction, choices) -> right or not.
+        predictions: as read from JSON: a list of objects with the record's `id` and, under `model_output`, the
+            extracted answer. No object, no key or null is unanswered; "" is answered, and wrong.
 
     Returns:
-        `rows`, all; `answered`, how many; `accuracy`, over the `answered` rows (as MMAU's script counts; None if
+        `rows`, all; `answered`, how many, and `empty`, how many of these with ""; `accuracy`,
+            over the `answered` rows (as MMAU's script counts; None if
         there is none) and over `all`; `interval`, 95 % of the latter; `by` task, kind and difficulty, each value's
         `accuracy` over all its rows, its `rows` and its `interval`. Fractions.
 
     Raises:
         InputError: no records, an id that is twice in either, a prediction of another form or for an unknown id.
     """
-    verdicts = judge(records, predictions, key=key, match=match)
+    verdicts = judge(records, predictions)
     right = np.array([verdict is True for verdict in verdicts])
     answered = sum(verdict is not None for verdict in verdicts)
+    given = _answers(predictions).values()
     return {
         "rows": len(records),
         "answered": answered,
+        "empty": sum(text is not None and not text.strip() for text in given),
         "accuracy": {
             "answered": float(right.sum() / answered) if answered else None,
             "all": float(right.mean()),
@@ -52,18 +53,12 @@ def score_predictions(
     }
 
 
-def judge(
-    records: Sequence[Record],
-    predictions: Any,
-    *,
-    key: str = "model_output",
-    match: Callable[[str, str, Sequence[str]], bool] = matches,
-) -> list[bool | None]:
+def judge(records: Sequence[Record], predictions: Any) -> list[bool | None]:
     """Whether each record was answered right, None where it was not answered; see `score_predictions`."""
     if not records:
         raise InputError("no rows to score; check the benchmark's file")
     ids = _unique([record.id for record in records], "benchmark")
-    answers = _answers(predictions, key)
+    answers = _answers(predictions)
     unknown = sorted(answers.keys() - set(ids))
     if unknown:
         raise InputError(
@@ -71,7 +66,7 @@ def judge(
             " check that both are of one version"
         )
     return [
-        None if text is None else match(record.choices[record.answer_index], text, record.choices)
+        None if text is None else is_right(text, record.choices, record.answer_index)
         for record, text in zip(records, map(answers.get, ids), strict=True)
     ]
 
@@ -112,18 +107,63 @@ def _by(
     }
 
 
-def _answers(predictions: Any, key: str) -> dict[str, str | None]:
+def check_answered(predictions: Sequence[dict[str, Any]], key: str, where: str) -> None:
+    """Whether any row has an answer.
+
+    Raises:
+        InputError: none has; the keys of the rows are named, or why the first row has no answer.
+    """
+    if any(row.get(key) is not None for row in predictions):
+        return
+    errors = [row["error"] for row in predictions if isinstance(row.get("error"), str)]
+    if errors:
+        raise InputError(
+            f"{where}: none of {len(predictions)} questions could be answered; the first: {errors[0]}"
+        )
+    raise InputError(
+        f"{where}: none of {len(predictions)} rows has an answer under {key!r}; the rows have the keys"
+        f" {seen_keys(predictions)}; write the answers under {key!r}"
+    )
+
+
+def seen_keys(rows: Sequence[dict[str, Any]]) -> str:
+    """The keys of all rows, in the order in which they come, for a message."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return ", ".join(map(ascii, keys[:_SHOWN])) + more if keys else "(none)"
+
+
+def doubts(scores: dict[str, Any]) -> list[str]:
+    """What a reader of the scores should know first, a line each."""
+    found, rows, empty = [], scores["rows"], scores.get("empty", 0)
+    if scores["answered"] - empty < ENOUGH * rows:
+        found.append(
+            f"{scores['answered'] - empty} of {rows} rows have an answer ({rows - scores['answered']} have none,"
+            f" {empty} an empty one); the accuracy over all rows counts the others as wrong"
+        )
+    if count := scores.get("answer_not_a_choice", 0):
+        found.append(
+            f"in {count} of {rows} rows the right answer is not among the choices; they are scored as the benchmark's"
+            " script scores them"
+        )
+    return found
+
+
+def _answers(predictions: Any) -> dict[str, str | None]:
     if not isinstance(predictions, list):
-        raise InputError(f"predictions: give a list of objects with id and {key}")
+        raise InputError(f"predictions: give a list of objects with id and {KEY}")
     for i, row in enumerate(predictions):
         if not isinstance(row, dict) or not isinstance(row.get("id"), str):
-            raise InputError(f"predictions: row {i} has no id; give objects with id and {key}")
-        if not isinstance(row.get(key), str | None):
+            seen = f"; it has {seen_keys([row])}" if isinstance(row, dict) else ""
             raise InputError(
-                f"predictions: {key} of {row['id']} is {row[key]!r}; give the answer's text"
+                f"predictions: row {i} has no id{seen}; give objects with id and {KEY}"
+            )
+        if not isinstance(row.get(KEY), str | None):
+            raise InputError(
+                f"predictions: {KEY} of {row['id']} is {row[KEY]!r}; give the answer's text"
             )
     ids = _unique([row["id"] for row in predictions], "predictions")
-    return {name: row.get(key) for name, row in zip(ids, predictions, strict=True)}
+    return {name: row.get(KEY) for name, row in zip(ids, predictions, strict=True)}
 
 
 def _unique(ids: list[str], what: str) -> list[str]:

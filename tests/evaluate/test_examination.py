@@ -67,7 +67,7 @@ def test_each_style_asks_in_its_own_way_and_settings_tell_of_it(
 
     def predict(engine, records, attempts, *_):
         asked.append(engine.processor.question(records[0], attempts.style).text)
-        return [{"id": record.id} for record in records]
+        return [{"id": record.id, "model_output": ""} for record in records]
 
     monkeypatch.setattr("sari_jax.evaluate.examination.predict", predict)
     words = [
@@ -88,7 +88,7 @@ def test_each_style_asks_in_its_own_way_and_settings_tell_of_it(
 def test_predictions_are_read_by_one_rule(questions, predictions, tmp_path):
     """A list or lines, with a mark of their order or without, in UTF-8 whatever the machine's own encoding is."""
     rows = json.loads(predictions.read_text())
-    rows[0]["model_output"] += " Où"
+    rows[1]["model_output"] += " Où"
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     scores = []
     for number, text in enumerate((json.dumps(rows), lines)):
@@ -138,3 +138,64 @@ def test_where_answers_are_withheld_they_are_counted_alone(tmp_path):
     assert scores["checked"] is False
     assert content(tmp_path / "out", "predictions") == rows
     assert not (tmp_path / "out/judged.json").exists()
+
+
+@pytest.mark.parametrize("benchmark", ["records", "mmau-original", "mmau-test", "voicebench-mmsu"])
+@pytest.mark.parametrize("key", ["answer_prediction", "none"])
+def test_where_nothing_is_answered_nothing_is_scored(
+    questions, predictions, tmp_path, capsys, benchmark, key
+):
+    """Under another key, or null under the right one."""
+    row = {"id": "x", "question": "?", "choices": ["a", "b"], "answer": "a", "reference": "A"}
+    rows = json.loads(predictions.read_text()) if benchmark == "records" else [row]
+    own = "response" if benchmark == "voicebench-mmsu" else "model_output"
+    rows = [{k: v for k, v in row.items() if k != own} for row in rows]
+    rows = [row | ({own: None} if key == "none" else {key: "a"}) for row in rows]
+    predictions.write_text(json.dumps(rows))
+    name = str(questions) if benchmark == "records" else benchmark
+    words = ["eval", "--benchmark", name, "--predictions", str(predictions)]
+    assert main([*words, "--out", str(tmp_path / "out"), "--json"]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and len(told.err.splitlines()) == 1
+    assert f"rows has an answer under '{own}'" in told.err
+    assert repr(own if key == "none" else key) in told.err.split("the rows have the keys")[1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_few_are_answered_a_line_says_so(questions, predictions, tmp_path, capsys):
+    words = ["eval", "--benchmark", str(questions), "--predictions", str(predictions), "--json"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr()
+    assert told.err.startswith("sari: warning: 2 of 3 rows have an answer (1 have none")
+    assert json.loads(told.out)["answered"] == 2
+
+
+@pytest.mark.parametrize("answer", ["A", "a ", "other"])
+def test_an_answer_that_is_no_choice_is_scored_as_the_script_does_and_told(
+    tmp_path, capsys, answer
+):
+    row = {"id": "x", "question": "?", "choices": ["a", "b"], "answer": "a", "model_output": "a"}
+    (tmp_path / "given.json").write_text(json.dumps([row, row | {"id": "y", "answer": answer}]))
+    words = ["eval", "--benchmark", "mmau-original", "--predictions", str(tmp_path / "given.json")]
+    assert main([*words, "--out", str(tmp_path / "out"), "--json"]) == 0
+    told = capsys.readouterr()
+    scores = json.loads(told.out)
+    assert scores["answer_not_a_choice"] == 1
+    assert scores["official"]["accuracy"] == (0.5 if answer == "other" else 1.0)
+    assert "in 1 of 2 rows the right answer is not among the choices" in told.err
+
+
+def test_where_no_sound_can_be_taken_nothing_is_scored(starter_dir, nano_dir, tmp_path, capsys):
+    lines = (starter_dir / "test.jsonl").read_text().splitlines()[:2]
+    records = [json.loads(line) for line in lines]
+    for record in records:
+        record["audio"] = [{"path": str(tmp_path / "bad.wav")}]
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    asked = ["--model", str(nano_dir), "--out", str(tmp_path / "out"), "--max-tokens", "4"]
+    for words in (["eval", "--benchmark"], ["score", "--attempts", "2", "--data"]):
+        assert main([*words, str(tmp_path / "few.jsonl"), *asked, "--json"]) == 2
+        told = capsys.readouterr()
+        assert told.out == "" and "none of 2 questions could be" in told.err
+        assert "bad.wav" in told.err and not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.attempts/batch-000000.jsonl").exists()

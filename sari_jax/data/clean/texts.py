@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rapidfuzz import fuzz
 
-from sari_jax.data.answers import normalise
+from sari_jax.data.words import normalise
 
 _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
 

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Sequence
 
-from sari_jax.data.answers import normalise
 from sari_jax.data.ledger import Drop
 from sari_jax.data.records import SECTIONS
 from sari_jax.data.synthesize.wording import check_words, json_reply, unwrapped
+from sari_jax.data.words import normalise
 
 INCOMPLETE = "sections are incomplete"
 EMPTY = "empty"

@@ -5,10 +5,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sari_jax.data.answers import normalise
 from sari_jax.data.jsonl import json_object
 from sari_jax.data.ledger import Drop
 from sari_jax.data.styles import Tags
+from sari_jax.data.words import normalise
 
 NOT_JSON = "not a JSON object"
 NAMES_KEY = "names the answer key"

@@ -1,6 +1,6 @@
 """SARI's two rewards: whether the answer is right, and whether the whole has its form."""
 
-from sari_jax.data.answers import choice_index
+from sari_jax.data.answers import is_right
 from sari_jax.data.records import Record
 from sari_jax.data.styles import Style
 
@@ -11,10 +11,6 @@ def format_reward(completion: str, record: Record, style: Style) -> float:
 
 
 def accuracy_reward(completion: str, record: Record, style: Style) -> float:
-    """1 if the extracted answer names the right choice after normalisation, whatever surrounds it.
-
-    Choices are compared by their text: some benchmarks give the right one twice.
-    """
-    answer, choices = style.answer(completion), record.choices
-    index = None if answer is None else choice_index(answer, choices)
-    return float(index is not None and choices[index] == choices[record.answer_index])
+    """1 if the extracted answer names the right choice, by the rule of `choice_index`."""
+    answer = style.answer(completion)
+    return float(answer is not None and is_right(answer, record.choices, record.answer_index))

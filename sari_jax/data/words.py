@@ -1,0 +1,115 @@
+"""Texts as they are compared: ever more freely, but never without a sign, a mark or a digit that carries meaning."""
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+# Punctuation that carries meaning; the stop, comma, colon and hyphen do so beside digits.
+_KEPT = frozenset("#%&/@‰‱′″‴.,:-")
+# How a character is spelt before Unicode's own compatible spelling of it.
+_SPELT = {
+    **dict.fromkeys("'`´ʼ‘’", "'"),
+    **dict.fromkeys("‐‑‒–−", "-"),
+    **dict.fromkeys("—―", " - "),
+    **{"♯": "#", "♭": "b", "˚": "°", "⁄": "/", "٫": ".", "٬": ","},
+}
+_ALONE = re.compile(r"(?<!\d)[.,:]|[.,:](?!\d)")
+_HYPHEN = re.compile(r"-{2,}|(?<!\S)-(?!\S)|(?<=\S)-(?=[^\s\d])")
+_POINT = re.compile(r"(?<![\w.,:])\.(?=\d)")  # .5 is 0.5 and not 5
+_RANGE = re.compile(r"(?<=\d) - (?=\d)")
+_THOUSANDS = re.compile(r"(?<=\d)(?<!\d{4}),(?=\d{3}(?!\d))")
+
+
+def plain(text: str) -> str:
+    """The same text whatever its spacing and however its accents are encoded.
+
+    >>> plain(" pe\\u0302che ") == "p\\u00eache"
+    True
+    """
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def folded(text: str) -> str:
+    """The text without case, in one spelling of dashes, quotes, digits, fractions and full-width letters.
+
+    >>> folded("Ｃ♯ −3 1½ 10² ３–４")
+    'c# -3 1 1/2 10^2 3-4'
+    """
+    spelt = unicodedata.normalize("NFC", text).translate(_SPELLING)
+    return " ".join(unicodedata.normalize("NFKC", spelt).casefold().split())
+
+
+def normalise(text: str) -> str:
+    """The folded words, one space between, without the punctuation that carries no meaning.
+
+    Kept: letters, their marks, digits, symbols (+ < = > $ °), the signs # % & / @, a point, comma or colon between
+    digits, a hyphen before a digit or at one end of a word.
+
+    >>> normalise("The dog's “hip-hop”, (LOUD)!")
+    'the dogs hip hop loud'
+    >>> normalise("C# minor, 4/4 at 3.5 or -3 °C; 3 – 4, .5")
+    'c# minor 4/4 at 3.5 or -3 °c 3-4 0.5'
+    """
+    words = " ".join(folded(text).translate(_CHARACTERS).split())
+    words = _POINT.sub("0.", words)
+    words = _RANGE.sub("-", words)
+    return " ".join(_HYPHEN.sub(" ", _ALONE.sub(" ", words)).split())
+
+
+def joined(text: str) -> str:
+    """The normalised text without the space between a number and its unit, and without commas that mark thousands.
+
+    >>> joined("1,000 Hz at 50 %") == joined("1000Hz at 50%")
+    True
+    """
+    first, *rest = _THOUSANDS.sub("", normalise(text)).split() or [""]
+    parts = [first]
+    for before, word in zip([first, *rest], rest, strict=False):
+        apart = _kind(before[-1]) == _kind(word[0]) or word[0] == "-" or before[-1] == "-"
+        parts.append(f" {word}" if apart else word)
+    return "".join(parts)
+
+
+def _kind(character: str) -> str:
+    """Digit, sign or part of a word."""
+    category = unicodedata.category(character)
+    return "digit" if category == "Nd" else "sign" if category[0] in "SP" else "word"
+
+
+class _Table(dict):
+    """A table for `str.translate` that finds each character's entry when it is first met."""
+
+    def __init__(self, entry: Callable[[str], str]):
+        super().__init__()
+        self._entry = entry
+
+    def __missing__(self, code: int) -> str:
+        self[code] = self._entry(chr(code))
+        return self[code]
+
+
+def _spelling(character: str) -> str:
+    kind = unicodedata.decomposition(character).partition(" ")[0]
+    compatible = unicodedata.normalize("NFKC", character)
+    if character in _SPELT:
+        return _SPELT[character]
+    if unicodedata.category(character) == "Cf" or "\ufe00" <= character <= "\ufe0f":
+        return ""  # seen by no one: joiners, marks of direction, how an emoji is drawn
+    if unicodedata.category(character) == "Nd":
+        return str(unicodedata.decimal(character))
+    if kind == "<super>":
+        return f"^{compatible}"
+    if kind == "<fraction>":
+        return f" {compatible.replace('⁄', '/')}"
+    return character
+
+
+def _meaning(character: str) -> str:
+    category = unicodedata.category(character)
+    if character == "'":
+        return ""
+    noise = category[0] == "P" and character not in _KEPT or category in ("Cc", "Cs")
+    return " " if noise else character
+
+
+_SPELLING, _CHARACTERS = _Table(_spelling), _Table(_meaning)
