@@ -2,7 +2,7 @@
 # make smol           the same with a small language model that is real: an hour and a quarter on two cores
 # make test           lint and the tests, from nothing
 # make proofs         the tests that take long, or PART= of them: numerics, runs (killed, resumed, over hosts), tools
-# make test-current   the tests with the newest JAX, on Python 3.12 and without PyTorch
+# make test-current   what imports JAX with the newest one, on Python 3.12 and without PyTorch
 # make record         writes down what PyTorch finds, for test-current: tests/recording.py
 #
 # Each sets up its environment by itself, once. PYTHON=python3.12 and PYTHON_CURRENT=... choose interpreters.
@@ -26,6 +26,9 @@ ASSETS :=
 # The tests that take long, by part: the markers of pyproject.toml.
 PARTS := numerics or runs or tools
 PART := $(PARTS)
+
+# Tests that import JAX. `recorded` are those that compare with what PyTorch found, the proofs among them too.
+WITH_JAX := $(addprefix tests/,assemble audio evaluate generate hf models parallel rl sft train)
 
 # make demo SEED=1 OUT=runs/demo-1
 SEED := 0
@@ -51,7 +54,7 @@ proofs: $(READY)
 
 test-current: $(READY_CURRENT)
 	$(VENV_CURRENT)/bin/python -m sari_jax.assets $(ASSETS)
-	$(VENV_CURRENT)/bin/python -m pytest -m 'not ($(PARTS))'
+	$(VENV_CURRENT)/bin/python -m pytest -m 'not ($(PARTS)) or recorded' $(WITH_JAX)
 
 record: $(READY)
 	$(VENV)/bin/python -m sari_jax.assets $(ASSETS)

@@ -1,5 +1,6 @@
 """The whole suite runs on eight fake CPU devices, offline, under runtime checks of every shape and type."""
 
+import fcntl
 import importlib.util
 import os
 import resource
@@ -62,7 +63,11 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if "recorded" in item.fixturenames:
+            item.add_marker("recorded")
     if config.getoption("record"):
         if importlib.util.find_spec("torch") is None:
             raise pytest.UsageError("--record writes what PyTorch finds, which is not installed")
@@ -116,14 +121,25 @@ def make_record():
     return make
 
 
+def once(factory: pytest.TempPathFactory, name: str, make) -> Path:
+    """What `make` writes to a folder of that name, made by the first worker that asks and read by all."""
+    base = factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared.mkdir(exist_ok=True)
+    with open(shared / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (made := shared / f"{name}.made").exists():
+            make(shared / name)
+            made.touch()
+    return shared / name
+
+
 @pytest.fixture(scope="session")
 def nano_dir(tmp_path_factory) -> Path:
     """The assembled nano model's directory; read only."""
     from sari_jax.assemble import assemble
 
-    out = tmp_path_factory.mktemp("models") / "nano"
-    assemble("nano", out)
-    return out
+    return once(tmp_path_factory, "nano", lambda out: assemble("nano", out))
 
 
 @pytest.fixture(scope="session")
@@ -139,9 +155,8 @@ def starter_dir(tmp_path_factory) -> Path:
     """A small starter corpus, 20 questions of each kind to train on; read only."""
     from sari_jax.data.sources import starter
 
-    out = tmp_path_factory.mktemp("corpora") / "starter"
-    starter.build(out, train=240, validation=24, test=120)
-    return out
+    sizes = dict(train=240, validation=24, test=120)
+    return once(tmp_path_factory, "starter", lambda out: starter.build(out, **sizes))
 
 
 @pytest.fixture(
@@ -211,9 +226,8 @@ def small_model(tmp_path_factory) -> Path:
     """nano's files and formats with a decoder that compiles in seconds."""
     from sari_jax.assemble import NanoSize, assemble
 
-    out = tmp_path_factory.mktemp("models") / "small"
-    assemble("nano", out, size=NanoSize(width=32, layers=2, heads=2, kv_heads=2, ffn=48))
-    return out
+    size = NanoSize(width=32, layers=2, heads=2, kv_heads=2, ffn=48)
+    return once(tmp_path_factory, "small", lambda out: assemble("nano", out, size=size))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The rules of the house, held by the source itself: which way imports run, what is never used, how files are named."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "sari_jax/cli/__main__.py": "train/test_pods.py starts hosts by it",
     "sari_jax/cli/arguments.py": "cli/test_main.py gives them",
     "sari_jax/cli/models.py": "cli/test_main.py runs them",
-    "sari_jax/cli/report.py": "report/test_page.py and report/test_browser.py run it",
+    "sari_jax/cli/report.py": "report/test_page.py and report/test_page_in_a_browser.py run it",
     "sari_jax/cli/runs.py": "cli/test_main.py runs them",
     "sari_jax/cli/sweep.py": "sweep/test_local.py and tpu_scripts/test_sweep.py run it",
     "sari_jax/sweep/slices.py": "tpu_scripts/test_sweep.py launches what it writes",
@@ -197,3 +198,10 @@ def test_a_module_has_its_test_where_promised(path):
         assert not test.exists(), f"{name_of(test)} exists: take the exception out"
     else:
         assert test.exists(), f"write {name_of(test)}, or say in TESTED_ELSEWHERE why not"
+
+
+def test_what_is_tested_elsewhere_is_tested_there():
+    for path, reason in TESTED_ELSEWHERE.items():
+        assert (ROOT / path).exists(), f"{path} is gone: take it out"
+        for test in re.findall(r"[\w/]+/test_\w+\.py", reason):
+            assert (ROOT / "tests" / test).exists(), f"{path}: {test} does not exist"
