@@ -18,7 +18,7 @@ from sari_jax.train.questions import Questions
 
 REWARD = """
 def vowels(completion, record, style):
-    return sum(map(completion.text.count, "aeiou")) / 8
+    return sum(map(completion.count, "aeiou")) / 8
 """
 
 
