@@ -320,7 +320,8 @@ def test_rows_are_joined_once(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "sari_jax.evaluate.examination.joined", lambda *given: calls.append(1) or joined(*given)
     )
-    (tmp_path / "given.json").write_text(json.dumps(MMAR))
+    rows = [row | {"answer_prediction": "a dog"} for row in MMAR]
+    (tmp_path / "given.json").write_text(json.dumps(rows))
     words = ["eval", "--benchmark", "mmar", "--predictions", tmp_path / "given.json"]
     assert main([str(word) for word in [*words, "--out", tmp_path / "out"]]) == 0
     assert calls == [1]
