@@ -5,7 +5,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -189,17 +189,20 @@ class Trainer:
         try:
             yield
         except TooManyBad as error:
-            self._save()
-            self._close()
+            try:
+                self._save()
+            finally:
+                self._close()
             hosts.end(f"{error}. {self._safe()}")
         except NotFinite as error:
             self._close()
             hosts.end(str(error))
         except BaseException as error:
             if not hosts.several():
-                if isinstance(error, InputError):
-                    self._save()
-                self._close()
+                with suppress(InputError):  # a full disk; `error` is what the user has to know
+                    if isinstance(error, InputError):
+                        self._save()
+                    self._close()
             raise
         self._close()
 
@@ -315,11 +318,13 @@ class Trainer:
 
     def _close(self) -> None:
         self.bar.close()
-        self.checkpoints.wait()
-        self.checkpoints.close()
         self.feed.close()
         if self.metrics:
             self.metrics.close()
+        try:
+            self.checkpoints.wait()
+        finally:
+            self.checkpoints.close()
 
     def _announce(self) -> None:
         run, count = self.run, sum(record is not None for record in self.questions.records)
