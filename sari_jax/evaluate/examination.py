@@ -119,6 +119,7 @@ def _official(exam: Examination, benchmark: Benchmark) -> Results:
             records = as_records(questions, benchmark, root)
     if exam.predictions:
         predictions = read_rows(exam.predictions, benchmark, whole=not questions)
+        is_version(benchmark, predictions)  # of another version they have another key, too
         check_answered(predictions, benchmark.key, exam.predictions)
         more = _given(exam.predictions, exam.questions)
     else:

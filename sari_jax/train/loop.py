@@ -102,6 +102,7 @@ class Trainer:
         self._try_mesh()
         self.questions = read_questions(run, workdir, processor)
         self.asked = read_held_out(run, processor)
+        self.schedule = self.questions.schedule(run)
         self._build(config, processor, score)
         _claim(workdir, settings, self.questions)
         self.checkpoints = Checkpoints(workdir, keep=run.checkpoint.keep)
@@ -134,7 +135,7 @@ class Trainer:
         answers, rows = run.stage == "sft", tuple(own_rows(mesh, run.batch_size))
         asked = style(run.data.style)
         reader = Reader(self.questions.records, processor, asked, run.data.shapes, answers, rows)
-        batches = Batches(self.questions.schedule(run), reader, workers=run.data.workers)
+        batches = Batches(self.schedule, reader, workers=run.data.workers)
         self.feed = Feed(self.questions, reader, batches, run.data.max_bad_fraction)
 
     def _begin(self) -> None:

@@ -45,6 +45,7 @@ def records(scored, monkeypatch):
     return read_records(scored)[:3]
 
 
+@pytest.mark.numerics
 def test_frames_are_those_of_the_sound(records, small_model):
     together = tower_features(small_model, records)
     turned = tower_features(small_model, records[::-1])[::-1]
@@ -53,6 +54,7 @@ def test_frames_are_those_of_the_sound(records, small_model):
     assert len(together) == 3 and all(25 < len(one) <= 100 for one in together)  # 25 a second
 
 
+@pytest.mark.numerics
 def test_the_projector_alone_is_another(records, tmp_path):
     for name, captioned in (("plain", ()), ("aligned", records), ("again", records)):
         assemble("nano", tmp_path / name, size=SMALL, captioned=captioned)

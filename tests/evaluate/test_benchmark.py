@@ -34,6 +34,7 @@ def mmau(starter_dir, tmp_path):
     return path
 
 
+@pytest.mark.tools
 def test_killed_halfway_no_row_is_lost_or_answered_twice(
     mmau, nano_dir, tmp_path, capsys, monkeypatch
 ):

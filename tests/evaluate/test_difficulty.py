@@ -95,6 +95,7 @@ def test_attempts_in_other_batches_are_refused(whole, engine, records, tmp_path)
         rated(engine, records, ATTEMPTS, tmp_path, ATTEMPTS.settings())
 
 
+@pytest.mark.numerics
 def test_whatever_its_batch_a_question_gets_the_attempts_that_it_gets_alone(
     engine, records, tmp_path, monkeypatch
 ):

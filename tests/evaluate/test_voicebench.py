@@ -223,6 +223,7 @@ def test_questions_and_predictions_go_together_by_question_id():
         joined(BENCHMARK, [{"question_id": 7, "response": "b"}])
 
 
+@pytest.mark.tools
 def test_a_model_hears_the_question_and_names_a_letter(starter_dir, nano_dir, tmp_path, capsys):
     sounds = [
         json.loads(line)["audio"][0]["path"]

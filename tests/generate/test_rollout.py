@@ -57,6 +57,7 @@ def sampled(one_tiny):
     return run
 
 
+@pytest.mark.numerics
 @tiny.each_model("grouped_128_tied", "omni")
 def test_64_greedy_tokens_as_transformers(tiny_model, recorded, monkeypatch):
     monkeypatch.setattr(module, "SHORT", 64)  # one loop, as no row ends
@@ -161,6 +162,7 @@ def test_logprobs_of_a_bfloat16_rollout(seed, tmp_path):
     assert 0.005 < away < 0.035
 
 
+@pytest.mark.numerics
 def test_encode_gives_the_features_that_completions_hear(one_tiny):
     features = encode(one_tiny.config, one_tiny.params, batch())
     given, own = (

@@ -59,6 +59,7 @@ def logits(config, params):
     return np.concatenate([row[: len(question.tokens)] for row, question in rows])
 
 
+@pytest.mark.numerics
 def test_merged_it_is_the_same_model(adapted, tmp_path):
     """Where only the factors were trained and their kernels come from the source, and where all is given."""
     export(factors(adapted), adapted.config, adapted.directory, tmp_path / "out")

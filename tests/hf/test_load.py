@@ -163,6 +163,7 @@ def test_whole_numbers_are_no_weights(copied):
     refused(copied / "single", "1 of another kind .*embed_tokens.weight is I32")
 
 
+@pytest.mark.numerics
 def test_every_parameter_goes_straight_to_its_place(kinds):
     """Split over eight devices: the same values, where the table says."""
     mesh = make_mesh(fsdp=4, tensor=2)

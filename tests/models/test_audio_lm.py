@@ -46,6 +46,7 @@ def test_logits_as_transformers(tiny_model, recorded):
 
 
 @both_families
+@pytest.mark.numerics
 def test_a_batch_as_each_alone(family, request):
     """Whatever else is padded: more tokens, clips and seconds than a prompt needs change nothing."""
     model, questions = request.getfixturevalue(family), tiny.ragged()
@@ -59,6 +60,7 @@ def test_a_batch_as_each_alone(family, request):
 
 
 @both_families
+@pytest.mark.numerics
 def test_completions_as_part_of_the_prompt(family, request):
     """The states that predict G completions hanging off a prompt are those of G sequences that repeat it.
 
@@ -104,6 +106,7 @@ def test_sound_makes_a_difference_and_features_stand_in_for_it(one_tiny):
 
 
 @both_families
+@pytest.mark.numerics
 def test_bfloat16_stays_within_its_measured_rounding_of_float32(family, request):
     """Root mean square of the difference over that of float32, of the tower and of the decoder.
 

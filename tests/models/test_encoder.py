@@ -54,6 +54,7 @@ def test_frames_are_counted_as_transformers_counts_them(recorded):
         np.testing.assert_array_equal(ours["counts"], wanted["counts"])
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("seconds", [4, pytest.param(30, marks=pytest.mark.numerics)])
 def test_a_short_bucket_gives_what_the_longest_gives(seconds):
     config = dataclasses.replace(CONFIG, seconds=seconds)

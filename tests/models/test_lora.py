@@ -69,6 +69,7 @@ def test_loss_and_gradient_as_peft(name, rslora, tmp_path, recorded):
         tiny.assert_close(ours, wanted, 1e-5)
 
 
+@pytest.mark.numerics
 def test_an_adapter_begins_as_peft_begins_it_and_changes_nothing(one_tiny):
     """A uniform within 1 / sqrt(inputs), B zero; other targets leave these as they are."""
     config = dataclasses.replace(one_tiny.config, adapter=EVERYWHERE)
@@ -131,6 +132,7 @@ def test_switched_off_it_is_the_model_as_it_was(one_tiny):
     assert jnp.abs(logits(model.config, model.params, prompts) - before).max() > 0.1
 
 
+@pytest.mark.numerics
 def test_dropout_by_its_key_alone(one_tiny):
     model = tiny.adapted(one_tiny, Adapter(3, targets=("decoder/layers/o_proj", "projector")))
     factors, frozen = partition(model.params, ("*/lora_[ab]",))

@@ -108,6 +108,7 @@ def test_in_bfloat16_no_farther_from_exact_than_a_bfloat16_kernel(both):
         assert away(gradient[path], exact[path]) < 2 * away(wanted[path], exact[path]), path
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize(
     "mesh",
     [

@@ -27,6 +27,7 @@ def reference(model, prompts, tokens, features):
     return reference_logprobs(model.config, model.params, *given, temperature=TEMPERATURE)
 
 
+@pytest.mark.numerics
 def test_logprobs_and_entropies_as_transformers(one_tiny, features, recorded):
     """Each completion after its own copy of the prompt there, off one shared prompt here."""
 

@@ -24,18 +24,26 @@ def loss_and_gradient(model, questions, answers, size=8):
     return float(loss), metrics, tiny.flatten(gradient)
 
 
+RAGGED = tiny.ragged(), tiny.answers((5, 3, 8))
+
+
+@pytest.fixture
+def of_ragged(tiny_model):
+    """Loss, metrics and gradient of one batch: compiling them counts for no test."""
+    return loss_and_gradient(tiny_model, *RAGGED)
+
+
 @tiny.each_model("grouped_128_tied")
-def test_loss_and_every_gradient_as_transformers(tiny_model, recorded):
+def test_loss_and_every_gradient_as_transformers(tiny_model, of_ragged, recorded):
     """Through the head, both stacks, the projector, the tower's positions and its convolutions.
 
     No tensor's gradient vanishes by symmetry: the tower's keys have no bias, and the decoder's are rotated.
     """
-    questions, answers = tiny.ragged(), tiny.answers((5, 3, 8))
-    loss, metrics, gradient = loss_and_gradient(tiny_model, questions, answers)
+    loss, metrics, gradient = of_ragged
     assert metrics["tokens"] == 16 and metrics["loss"] == loss
 
     def find(theirs):
-        loss = theirs.sft_loss(tiny_model, questions, answers)
+        loss = theirs.sft_loss(tiny_model, *RAGGED)
         return {"loss": loss.detach(), **theirs.gradients(tiny_model, loss)}
 
     for ours, wanted in recorded({"loss": loss, **gradient}, find):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from runs import end_hosts, environment, finish, start_hosts
 
+from sari_jax.errors import InputError
 from sari_jax.train.checkpoint import Checkpoints
 from sari_jax.train.config import Optimizer
 from sari_jax.train.optimizer import make_optimizer

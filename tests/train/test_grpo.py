@@ -131,6 +131,7 @@ def has_a_reward_of_its_own(workdir):
         assert row["kl"] != 0 or row["step"] <= 2
 
 
+@pytest.mark.runs
 def test_a_reward_that_fails_ends_the_run_in_one_line(light_model, scored, tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text(OWN.replace("1 -", "1 // 0 -"))

@@ -36,6 +36,7 @@ def undisturbed(light_model, scored, tmp_path_factory):
     return run, workdir, train(run, workdir)
 
 
+@pytest.mark.runs
 def test_stopped_and_started_again_grpo_ends_with_the_same_bits(undisturbed, tmp_path, capfd):
     """Where no checkpoint is due, with the next batch decoded already."""
     run, workdir, row = undisturbed

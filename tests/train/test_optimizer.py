@@ -53,6 +53,7 @@ def test_adapters_decay_as_kernels_do():
         np.testing.assert_allclose(update, -0.5)
 
 
+@pytest.mark.numerics
 def test_muon_orthogonalises_each_layers_matrix_and_leaves_the_rest_to_adam():
     rng = np.random.default_rng(0)
     shapes = {"layers/q_proj/kernel": (3, 8, 4), "norm/scale": (8,), "embed/embedding": (16, 8)}

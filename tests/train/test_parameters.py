@@ -28,6 +28,7 @@ def started(model, **settings):
     return run, config, *starting_params(run, config, make_mesh(8, 1, 1))
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("beside", [(), ("projector/*",)], ids=["alone", "with the projector"])
 def test_an_adapter_learns_and_what_is_named_beside_it(beside, one_tiny):
     run, config, trainable, frozen = started(

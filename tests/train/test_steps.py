@@ -143,6 +143,7 @@ def by_torch(theirs, model, reference_dir):
     return {"loss": loss.detach(), "kl": kl, **theirs.gradients(model, loss)}
 
 
+@pytest.mark.numerics
 def test_grpo_as_an_independent_implementation(one_tiny, reference_dir, shared, recorded):
     loss, metrics, gradient = shared
     found = {"loss": loss, "kl": metrics["kl"], **gradient}
@@ -397,6 +398,7 @@ def test_sft_step_is_its_loss_gradient(one_tiny):
         )
 
 
+@pytest.mark.numerics
 def test_the_losses_of_a_batchs_parts_add_up_to_its_own(one_tiny):
     """Short rows beside short rows, in shapes of their own; that gradients do so too, the eight devices show below."""
     clips = ((0.9, 0.2), (0.5, 0.1), (0.3, 0.4), (0.1, 0.8))
@@ -549,6 +551,7 @@ def test_two_updates_over_devices_in_parts_are_the_same(wide):
     same_in_parts(make_mesh(1, 2, 4), wide, SETTINGS_OF["dapo"])
 
 
+@pytest.mark.numerics
 def test_an_update_over_devices_gathers_weights_and_never_prompts(wide):
     """Of what is exchanged nothing is as large as the residual stream of the other devices' rows."""
     mesh = make_mesh(1, 8, 1)
