@@ -98,6 +98,8 @@ def _by_module(config: AudioLMConfig, names: Names) -> dict[str, dict[str, Rule]
 
 def module_name(hub_name: str, names: Names) -> str:
     """What transformers calls the module of a tensor. The hub's names are those of an older version of it."""
+    if hub_name == names.unembedding:
+        return "lm_head"
     module = hub_name.removesuffix(".weight").removesuffix(".bias")
     if module.startswith(names.decoder + "."):
         return "model.language_model" + module.removeprefix(names.decoder)

@@ -11,10 +11,12 @@ import tiny
 from safetensors.numpy import load_file
 
 from sari_jax.errors import InputError
-from sari_jax.hf.adapter import export_adapter
+from sari_jax.hf.adapter import export_adapter, module_name
 from sari_jax.hf.config import read_config
 from sari_jax.hf.export import export
+from sari_jax.hf.families import FAMILIES
 from sari_jax.hf.load import load_params
+from sari_jax.hf.names import rules
 from sari_jax.models.audio_lm import bind
 from sari_jax.models.config import Adapter
 from sari_jax.models.lora import is_adapter
@@ -142,6 +144,22 @@ def test_whole_modules_go_along(adapted, theirs, tmp_path):
         load_file(tmp_path / name / "adapter_model.safetensors") for name in ("out", "again")
     )
     assert ours.keys() == again.keys()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_modules_are_called_alike_in_every_layout(family, one_tiny):
+    """peft looks for the modules of transformers, whatever the checkpoint calls its tensors."""
+    found = [
+        [
+            module_name(name, layout)
+            for rule in rules(one_tiny.config, layout)
+            for name in rule.names
+        ]
+        for layout in FAMILIES[family].layouts
+    ]
+    assert all(names == found[0] for names in found)
+    assert "model.language_model.layers.1.self_attn.q_proj" in found[0]
+    assert "model.audio_tower.conv1" in found[0]
 
 
 def test_what_is_written(one_tiny, tmp_path):
