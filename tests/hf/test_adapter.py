@@ -77,6 +77,7 @@ def test_merged_it_is_the_same_model(adapted, tmp_path):
         np.testing.assert_array_equal(array, tiny.flatten(merged)[path], err_msg=path)
 
 
+@pytest.mark.numerics
 def test_peft_adds_it_and_transformers_reads_it_merged(adapted, theirs, tmp_path):
     peft = pytest.importorskip("peft", reason="about PEFT, which is not installed")
     import torch
@@ -113,6 +114,7 @@ def test_peft_adds_it_and_transformers_reads_it_merged(adapted, theirs, tmp_path
         np.testing.assert_array_equal(again[name], array, err_msg=name)
 
 
+@pytest.mark.numerics
 def test_whole_modules_go_along(adapted, theirs, tmp_path):
     """Of every kind that there is: linear maps, norms and convolutions, alone and in layers."""
     peft = pytest.importorskip("peft", reason="about PEFT, which is not installed")

@@ -1,6 +1,7 @@
-"""Each source built from its sample, and checked for what all of them promise."""
+"""Each source built from its sample once, and checked for what all of them promise."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ class Built:
     Attributes:
         drops: (where, reason), `where` being the number of the line, or of the place in a list.
         sounds: the folder of the sample's sounds.
+        out: the corpus folder.
     """
 
     report: dict[str, Any]
@@ -28,15 +30,18 @@ class Built:
     captions: dict[str, Caption]
     drops: list[tuple[int, str]]
     sounds: Path
+    out: Path
 
 
-@pytest.fixture
-def built(tmp_path):
-    """A function that builds the corpus of a source from its sample."""
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """A function that builds the corpus of a source from its sample; read only."""
 
+    @functools.cache
     def make(name: str, **options) -> Built:
-        path, sounds = write_sample(name, tmp_path / "given")
-        out = tmp_path / "out"
+        folder = tmp_path_factory.mktemp(name)
+        path, sounds = write_sample(name, folder / "given")
+        out = folder / "out"
         report = build(SOURCES[name], out, path=path, audio_root=sounds, **options)
         assert report == json.loads((out / "report.json").read_text())
         lines = [json.loads(line) for line in (out / "dropped.jsonl").read_text().splitlines()]
@@ -47,7 +52,8 @@ def built(tmp_path):
         records = read_records(out / "records.jsonl") if report["gave"]["records"] else []
         captions = read_captions(out / "captions.jsonl") if report["gave"]["captions"] else []
         assert {"records": len(records), "captions": len(captions)} == report["gave"]
-        return Built(report, {r.id: r for r in records}, {c.id: c for c in captions}, drops, sounds)
+        by_id = ({item.id: item for item in items} for items in (records, captions))
+        return Built(report, *by_id, drops, sounds, out)
 
     return make
 

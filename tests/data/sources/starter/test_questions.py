@@ -197,6 +197,7 @@ def test_the_text_alone_says_nothing_about_the_answer():
     assert max(found.values()) < 3, found
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize(
     ("leaky", "part", "where"),
     [({"loudness"}, 1.0, "loudness"), (ALL_KINDS, 0.2, "all")],
