@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sari_jax import foreign
 from sari_jax.data.answers import choice_index
 from sari_jax.data.records import TASKS, Clip, Record
 from sari_jax.errors import InputError
@@ -295,7 +296,9 @@ def read_objects(path: str | Path) -> list[Row]:
         else:  # not splitlines(): a text may hold other separators than the newline
             rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON or JSON lines ({error})") from error
+        told = foreign.data(Path(path)) if Path(path).exists() else None
+        told = told or f"not readable as JSON or JSON lines ({error})"
+        raise InputError(f"{path}: {told}") from error
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path}: must hold a list of objects, one for each question")
     return rows

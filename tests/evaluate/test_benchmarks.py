@@ -3,7 +3,7 @@ import json
 import pytest
 
 from sari_jax.errors import InputError
-from sari_jax.evaluate.benchmarks import BENCHMARKS, as_records, read_rows
+from sari_jax.evaluate.benchmarks import BENCHMARKS, as_records, read_objects, read_rows
 
 MMAU = {
     "id": "a", "audio_id": "./clips/a.wav", "question": "What barks?", "choices": ["cat", "dog"], "answer": "dog",
@@ -79,3 +79,14 @@ def test_questions_for_a_model(tmp_path):
         as_records([MMAU | {"choices": []}], BENCHMARKS["mmau-test"], tmp_path)
     with pytest.raises(InputError, match="row 0: 'half .ud83d' holds half of a character"):
         as_records([MMSU | {"choice_a": "half \ud83d"}], BENCHMARKS["mmsu"], tmp_path)
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    path = tmp_path / "questions.parquet"
+    path.write_bytes(b"PAR1\xff\xfe\x00PAR1")
+    with pytest.raises(InputError, match="questions.parquet: a Parquet file"):
+        read_objects(path)
+    with pytest.raises(InputError, match="no_such.json: not readable as JSON"):
+        read_objects(tmp_path / "no_such.json")
+    with pytest.raises(InputError):
+        read_objects(tmp_path)
