@@ -16,7 +16,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     # `main` would add the last one: programs compiled before and after it would not share a cache.
     "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8 "
-    "--xla_cpu_enable_concurrency_optimized_scheduler=false " + os.environ.get("XLA_FLAGS", "")
+    "--xla_cpu_enable_concurrency_optimized_scheduler=false "
+    # Eight devices on two busy cores wait for each other longer than XLA thinks possible.
+    "--xla_cpu_collective_call_warn_stuck_timeout_seconds=300 "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=900 " + os.environ.get("XLA_FLAGS", "")
 )
 # PyTorch's threads would wait for each other by spinning, on the cores of the other tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

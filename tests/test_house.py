@@ -2,9 +2,8 @@
 
 import ast
 import re
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sari_jax"
@@ -97,7 +96,26 @@ def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def of_each(paths: list[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
+    """A check of one file becomes one test of all files, which lists every offender."""
+
+    def one_test(check: Callable[[Path], None]) -> Callable[[], None]:
+        def test() -> None:
+            offenders = []
+            for path in paths:
+                try:
+                    check(path)
+                except AssertionError as error:
+                    offenders.append(f"{name_of(path)}: {error}")
+            assert not offenders, "\n".join(offenders)
+
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return one_test
+
+
+@of_each(SOURCES)
 def test_imports_run_downwards_only(path):
     part = part_of(path)
     if part == "__init__":
@@ -135,7 +153,7 @@ def test_no_circles_within_a_part():
         visit(module, ())
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+@of_each(SOURCES)
 def test_torch_stays_where_it_is_compared_with(path):
     if not name_of(path).startswith(NEEDS_TORCH):
         assert not [
@@ -155,7 +173,7 @@ def test_the_suite_starts_without_torch():
         assert not needed or name_of(path) == "tests/theirs.py", f"{name_of(path)}: {needed}"
 
 
-@pytest.mark.parametrize("path", ALL, ids=name_of)
+@of_each(ALL)
 def test_nothing_read_is_ever_run(path):
     """Neither unpickled nor evaluated."""
     unsafe = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
@@ -170,13 +188,13 @@ def test_nothing_read_is_ever_run(path):
                 assert not allows, where
 
 
-@pytest.mark.parametrize("path", ALL, ids=name_of)
+@of_each(ALL)
 def test_a_file_fits_in_a_head(path):
     lines = len(path.read_text().splitlines())
     assert lines <= 500, f"{name_of(path)} has {lines} lines: is it still one idea?"
 
 
-@pytest.mark.parametrize("path", ALL, ids=name_of)
+@of_each(ALL)
 def test_names_say_something(path):
     words = {
         word for part in path.relative_to(ROOT).with_suffix("").parts for word in part.split("_")
@@ -184,13 +202,13 @@ def test_names_say_something(path):
     assert not words & VAGUE
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+@of_each(SOURCES)
 def test_every_module_says_what_it_is_for(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree) or not tree.body
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path.stem != "__init__"], ids=name_of)
+@of_each([path for path in SOURCES if path.stem != "__init__"])
 def test_a_module_has_its_test_where_promised(path):
     within = path.relative_to(PACKAGE)
     test = ROOT / "tests" / within.parent / f"test_{within.name}"
