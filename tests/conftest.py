@@ -197,15 +197,11 @@ def with_nanos_tokenizer(nano_dir, nano_processor, tmp_path_factory):
 
     import tiny
 
-    def write(family: str) -> Path:
+    def write(family: str, **sizes: int) -> Path:
         out = tmp_path_factory.mktemp("models") / family
         vocabulary = len(nano_processor.tokenizer)
-        sizes = tiny.Sizes(
-            family=family,
-            vocabulary=vocabulary + -vocabulary % 8,
-            audio_id=nano_processor.audio_id,
-        )
-        tiny.make(out, sizes)
+        of_nano = dict(vocabulary=vocabulary + -vocabulary % 8, audio_id=nano_processor.audio_id)
+        tiny.make(out, tiny.Sizes(family=family, **of_nano, **sizes))
         for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"):
             shutil.copyfile(nano_dir / name, out / name)
         shutil.copyfile(nano_dir / "chat_template.jinja", out / "chat_template.jinja")
@@ -223,7 +219,7 @@ def omni_dir(with_nanos_tokenizer) -> Path:
 @pytest.fixture(scope="session")
 def light_model(with_nanos_tokenizer) -> Path:
     """A tiny Qwen2-Audio, whose tower too is small; read only."""
-    return with_nanos_tokenizer("qwen2_audio")
+    return with_nanos_tokenizer("qwen2_audio", tower_heads=2)
 
 
 @pytest.fixture(scope="session")

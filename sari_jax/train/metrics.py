@@ -1,7 +1,8 @@
 """A run's numbers: JSONL for machines, tensorboardX for people, both cut back to the step a run resumes from."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -11,6 +12,7 @@ from sari_jax.atomic import write_text
 from sari_jax.audio.clips import load_clip
 from sari_jax.data.processor import SAMPLE_RATE
 from sari_jax.data.records import Record
+from sari_jax.errors import InputError
 from sari_jax.train.samples import Sample, told
 
 SHOWN = 4  # questions of a step that tensorboard shows, the first one with its sound
@@ -25,6 +27,9 @@ class Metrics:
     Args:
         owed: whether the held-out questions after the step before `start` are asked again: what was written of them
             is cut too.
+
+    Raises:
+        InputError: here and from every method that writes, the file system refuses it, as a full disk does.
     """
 
     def __init__(self, workdir: Path | str, start: int, *, owed: bool = False):
@@ -91,9 +96,13 @@ class Metrics:
             self._board.add_audio(tag, sound, step, sample_rate=SAMPLE_RATE)
 
     def close(self) -> None:
-        for file in self._files:
-            file.close()
-        self._board.close()
+        """Closes all of them, whichever of them cannot be written."""
+        with ExitStack() as closing:
+            for file in self._files:
+                closing.enter_context(_written(file.name))
+                closing.callback(file.close)
+            closing.enter_context(_written(self._board.logdir))
+            closing.callback(self._board.close)
 
 
 def read_samples(workdir: Path | str) -> list[dict]:
@@ -122,8 +131,21 @@ def examined(workdir: Path | str) -> set[int]:
 
 
 def _add(file: TextIO, row: dict) -> None:
-    file.write(json.dumps(row) + "\n")
-    file.flush()
+    with _written(file.name):
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+
+
+@contextmanager
+def _written(path: Path | str) -> Iterator[None]:
+    """What the file system refuses is told as bad input."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); make room, and the same command goes on from the last"
+            " checkpoint"
+        ) from error
 
 
 def _rows_before(path: Path, start: int | None) -> list[dict]:
@@ -144,5 +166,6 @@ def _reopen(path: Path, start: int, again: int | None) -> TextIO:
         for row in _rows_before(path, start)
         if row["step"] != again or row.get("split") != "held_out"
     ]
-    write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-    return path.open("a")
+    with _written(path):
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        return path.open("a")

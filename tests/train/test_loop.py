@@ -22,6 +22,9 @@ from runs import (
 )
 from runs import settings as run_settings
 
+from sari_jax.data.ledger import Ledger
+from sari_jax.data.pack import pack
+from sari_jax.data.records import read_records
 from sari_jax.errors import InputError
 from sari_jax.train.loop import train, trained_params
 
@@ -64,6 +67,37 @@ def test_a_finished_run_tells_its_end_again_and_other_settings_are_refused(undis
     assert rows(workdir) == before
     with pytest.raises(InputError, match="no checkpoint of step 1"):
         trained_params(run, workdir, 1)
+
+
+# What a run computes by, and what only says how: the second changes nothing but rounding.
+COMPUTED = {
+    "data.mix": ("*=1",),
+    "data.window": 2,
+    "micro_batches": 2,
+    "mesh.tensor": 2,
+    "optimizer.moments_dtype": "bfloat16",
+}
+OF_STAGE = {"sft": {}, "grpo": {"grpo.top_k": 40, "grpo.top_p": 0.9}}
+HOW = {"data.workers": 1, "model.remat": "layer"}
+
+
+@pytest.mark.runs
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_settings_that_no_other_run_has(stage, light_model, scored, tmp_path):
+    """Packed shards, read by a process, and layers computed again, against files and layers that are kept."""
+    (tmp_path / "packed").mkdir()
+    pack(tmp_path / "packed", read_records(scored), Ledger())
+    plain = COMPUTED | OF_STAGE[stage]
+    train(run_settings(stage, light_model, scored, **plain), tmp_path / "plain")
+    packed = tmp_path / "packed" / "records.jsonl"
+    train(run_settings(stage, light_model, packed, **plain, **HOW), tmp_path / "other")
+    for workdir in (tmp_path / "plain", tmp_path / "other"):
+        assert_moved(workdir)
+    questions = [(tmp_path / name / "questions.jsonl").read_text() for name in ("plain", "other")]
+    assert questions[0] == questions[1]
+    for row, wanted in zip(untimed(tmp_path / "other"), untimed(tmp_path / "plain"), strict=True):
+        assert row["loss"] == pytest.approx(wanted["loss"], rel=1e-4, abs=1e-6)
+        assert row["update_norm"] == pytest.approx(wanted["update_norm"], rel=1e-3)
 
 
 @pytest.mark.runs

@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import json
+import resource
 import struct
 
 import numpy as np
@@ -9,6 +10,7 @@ import soundfile
 from tensorboardX.proto.event_pb2 import Event
 
 from sari_jax.data.records import Clip, Record
+from sari_jax.errors import InputError
 from sari_jax.train.metrics import (
     Metrics,
     read_held_out,
@@ -64,6 +66,45 @@ def test_rows_past_the_checkpoint_are_cut_when_a_run_resumes(tmp_path, records):
     ]
     assert [sample["step"] for sample in read_samples(tmp_path)] == [1, 2]
     assert read_held_out(tmp_path) == [{"step": 0, "accuracy": 0.0}]
+
+
+LONG = "x" * 5000
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow over 4,096 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    "name, write",
+    {
+        "metrics": lambda metrics, _: metrics.write(1, {LONG: 0.5}),
+        "held_out": lambda metrics, _: metrics.examine(1, {LONG: 0.5}),
+        "questions": lambda metrics, records: metrics.ask(1, records, [0.5] * 1000),
+        "skipped": lambda metrics, _: metrics.skip(1, {"q0": LONG}),
+        "samples": lambda metrics, records: metrics.sample(
+            1, [Sample(0, completions(LONG))], records
+        ),
+    }.items(),
+)
+def test_a_full_disk_is_told_in_one_line(name, write, tmp_path, records, full_disk):
+    metrics = Metrics(tmp_path, start=0)
+    told = rf"{name}\.jsonl: cannot be written \(File too large\); make room, and the same command"
+    with pytest.raises(InputError, match=told):
+        write(metrics, records)
+    with pytest.raises(InputError, match=told):  # what could not be written is tried once more
+        metrics.close()
+    assert all(file.closed for file in metrics._files)
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path):
+    with pytest.raises(InputError, match="metrics.jsonl: cannot be written"):
+        Metrics(tmp_path / "gone", start=0)
 
 
 def test_a_sample_holds_all_that_a_page_shows(tmp_path, records):
