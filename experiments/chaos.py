@@ -177,20 +177,20 @@ class Hosts:
         }
 
 
-def environments(heartbeat: int) -> list[dict[str, str]]:
-    """What makes a process the first or the second of two hosts on this machine."""
+def environments(heartbeat: int, count: int = 2) -> list[dict[str, str]]:
+    """What makes each of so many processes a host of one run on this machine."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     return [
         {
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-            "JAX_NUM_PROCESSES": "2",
+            "JAX_NUM_PROCESSES": str(count),
             "JAX_PROCESS_ID": str(host),
             "SARI_HEARTBEAT_SECONDS": str(heartbeat),
             "SARI_JOIN_SECONDS": str(JOIN),
         }
-        for host in range(2)
+        for host in range(count)
     ]
 
 

@@ -169,23 +169,24 @@ def start_hosts(
     *words: list[str],
     devices: int = 4,
     heartbeat: int = 20,
-    changes: tuple[dict[str, str], ...] = ({}, {}),
+    count: int = 2,
+    changes: tuple[dict[str, str], ...] = (),
 ) -> list[subprocess.Popen]:
-    """A command as each of two hosts of one run.
+    """A command as each of `count` hosts of one run.
 
     Args:
-        words: of each host; of both, if there is one.
-        changes: of each host's environment.
+        words: of each host; of all, if there is one.
+        changes: of each host's environment, if there are any.
     """
     return [
         subprocess.Popen(
             words[host % len(words)],
-            env=environment(devices) | environ | changes[host],
+            env=environment(devices) | environ | (changes[host] if changes else {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for host, environ in enumerate(environments(heartbeat))
+        for host, environ in enumerate(environments(heartbeat, count))
     ]
 
 

@@ -77,27 +77,35 @@ COMPUTED = {
     "mesh.tensor": 2,
     "optimizer.moments_dtype": "bfloat16",
 }
-OF_STAGE = {"sft": {}, "grpo": {"grpo.top_k": 40, "grpo.top_p": 0.9}}
 HOW = {"data.workers": 1, "model.remat": "layer"}
 
 
+@pytest.fixture
+def packed(scored, tmp_path):
+    pack(tmp_path, read_records(scored), Ledger())
+    return tmp_path / "records.jsonl"
+
+
 @pytest.mark.runs
-@pytest.mark.parametrize("stage", ["sft", "grpo"])
-def test_settings_that_no_other_run_has(stage, light_model, scored, tmp_path):
+def test_settings_that_no_other_run_of_sft_has(light_model, scored, packed, tmp_path):
     """Packed shards, read by a process, and layers computed again, against files and layers that are kept."""
-    (tmp_path / "packed").mkdir()
-    pack(tmp_path / "packed", read_records(scored), Ledger())
-    plain = COMPUTED | OF_STAGE[stage]
-    train(run_settings(stage, light_model, scored, **plain), tmp_path / "plain")
-    packed = tmp_path / "packed" / "records.jsonl"
-    train(run_settings(stage, light_model, packed, **plain, **HOW), tmp_path / "other")
-    for workdir in (tmp_path / "plain", tmp_path / "other"):
+    plain, other = tmp_path / "plain", tmp_path / "other"
+    train(run_settings("sft", light_model, scored, **COMPUTED), plain)
+    train(run_settings("sft", light_model, packed, **COMPUTED, **HOW), other)
+    for workdir in (plain, other):
         assert_moved(workdir)
-    questions = [(tmp_path / name / "questions.jsonl").read_text() for name in ("plain", "other")]
-    assert questions[0] == questions[1]
-    for row, wanted in zip(untimed(tmp_path / "other"), untimed(tmp_path / "plain"), strict=True):
+    assert (plain / "questions.jsonl").read_text() == (other / "questions.jsonl").read_text()
+    for row, wanted in zip(untimed(other), untimed(plain), strict=True):
         assert row["loss"] == pytest.approx(wanted["loss"], rel=1e-4, abs=1e-6)
         assert row["update_norm"] == pytest.approx(wanted["update_norm"], rel=1e-3)
+
+
+@pytest.mark.runs
+def test_settings_that_no_other_run_of_grpo_has(light_model, packed, tmp_path):
+    workdir = tmp_path / "run"
+    nucleus = {"grpo.top_k": 40, "grpo.top_p": 0.9}
+    train(run_settings("grpo", light_model, packed, **COMPUTED, **HOW, **nucleus), workdir)
+    assert_moved(workdir)
 
 
 @pytest.mark.runs
