@@ -36,7 +36,15 @@ def has_tpu(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> 
     if any(any(root.glob(pattern)) for pattern in DEVICES):
         return True
     vendors = root.glob("sys/bus/pci/devices/*/vendor")
-    return any(vendor.read_text().strip() == GOOGLE for vendor in vendors)
+    return any(_text(vendor) == GOOGLE for vendor in vendors)
+
+
+def _text(path: Path) -> str:
+    """What stands in a file of the kernel's; nothing where it may not be read."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
 
 
 def has_gpu(root: Path = Path("/")) -> bool:

@@ -178,7 +178,7 @@ def _entry(path: Path) -> Any:
     text = _text(path)
     try:
         settings = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); fetch the file again") from error
     if not isinstance(settings, dict):
         raise InputError(f"{path}: not a JSON object; fetch the file again")

@@ -26,7 +26,7 @@ class Entry:
     """What the order of a run needs to know of a record.
 
     Attributes:
-        digest: of question, choices and answer.
+        digest: of question, choices, answer, chains and the names and spans of clips.
         pass_rate: by which a curriculum orders.
         length: samples of the bucket of its longest clip, where batches are made by length.
     """
@@ -112,5 +112,9 @@ def _entry(line: str) -> Entry:
 
 
 def _digest(record: Record) -> str:
-    content = json.dumps([record.question, record.choices, record.answer_index])
+    # Names and not folders of clips: these may move.
+    clips = [[Path(clip.path).name, clip.start, clip.end] for clip in record.audio]
+    chains = [record.chain_structured, record.chain_free]
+    asked = [record.question, record.choices, record.answer_index, clips, chains]
+    content = json.dumps(asked, sort_keys=True)
     return hashlib.sha256(content.encode(errors="backslashreplace")).hexdigest()[:16]

@@ -45,7 +45,7 @@ class Feed:
         """The next batch. All hosts call this at the same time.
 
         Raises:
-            TooManyBad: see there; the batch is not taken.
+            TooManyBad: more records cannot be read than may be skipped.
         """
         batch, failure = None, ""
         try:

@@ -64,6 +64,7 @@ def read_questions(run: Run, workdir: Path, processor: Processor) -> Questions:
         ledger = Ledger()
         records = _read(run.data.train, ledger)
         total = len(records) + len(ledger.dropped)
+        total = min(total, run.data.limit or total)
         roster = roster_of(workdir)
         matched, counts = None, {}
         if roster is None:

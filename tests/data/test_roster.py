@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from sari_jax.data.records import Clip
 from sari_jax.data.roster import FILE, enrol, match, read_roster, write_roster
 from sari_jax.errors import InputError
 
@@ -30,11 +31,19 @@ def test_records_are_found_whatever_their_order_and_whatever_was_mended(records)
 
 
 def test_what_says_nothing_of_the_question_is_no_change(records):
+    clips = [Clip(f"/elsewhere/{record.audio[0].path}") for record in records]
     moved = [
-        dataclasses.replace(record, audio=(), chain_free="else", pass_rate=0.5)
-        for record in records
+        dataclasses.replace(record, audio=(clip,), pass_rate=0.5)
+        for record, clip in zip(records, clips, strict=True)
     ]
     assert match(enrol(records), moved, "some.jsonl").changed == 0
+
+
+@pytest.mark.parametrize("change", [dict(chain_free="else"), dict(audio=(Clip("other.wav"),))])
+def test_another_chain_or_sound_is_a_change(records, change):
+    others = [dataclasses.replace(record, **change) for record in records]
+    with pytest.raises(InputError, match="0 of the 5 questions"):
+        match(enrol(records), others, "some.jsonl")
 
 
 @pytest.mark.parametrize("kept", [0, 2, 3])
