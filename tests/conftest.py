@@ -36,6 +36,7 @@ assert not already, f"imported before the type checks were installed: {already}"
 install_import_hook("sari_jax", "typechecks.check")
 
 PROOFS = {"numerics", "runs", "tools"}  # the markers of pyproject.toml
+TOO_LONG = "took too long"
 LIMIT = os.environ.get("SARI_TEST_SECONDS")  # for machines with slower cores
 
 
@@ -55,9 +56,20 @@ def pytest_runtest_call(item):
     result = yield
     used, limit = cpu_seconds() - begun, float(LIMIT or 5)
     if used > limit and not PROOFS & {mark.name for mark in item.iter_markers()}:
-        marks = ", ".join(sorted(PROOFS))
-        pytest.fail(f"took {used:.1f} CPU seconds of {limit:g}: mark it {marks}", pytrace=False)
+        pytest.fail(f"{TOO_LONG}: {used:.1f} CPU seconds of {limit:g}", pytrace=False)
     return result
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Names what took too long and says what to do, as the short summary cuts its lines off."""
+    failed = terminalreporter.stats.get("failed", [])
+    long = [report for report in failed if str(report.longrepr).startswith(TOO_LONG)]
+    if long:
+        terminalreporter.section(f"tests that {TOO_LONG}")
+        for report in long:
+            terminalreporter.line(f"{report.nodeid}\n    {report.longrepr}")
+        marks = ", ".join(sorted(PROOFS))
+        terminalreporter.line(f"Make them shorter, or mark each as a proof, with one of: {marks}.")
 
 
 def pytest_addoption(parser):

@@ -1,6 +1,7 @@
 """The command line as a whole: which command, and what becomes of bad input."""
 
 import argparse
+import functools
 import sys
 
 from sari_jax.cli import data, models, report, runs, sweep
@@ -23,14 +24,21 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """A command's options, and `overrides` of its config's settings; exits 2 with a usage error."""
+    parser = every_command()
+    args, rest = parser.parse_known_args(argv)
+    if rest and not getattr(args, "takes_overrides", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.overrides = rest
+    return args
+
+
+@functools.cache
+def every_command() -> argparse.ArgumentParser:
+    """The parser of all commands, which keeps nothing of what it has parsed."""
     parser = argparse.ArgumentParser(
         prog="sari", description="post-training for audio-language models"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for part in (data, models, runs, sweep, report):
         part.add(commands)
-    args, rest = parser.parse_known_args(argv)
-    if rest and not getattr(args, "takes_overrides", False):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    args.overrides = rest
-    return args
+    return parser

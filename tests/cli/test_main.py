@@ -48,6 +48,7 @@ def ask(model, *sounds):
     return ["ask", "--model", model, "--audio", *sounds, "--question", "What is heard?"]
 
 
+@pytest.mark.tools
 def test_ask_answers_as_json(capsys, nano_dir, wav):
     words = [*ask(nano_dir, wav), "--choices", "piano", "flute", "--max-tokens", "8", "--json"]
     assert main([str(word) for word in words]) == 0
@@ -58,6 +59,7 @@ def test_ask_answers_as_json(capsys, nano_dir, wav):
     assert 1 <= len(told["token_ids"]) <= 8
 
 
+@pytest.mark.tools
 def test_score_then_eval_then_scoring_alone(capsys, nano_dir, starter_dir, tmp_path):
     few = tmp_path / "few.jsonl"
     lines = (starter_dir / "test.jsonl").read_text().splitlines()[:5]

@@ -11,7 +11,10 @@ from sari_jax.cli import main
 CHROMIUM = shutil.which("chromium")
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.tools,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+]
 
 
 @pytest.fixture(scope="module")

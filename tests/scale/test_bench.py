@@ -62,6 +62,7 @@ def ours(folder):
     return jax_side.phases(folder, "trained")
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("form", ["repeated", "once"])
 def test_both_sides_find_the_same_log_probabilities(folder, ours, torch_side, form):
     found = ours["reference"]()

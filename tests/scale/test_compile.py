@@ -84,6 +84,7 @@ def test_sft_in_parts(model):
     assert list(told["programs"]) == ["sft"] and not told["complete"]
 
 
+@pytest.mark.tools
 def test_what_does_not_fit_is_told_and_exits_1():
     """4e9 parameters, 14 bytes each, on four chips of 16 GiB."""
     told = compiled(
@@ -97,6 +98,7 @@ def test_what_does_not_fit_is_told_and_exits_1():
     assert not told["fits"] and told["programs"]["policy"]["peak_hbm_gib"] > 15.75
 
 
+@pytest.mark.tools
 def test_an_unknown_program_is_told():
     done = sari(
         "grpo", "--config.batch_size=4", "--config.mesh.decode_tensor=4", "--programs", "updates"

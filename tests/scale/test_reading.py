@@ -5,7 +5,9 @@ import pytest
 from sari_jax.cli import main
 
 
-@pytest.mark.parametrize("workers", [("0",), ("0", "1")])
+@pytest.mark.parametrize(
+    "workers", [("0",), pytest.param(("0", "1"), id="0-1", marks=pytest.mark.tools)]
+)
 def test_reads_as_a_run_does_and_tells_how_fast(nano_dir, starter_dir, capsys, workers):
     words = ["data", "bench", "--data", starter_dir / "test.jsonl", "--model", nano_dir, "--json"]
     words += ["--batches", "2", "--batch-size", "4", "--workers", *workers]

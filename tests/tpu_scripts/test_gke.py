@@ -13,6 +13,7 @@ def test_a_dry_run_calls_nothing(cloud, verb):
     assert cloud.calls() == [] and cloud.state() == {}
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize(
     "capacity, flag",
     [("spot", "--spot"), ("on-demand", "--on-demand"), ("reserved", "--reservation=ours")],
@@ -27,6 +28,7 @@ def test_create(cloud, capacity, flag, slices):
     ]  # fmt: skip
 
 
+@pytest.mark.tools
 def test_a_cluster_that_was_there_before_is_neither_made_nor_deleted(cloud):
     cloud.settings["CLUSTER"] = "ours"
     cloud("gke.sh", "create", "--yes")
@@ -66,6 +68,7 @@ def test_launch(cloud):
     assert cloud.trainings()[0]["args"][-1] == "--config.data.train=/a b/it's.jsonl"
 
 
+@pytest.mark.tools
 def test_launch_may_be_given_again(cloud):
     for conditions, told in (([], "runs already"), (["Completed"], "is finished")):
         cloud.plan(state={"jobset": conditions or ["StartupPolicyCompleted"]})
@@ -79,6 +82,7 @@ def test_launch_may_be_given_again(cloud):
     ]
 
 
+@pytest.mark.tools
 def test_kubectl_is_told_which_cluster(cloud):
     for verb in ("follow", "status", "launch"):
         cloud("gke.sh", verb, "--yes")
@@ -87,6 +91,7 @@ def test_kubectl_is_told_which_cluster(cloud):
     }
 
 
+@pytest.mark.tools
 def test_delete_when_gone(cloud):
     assert "gone already" in cloud("gke.sh", "delete", "--yes")
     cloud("gke.sh", "create", "--yes")
@@ -94,12 +99,14 @@ def test_delete_when_gone(cloud):
     assert [call[1:4] for call in cloud.calls("xpk")][-1] == ["cluster", "delete", "--force"]
 
 
+@pytest.mark.tools
 def test_a_crash_is_started_again_by_the_jobset(cloud):
     cloud.plan(runs={"0-0": ["save, crash", "finish"]})
     cloud("gke.sh", "keep", "--yes")
     assert len(cloud.calls("xpk")) == 1 and [run["from"] for run in cloud.trainings()] == [0, 10]
 
 
+@pytest.mark.tools
 def test_an_input_error_ends_the_jobset_and_keep(cloud):
     cloud.plan(runs={"0-0": ["refuse"]})
     cloud("gke.sh", "keep", "--yes", code=2)
@@ -108,6 +115,7 @@ def test_an_input_error_ends_the_jobset_and_keep(cloud):
     assert len(cloud.trainings()) == 2
 
 
+@pytest.mark.tools
 def test_a_jobset_that_used_up_its_restarts_is_launched_again_within_bounds(cloud):
     cloud.plan(runs={"0-0": ["crash"] * 2 + ["finish"]})
     cloud("gke.sh", "keep", "--yes")
@@ -118,6 +126,7 @@ def test_a_jobset_that_used_up_its_restarts_is_launched_again_within_bounds(clou
     assert len(cloud.trainings()) == 3 + 4  # two launches with one restart each
 
 
+@pytest.mark.tools
 def test_quota_errors_are_tried_again_within_bounds(cloud):
     cloud.plan(faults={"workload create": ["ERROR: quota exceeded"] * 9})
     cloud("gke.sh", "keep", "--yes", code=1)

@@ -28,6 +28,7 @@ def test_how_a_run_ended_is_written_down(cloud, args, plan, ended, code):
     assert told(cloud)[0] == ended
 
 
+@pytest.mark.tools
 def test_a_run_that_is_told_to_stop_is_not_finished(cloud, args):
     cloud.plan(runs={"0-0": ["hang"]})
     cloud.host("start", "a", *args)
@@ -39,6 +40,7 @@ def test_a_run_that_is_told_to_stop_is_not_finished(cloud, args):
     assert json.loads(result.read_text())["finished"] is False
 
 
+@pytest.mark.tools
 def test_a_container_that_is_terminated_does_not_pass_for_finished(cloud, args):
     """JobSet would take exit 0 for done."""
     cloud.plan(runs={"0-0": ["hang"]})
@@ -53,6 +55,7 @@ def test_a_container_that_is_terminated_does_not_pass_for_finished(cloud, args):
     run.stdout.close()
 
 
+@pytest.mark.tools
 def test_what_does_not_stop_is_ended(cloud, args):
     cloud.plan(runs={"0-0": ["deaf"]})
     cloud.host("start", "a", *args)
@@ -61,6 +64,7 @@ def test_what_does_not_stop_is_ended(cloud, args):
     assert told(cloud) == ["lost", "10"]
 
 
+@pytest.mark.tools
 def test_a_run_starts_once(cloud, args):
     cloud.plan(runs={"0-0": ["hang", "finish"]})
     cloud.host("start", "a", *args)
@@ -72,6 +76,7 @@ def test_a_run_starts_once(cloud, args):
     assert len(cloud.trainings()) == 2
 
 
+@pytest.mark.tools
 def test_another_version_is_not_installed_under_a_run(cloud, args):
     cloud.plan(runs={"0-0": ["hang"]})
     cloud.host("start", "a", *args)

@@ -19,6 +19,7 @@ def test_a_dry_run_calls_nothing(cloud, verb):
     assert cloud.calls() == [] and cloud.state() == {}
 
 
+@pytest.mark.tools
 def test_what_a_dry_run_shows_is_what_is_done(cloud):
     """Every shown line, pasted into a shell, calls what --yes calls."""
     cloud.overrides = ["--config.data.train=/a b/it's $HOME.jsonl"]
@@ -35,6 +36,7 @@ def test_what_a_dry_run_shows_is_what_is_done(cloud):
         assert cloud.calls("gcloud")[before:] == done
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize(
     "capacity, flag", [("spot", "--spot"), ("reserved", "--reserved"), ("on-demand", None)]
 )
@@ -55,6 +57,7 @@ def test_one_slice(cloud):
     ]  # fmt: skip
 
 
+@pytest.mark.tools
 def test_several_slices(cloud):
     cloud.workers(2)
     cloud.settings |= {"SLICES": 2, "ACCELERATOR": "v6e-16"}
@@ -75,6 +78,7 @@ def test_several_slices(cloud):
     )  # the same command everywhere
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize(
     "accelerator, chips, runtime",
     [
@@ -88,6 +92,7 @@ def test_chips_and_runtime_follow_from_the_accelerator(cloud, accelerator, chips
     assert f" {chips} chips" in shown and f"--runtime-version={runtime} " in shown
 
 
+@pytest.mark.tools
 def test_verbs_may_be_given_again(cloud):
     for verb in ("create", "setup"):
         cloud("queued.sh", verb, "--yes")
@@ -108,6 +113,7 @@ def test_verbs_may_be_given_again(cloud):
     assert cloud.verbs().count("delete") == 1
 
 
+@pytest.mark.tools
 def test_create_waits_until_the_slice_is_there(cloud):
     cloud.plan(faults={"describe": [None, "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]})
     shown = cloud("queued.sh", "create", "--yes")
@@ -134,12 +140,14 @@ def test_a_dead_connection_is_not_a_slice_that_is_gone(cloud):
     assert "could not reach the server" in cloud.stderr and cloud.verbs() == []
 
 
+@pytest.mark.tools
 def test_setup_and_launch_need_the_slice(cloud):
     for verb in ("setup", "launch", "follow", "stop", "export"):
         cloud("queued.sh", verb, "--yes", code=1)
         assert "sari-test is ABSENT: queued.sh create comes first" in cloud.stderr
 
 
+@pytest.mark.tools
 def test_a_host_that_does_not_answer_at_first_is_asked_again(cloud):
     cloud("queued.sh", "create", "--yes")
     cloud.plan(faults={"scp": ["ssh: connection refused"], "ssh": ["ssh: connection refused"]})
@@ -147,6 +155,7 @@ def test_a_host_that_does_not_answer_at_first_is_asked_again(cloud):
     assert cloud.verbs() == ["create", "scp", "scp", "ssh", "ssh"]
 
 
+@pytest.mark.tools
 def test_a_slice_that_gcloud_passes_over_is_missed(cloud):
     """It exits 0 then, and with one slice of two no run can be."""
     cloud.settings["SLICES"] = 2
@@ -158,6 +167,7 @@ def test_a_slice_that_gcloud_passes_over_is_missed(cloud):
     assert {run["host"] for run in cloud.trainings()} == {"0-0", "1-0"}
 
 
+@pytest.mark.tools
 def test_setup_ships_the_commit_and_not_what_lies_about(cloud, checkout):
     cloud("queued.sh", "create", "--yes")
     loose = checkout / "loose.txt"
@@ -171,6 +181,7 @@ def test_setup_ships_the_commit_and_not_what_lies_about(cloud, checkout):
     assert "REF='no-such-branch' is no commit, branch or tag" in cloud.stderr
 
 
+@pytest.mark.tools
 def test_follow_status_and_export(cloud):
     for verb in ("create", "setup", "launch"):
         cloud("queued.sh", verb, "--yes")
@@ -191,6 +202,7 @@ def test_keep_takes_a_run_from_nothing_to_its_end(cloud):
     assert len(cloud.trainings()) == 2 and cloud.state()["slice"] == "ACTIVE"
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("state", ["SUSPENDED", "FAILED"])
 def test_a_slice_that_is_lost_is_created_again_and_the_run_resumes(cloud, state):
     cloud.plan(
@@ -208,6 +220,7 @@ def test_a_slice_that_is_lost_is_created_again_and_the_run_resumes(cloud, state)
     assert [run["from"] for run in cloud.trainings()] == [0, 10]
 
 
+@pytest.mark.tools
 def test_a_lost_host_starts_all_again(cloud):
     cloud.workers(2)
     cloud.plan(runs={"0-0": ["hang", "finish"], "0-1": ["killed", "finish"]})
@@ -216,6 +229,7 @@ def test_a_lost_host_starts_all_again(cloud):
     assert sorted(run["host"] for run in cloud.trainings()) == ["0-0", "0-0", "0-1", "0-1"]
 
 
+@pytest.mark.tools
 def test_hosts_need_not_end_in_the_same_second(cloud):
     cloud.workers(2)
     cloud.plan(runs={"0-1": ["finish later"]})
@@ -223,6 +237,7 @@ def test_hosts_need_not_end_in_the_same_second(cloud):
     assert len(cloud.trainings()) == 2
 
 
+@pytest.mark.tools
 def test_a_run_that_was_told_to_stop_goes_on(cloud):
     cloud.plan(runs={"0-0": ["hang", "finish"]})
     for verb in ("create", "setup", "launch"):
@@ -234,6 +249,7 @@ def test_a_run_that_was_told_to_stop_goes_on(cloud):
     assert [run["from"] for run in cloud.trainings()] == [0, 10]
 
 
+@pytest.mark.tools
 def test_an_input_error_is_not_tried_again(cloud):
     cloud.workers(2)
     cloud.plan(runs={"0-0": ["refuse"], "0-1": ["hang"]})
@@ -245,6 +261,7 @@ def test_an_input_error_is_not_tried_again(cloud):
     )  # nobody waits for the one that is out
 
 
+@pytest.mark.tools
 def test_a_mended_input_is_tried_when_keep_is_given_again(cloud):
     cloud.plan(runs={"0-0": ["refuse", "finish"]})
     cloud("queued.sh", "keep", "--yes", code=2)
@@ -252,6 +269,7 @@ def test_a_mended_input_is_tried_when_keep_is_given_again(cloud):
     assert len(cloud.trainings()) == 2
 
 
+@pytest.mark.tools
 def test_failures_are_counted(cloud):
     cloud.plan(runs={"0-0": ["crash"] * 9})
     cloud("queued.sh", "keep", "--yes", code=1)
@@ -259,18 +277,21 @@ def test_failures_are_counted(cloud):
     assert len(cloud.trainings()) == 2
 
 
+@pytest.mark.tools
 def test_a_new_checkpoint_renews_patience(cloud):
     cloud.plan(runs={"0-0": ["save, crash"] * 3 + ["finish"]})
     cloud("queued.sh", "keep", "--yes")
     assert [run["from"] for run in cloud.trainings()] == [0, 10, 20, 30]
 
 
+@pytest.mark.tools
 def test_a_slice_that_cannot_be_had_is_given_up(cloud):
     cloud.plan(faults={"create": ["ERROR: quota exceeded"] * 9})
     cloud("queued.sh", "keep", "--yes", code=1)
     assert cloud.verbs() == ["create"] * 2
 
 
+@pytest.mark.tools
 def test_a_silent_slice_is_created_again(cloud):
     cloud.settings["SILENT_POLLS"] = 2
     cloud.plan(faults={"ssh": ["timed out"] * 2})
@@ -283,6 +304,7 @@ def test_a_silent_slice_is_created_again(cloud):
     ]
 
 
+@pytest.mark.tools
 def test_a_looking_failure_is_no_reason_to_delete(cloud):
     cloud.plan(faults={"describe": [None, None, "ERROR: could not reach the server"]})
     cloud("queued.sh", "keep", "--yes")

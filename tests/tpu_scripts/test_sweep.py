@@ -56,6 +56,7 @@ def test_commands_for_this_machine(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == {"commands": dict(zip(NAMES, lines, strict=True))}
 
 
+@pytest.mark.tools
 def test_each_run_is_a_jobset_of_one_cluster(cloud, sweep, capsys):
     out = sweep("CLUSTER=ours", "OVERRIDE=--config.optimizer.learning_rate=9", "SLICES=2")
     lines = capsys.readouterr().out.splitlines()
@@ -79,6 +80,7 @@ def test_each_run_is_a_jobset_of_one_cluster(cloud, sweep, capsys):
     assert capsys.readouterr().out.splitlines() == lines  # again, the same JobSets
 
 
+@pytest.mark.tools
 def test_each_run_has_a_queued_resource_of_its_own(cloud, sweep, capsys, tmp_path):
     """Created, kept until the run is finished, and given back; a finished run is not launched again."""
     out = sweep(launch="queued")
