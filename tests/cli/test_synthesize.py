@@ -168,6 +168,7 @@ def test_without_the_client_it_says_how_to_get_it(capsys, server, captions, tmp_
     assert "pip install -e '.[synthesize]' in the checkout" in line
 
 
+@pytest.mark.tools
 def test_killed_and_started_again_nothing_answered_is_asked_twice(server, captions, tmp_path):
     pytest.importorskip("openai")
     out = tmp_path / "out"
@@ -199,6 +200,7 @@ def test_killed_and_started_again_nothing_answered_is_asked_twice(server, captio
     assert len(set(asked)) == 33 and len(asked) - 33 == before - len(kept)
 
 
+@pytest.mark.tools
 def test_captions_by_a_model_of_ours(capsys, nano_dir, captions, tmp_path):
     rows = [json.loads(line) for line in captions.read_text().splitlines()[:4]]
     rows[0].pop("caption")
