@@ -54,7 +54,7 @@ proofs: $(READY)
 
 test-current: $(READY_CURRENT)
 	$(VENV_CURRENT)/bin/python -m sari_jax.assets $(ASSETS)
-	$(VENV_CURRENT)/bin/python -m pytest -m 'not ($(PARTS)) or recorded' $(WITH_JAX)
+	SARI_TEST_SECONDS=20 $(VENV_CURRENT)/bin/python -m pytest -m 'not ($(PARTS)) or recorded' $(WITH_JAX)
 
 record: $(READY)
 	$(VENV)/bin/python -m sari_jax.assets $(ASSETS)
