@@ -1,6 +1,7 @@
 """The rules of the house, held by the source itself: which way imports run, what is never used, how files are named."""
 
 import ast
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -80,10 +81,15 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path) -> list[str]:
     """Dotted names that a file imports, within functions too; `from a import b` gives a.b."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -166,7 +172,7 @@ def test_torch_stays_where_it_is_compared_with(path):
 def test_the_suite_starts_without_torch():
     """A test asks for the fixture `theirs` or `recorded`, and imports within functions."""
     for path in (path for path in ALL if name_of(path).startswith("tests/")):
-        tree = ast.parse(path.read_text())
+        tree = parsed(path)
         top = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
         names = [getattr(n, "module", None) or n.names[0].name for n in top]
         needed = {"torch", "theirs"} & {name.split(".")[0] for name in names}
@@ -178,7 +184,7 @@ def test_nothing_read_is_ever_run(path):
     """Neither unpickled nor evaluated."""
     unsafe = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
     assert not [name for name in imports(path) if name.split(".")[0] in unsafe]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Call):
             where = f"{name_of(path)}:{node.lineno}"
             if isinstance(node.func, ast.Name):
@@ -204,7 +210,7 @@ def test_names_say_something(path):
 
 @of_each(SOURCES)
 def test_every_module_says_what_it_is_for(path):
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     assert ast.get_docstring(tree) or not tree.body
 
 

@@ -81,6 +81,8 @@ logging.getLogger("transformers.tokenization_utils").warning("of transformers")
 warnings.warn("of Python")
 """
 COMPILER = """
+from sari_jax.noise import keep_off
+keep_off()
 import importlib.util
 if importlib.util.find_spec("libtpu"):
     from sari_jax.scale.topology import topology
@@ -91,10 +93,11 @@ if importlib.util.find_spec("libtpu"):
 @pytest.mark.skipif(
     has_tpu() or has_gpu(), reason="there is an accelerator, which may be spoken of"
 )
-def test_libraries_say_nothing():
+@pytest.mark.parametrize("code", [LIBRARIES, pytest.param(COMPILER, marks=pytest.mark.tools)])
+def test_libraries_say_nothing(code):
     """JAX asks libtpu for TPUs, and gives it a topology to compile for."""
     done = subprocess.run(
-        [sys.executable, "-c", LIBRARIES + COMPILER],
+        [sys.executable, "-c", code],
         env=as_users_do(),
         capture_output=True,
         text=True,

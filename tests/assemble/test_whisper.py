@@ -164,12 +164,10 @@ def whisper(theirs):
     return model, Tokenizer.from_file(str(path.parent / "tokenizer.json"))
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize(
     ("text", "voice"),
-    [
-        ("Where is the station?", "en-us+m3"),
-        pytest.param("Good morning, my friend.", "en-us+m1", marks=pytest.mark.numerics),
-    ],
+    [("Where is the station?", "en-us+m3"), ("Good morning, my friend.", "en-us+m1")],
 )
 def test_it_understands_speech(whisper, text, voice):
     """With its own decoder behind it, in transformers, the encoder that we read writes down what is said."""

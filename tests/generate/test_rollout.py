@@ -172,6 +172,7 @@ def test_encode_gives_the_features_that_completions_hear(one_tiny):
         np.testing.assert_allclose(some, wanted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.numerics
 def test_rows_that_still_run_are_decoded_together(sampled, monkeypatch):
     """One stage for all rows and one for half of them: the same completions, for less."""
     whole = sampled()

@@ -26,7 +26,9 @@ def contents(directory):
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
 
 
-@pytest.mark.parametrize("kind", ["single", "sharded", "bfloat16", "tied"])
+@pytest.mark.parametrize(
+    "kind", ["single", "sharded", "tied", pytest.param("bfloat16", marks=pytest.mark.numerics)]
+)
 def test_in_and_out_bit_for_bit(kind, kinds, tmp_path):
     """Every file, byte by byte: shards, index, config."""
     source, out = kinds / kind, tmp_path / "out"

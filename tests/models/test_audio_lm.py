@@ -93,6 +93,7 @@ def test_completions_as_part_of_the_prompt(family, request):
             )
 
 
+@pytest.mark.numerics
 def test_sound_makes_a_difference_and_features_stand_in_for_it(one_tiny):
     prompts = tiny.prompts(tiny.ragged(), samples=2 * tiny.SECOND, tokens=96)
     silent = prompts.replace(waveforms=prompts.waveforms * 0)

@@ -67,6 +67,7 @@ def test_a_short_bucket_gives_what_the_longest_gives(seconds):
     np.testing.assert_allclose(found[0, :count], wanted[0, :count], atol=1e-4)
 
 
+@pytest.mark.numerics
 def test_a_clip_does_not_hear_its_neighbours():
     """Nor does it matter to it that one is longer, or absent."""
     waveforms, lengths = noise(3, 640 * 26), (9_000, 16_000, 0)

@@ -122,6 +122,7 @@ def test_the_same_over_eight_devices_and_split_as_the_kernels():
     assert specs["projector/lora_b"] == (None, embed)
 
 
+@pytest.mark.numerics
 def test_switched_off_it_is_the_model_as_it_was(one_tiny):
     """Without the adapters among the parameters: no second copy is needed."""
     model = tiny.adapted(one_tiny, EVERYWHERE)

@@ -24,6 +24,7 @@ def page(folders, tmp_path_factory):
     return out.read_text()
 
 
+@pytest.mark.tools
 def test_what_is_on_it_is_told(folders, tmp_path, capsys):
     out = tmp_path / "page.html"
     out.write_text("an older page")

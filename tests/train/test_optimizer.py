@@ -37,8 +37,8 @@ def test_norms_are_not_decayed():
     trainable, _ = partition(PARAMS, ("decoder/*",))
     optimizer = make_optimizer(Optimizer(learning_rate=1.0, weight_decay=0.5), 10)
     zero = {path: jnp.zeros_like(array) for path, array in trainable.items()}
-    state = optimizer.init(trainable)
-    updates, _ = optimizer.update(zero, state, trainable)
+    state = jax.jit(optimizer.init)(trainable)
+    updates, _ = jax.jit(optimizer.update)(zero, state, trainable)
     assert float(jnp.abs(updates["decoder/norm/scale"]).max()) == 0
     np.testing.assert_allclose(updates["decoder/proj/kernel"], -0.5)
 
