@@ -180,7 +180,7 @@ def _dataset(path: Path) -> tuple[str, str] | None:
 
 
 def _beside(path: Path) -> Path:
-    """Where a file's rows are written to, which is not the file itself."""
+    """A name for the JSONL of a file's rows, beside the file and other than its own."""
     out = path.with_suffix(".jsonl")
     return out if out != path else path.with_name(f"{path.stem}-lines.jsonl")
 

@@ -154,7 +154,10 @@ def _bytes(source: str | Path | bytes | io.BufferedIOBase, called: str) -> Itera
 
 
 class _Sound(soundfile.SoundFile):
-    """Where a file ends is found by reading it when its header does not say: soundfile would seek there, in vain."""
+    """A sound file whose header may not say where it ends.
+
+    Then it cannot be sought in: soundfile reads it through, and finds the end so.
+    """
 
     def seekable(self) -> bool:
         return self.frames != UNKNOWN and super().seekable()

@@ -40,7 +40,7 @@ def open_header(file: io.BufferedIOBase) -> Patches:
 
 
 def _samples(file: io.BufferedIOBase, size: int, order: str) -> tuple[int, int]:
-    """Where the samples begin, 0 if nowhere, and the bytes that the header says they take."""
+    """(the place of the first sample in a wav file, 0 if it has none; the number of bytes its header gives them)"""
     place = 12
     for _ in range(CHUNKS):
         name, length = _chunk(file, place, order)

@@ -92,7 +92,11 @@ def order(records: Sequence[Ranked], name: str, seed: int, *, stages: int = 3) -
 def order_some(
     records: Sequence[Ranked], numbers: Sequence[int], name: str, seed: int, *, stages: int = 3
 ) -> Numbers:
-    """As `order`, of these records alone."""
+    """`numbers`, places in `records`, in the order of that name, ties and random orders by `seed`.
+
+    Raises:
+        InputError: unknown order, or an order by pass rate over records without one.
+    """
     if name not in ORDERS:
         raise InputError(f"order {name!r} is unknown; choose {', '.join(ORDERS)}")
     shuffled = np.random.default_rng(seed).permutation(np.asarray(numbers, int)).tolist()

@@ -130,7 +130,7 @@ class Batch:
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
-        """Of the axes that may be padded: prompt tokens, clips, samples of a clip, answer tokens."""
+        """How long the axes are that may be padded: prompt tokens, clips, samples of a clip, answer tokens."""
         answer = 0 if self.answers is None else self.answers.shape[-1]
         return self.prompts.tokens.shape[1], *self.prompts.waveforms.shape[1:], answer
 
@@ -211,7 +211,7 @@ class Processor:
         if path.is_file():
             try:
                 named = json.loads(path.read_text()).get("eos_token_id")
-            except (ValueError, AttributeError) as error:
+            except (ValueError, AttributeError, RecursionError) as error:
                 raise InputError(f"{path}: not a JSON object; fetch the file again") from error
         named = named if isinstance(named, list) else [] if named is None else [named]
         if not all(type(token) is int for token in named):

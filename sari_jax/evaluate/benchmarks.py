@@ -93,7 +93,9 @@ def _bare(prediction: str) -> str:
 
 
 def _lettered(row: Row, prediction: str) -> bool | None:
-    """By the first character if that is one of A to D, and by the last but one otherwise."""
+    """Whether a response names the right choice, by its first character or else by the last but one, as MMSU's script
+    reads it; None where neither is one of A to D.
+    """
     said = _bare(prediction)
     for one in (said[:1], said[-2:-1]):
         if one and one in LETTERS:
@@ -242,7 +244,10 @@ PUBLISHED: dict[str, dict[str, dict[str, float | str]]] = {
 
 
 def rows_digest(rows: Sequence[Row]) -> str:
-    """Of what decides whether answers are right: each row's id, answer and choices, in any order, repeated or not."""
+    """A digest of what decides whether answers are right: each row's id, answer and choices.
+
+    The order of rows does not matter, nor whether one stands twice.
+    """
     decisive = {json.dumps([row.get(name) for name in ("id", "answer", "choices")]) for row in rows}
     return hashlib.sha256("\n".join(sorted(decisive)).encode()).hexdigest()[:16]
 

@@ -57,7 +57,7 @@ class Examination:
 
     @property
     def answers(self) -> Path:
-        """Where a model's answers are kept until all of them are there."""
+        """The folder in which a model's answers are kept until all of them are there."""
         return self.out.with_name(f"{self.out.name}.attempts")
 
 

@@ -130,7 +130,11 @@ def _check_same(benchmark: Benchmark, row: Row, question: Row, where: str) -> No
 
 
 def verdicts(benchmark: Benchmark, rows: Sequence[Row]) -> list[Row]:
-    """Of rows with their questions, `id` and whether the answer is `right`."""
+    """The `id` of each row, and whether its answer is `right` by the benchmark's rule.
+
+    Args:
+        rows: predictions joined with their questions.
+    """
     return [
         {
             "id": row.get(benchmark.name_of_row, place),
@@ -142,7 +146,11 @@ def verdicts(benchmark: Benchmark, rows: Sequence[Row]) -> list[Row]:
 
 
 def _official(counted: np.ndarray) -> dict[str, Any]:
-    """Of what the script counts for each row, NaN where it leaves the row out."""
+    """`accuracy` and the number of `rows` it is over, as the benchmark's script would print them.
+
+    Args:
+        counted: [N], what the script counts for each row; NaN where it leaves the row out.
+    """
     counted = counted[~np.isnan(counted)]
     return {
         "accuracy": float(counted.sum() / counted.size) if counted.size else None,

@@ -41,10 +41,40 @@ def export_adapter(
             "this run trained no adapter (model.adapter.rank = 0); export it without --adapter"
         )
     names = read_family(source).names(Shards(source).tensors)
-    tensors, adapted, saved = {}, [], []
+    tensors, adapted, saved = _tensors(flat, config, names)
+    settings = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": str(source),
+        "r": adapter.rank,
+        "lora_alpha": adapter.alpha,
+        "use_rslora": adapter.rslora,
+        "lora_dropout": adapter.dropout,
+        # Matched against whole names; a plain list would take the tower's projections for the decoder's.
+        "target_modules": "|".join(re.escape(name).replace(r"\{\}", r"\d+") for name in adapted),
+        "modules_to_save": saved or None,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "inference_mode": True,
+    }
+    with new_directory(out) as aside, told(out):
+        (aside / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+        save_file(tensors, aside / TENSORS, metadata={"format": "pt"})
+
+
+def _tensors(
+    flat: Params, config: AudioLMConfig, names: Names
+) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
+    """What peft keeps: its tensors by name, the modules that have an adapter, and those that are saved as a whole.
+
+    Raises:
+        InputError: something beside the adapter was trained that is no whole module.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    adapted, saved = [], []
 
     def put(rule: Rule, path: str, leaf: str) -> None:
-        """Into `tensors`, one of our parameters as a tensor of each layer's module."""
+        """One of our parameters, as a tensor of each layer's module."""
         array = on_host(flat[path])
         for layer, name in enumerate(rule.names):
             theirs = rule.to_theirs(array[layer] if rule.layers else array)
@@ -67,28 +97,11 @@ def export_adapter(
         for leaf, rule in leaves.items():
             put(rule, f"{place}/{leaf}", "bias" if leaf == "bias" else "weight")
         saved += [module_name(name, names) for name in rule.names]
-    settings = {
-        "peft_type": "LORA",
-        "base_model_name_or_path": str(source),
-        "r": adapter.rank,
-        "lora_alpha": adapter.alpha,
-        "use_rslora": adapter.rslora,
-        "lora_dropout": adapter.dropout,
-        # Matched against whole names; a plain list would take the tower's projections for the decoder's.
-        "target_modules": "|".join(re.escape(name).replace(r"\{\}", r"\d+") for name in adapted),
-        "modules_to_save": saved or None,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "init_lora_weights": True,
-        "inference_mode": True,
-    }
-    with new_directory(out) as aside, told(out):
-        (aside / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
-        save_file(tensors, aside / TENSORS, metadata={"format": "pt"})
+    return tensors, adapted, saved
 
 
 def _by_module(config: AudioLMConfig, names: Names) -> dict[str, dict[str, Rule]]:
-    """Where a module's parameters are -> each of them by its last name."""
+    """Where each module's parameters stand -> the rule of each of them, by its last name."""
     found: dict[str, dict[str, Rule]] = {}
     for rule in rules(config, names):
         *place, leaf = rule.path

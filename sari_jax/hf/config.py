@@ -63,7 +63,7 @@ def _read(model_dir: Path | str) -> tuple[dict[str, Any], Family, Path]:
         )
     try:
         raw = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); fetch the file again") from error
     if not isinstance(raw, dict):
         raise InputError(f"{path}: not a JSON object; fetch the file again")

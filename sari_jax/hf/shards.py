@@ -96,7 +96,7 @@ def weight_map(model_dir: Path) -> dict[str, str]:
         try:
             names = json.loads(path.read_text())["weight_map"]
             unnamed = [file for file in set(names.values()) if Path(file).name != file]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: not a safetensors index; fetch it again") from error
         if not names:
             raise InputError(f"{path}: names no tensor; fetch it again")

@@ -10,7 +10,8 @@ from sari_jax.data.pipeline import Batches, NothingReadable, Reader
 from sari_jax.data.processor import Batch
 from sari_jax.errors import InputError, one_line
 from sari_jax.parallel import hosts
-from sari_jax.train.questions import MEND, Questions
+from sari_jax.train.config import Run
+from sari_jax.train.questions import MEND, Questions, too_many
 
 
 class TooManyBad(InputError):
@@ -26,14 +27,14 @@ class Feed:
 
     def __init__(
         self,
+        run: Run,
         questions: Questions,
         reader: Reader,
         batches: Batches,
-        fraction: float,
     ):
-        self._questions, self._reader, self._batches = questions, reader, batches
+        self._run, self._questions = run, questions
+        self._reader, self._batches = reader, batches
         self._known = {one.where for one in questions.bad}
-        self._fraction = fraction
         self.skipped: dict[str, str] = {}
         self._fresh: dict[str, str] = {}
 
@@ -58,18 +59,15 @@ class Feed:
             if self._questions.records[number] is not None  # who removes a record has mended it
         }
         mine = {id: why for id, why in found.items() if id not in self.skipped}
-        for other, failed in _exchanged(mine, failure):
+        for other, failed in exchanged(mine, failure):
             failure = failure or failed
             self._skip(other)
         bad = self._known | self.skipped.keys()
-        if len(bad) > self._fraction * self._questions.total:
-            last, why = next(reversed(self.skipped.items()), ("", failure))
-            failure = (
-                f"{len(bad)} of {self._questions.total} records cannot be used and {self._fraction:.1%} are allowed;"
-                f" the last is {last}: {why}"
-            )
-        if failure:
-            raise TooManyBad(f"{failure}; {MEND}")
+        last, why = next(reversed(self.skipped.items()), ("", failure))
+        which = f"the last is {last}: {why}"
+        refused = too_many(self._run, len(bad), self._questions.total, which)
+        if refused or failure:
+            raise TooManyBad(refused or f"{failure}; {MEND}")
         return batch
 
     def fresh(self) -> dict[str, str]:
@@ -91,7 +89,7 @@ class Feed:
         numbers = {entry.id: number for number, entry in enumerate(self._questions.roster)}
         mine = list(before)[jax.process_index() :: jax.process_count()]
         mended = {id: "" for id in mine if self._readable(numbers[id])}
-        gone = {id for other, _ in _exchanged(mended, "") for id in other}
+        gone = {id for other, _ in exchanged(mended, "") for id in other}
         self.skipped = {id: why for id, why in before.items() if id not in gone}
 
     def close(self) -> None:
@@ -114,7 +112,7 @@ class Feed:
             self.skipped.setdefault(id, why)
 
 
-def _exchanged(found: dict[str, str], failure: str) -> list[tuple[dict[str, str], str]]:
+def exchanged(found: dict[str, str], failure: str) -> list[tuple[dict[str, str], str]]:
     """Every host's. Text is exchanged only where there is any."""
     if not hosts.several():
         return [(found, failure)]

@@ -1,7 +1,5 @@
 """How a run answers questions that it is not trained on, on the way: one greedy answer to each."""
 
-from collections.abc import Sequence
-
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -10,17 +8,18 @@ from tqdm import tqdm
 from sari_jax.data.curriculum import Curriculum
 from sari_jax.data.pipeline import Batches, Reader
 from sari_jax.data.processor import Processor
-from sari_jax.data.records import Record
 from sari_jax.data.schedule import make_schedule
 from sari_jax.data.styles import style
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, one_line
 from sari_jax.generate.sampling import Sampler
 from sari_jax.parallel import hosts
 from sari_jax.parallel.mesh import all_rows, local_rows, onto_mesh, own_rows, shard_batch
 from sari_jax.rl.rewards.completion import Completion
 from sari_jax.rl.rewards.registry import Scorer
 from sari_jax.train.config import Run
+from sari_jax.train.feed import exchanged
 from sari_jax.train.preemption import Stop
+from sari_jax.train.questions import Questions, too_many
 from sari_jax.train.rollouts import Rollouts
 from sari_jax.train.samples import Sample, described
 from sari_jax.train.state import TrainState
@@ -35,13 +34,14 @@ class HeldOut:
     def __init__(
         self,
         run: Run,
-        records: Sequence[Record],
+        questions: Questions,
         processor: Processor,
         mesh: Mesh,
         rollouts: Rollouts,
         score: Scorer,
     ):
-        self._run, self._records, self._mesh = run, records, mesh
+        self._run, self._questions, self._mesh = run, questions, mesh
+        self._records = questions.records
         self._processor, self._rollouts, self._score = processor, rollouts, score
         self._style, ends = style(run.data.style), processor.end_ids
         self._sampler = Sampler(1, run.held_out.max_tokens, ends, processor.pad_id, 0.0)
@@ -54,15 +54,18 @@ class HeldOut:
 
     def __call__(
         self, state: TrainState, stop: Stop = lambda: False
-    ) -> tuple[dict[str, float], list[Sample]] | None:
+    ) -> tuple[dict[str, float], list[Sample], dict[str, str]] | None:
         """On every host at once.
 
         Args:
             stop: asked before every batch, whether to end there.
 
         Returns:
-            `accuracy` and `format`, fractions of `rows`, and `completion_tokens`; and each question with its answer.
-            None if it was stopped.
+            `accuracy` and `format`, fractions of `rows`, and `completion_tokens`; each question with its answer; and
+            why each that could not be read was skipped, by its id. None if it was stopped.
+
+        Raises:
+            InputError: on every host the same: more questions cannot be read than `data.max_bad_fraction` allows.
         """
         run, count = self._run, len(self._records)
         size = run.batch_size
@@ -76,19 +79,19 @@ class HeldOut:
             if stop():
                 batches.close()
                 return None
-            (batch,) = next(batches).parts(1, run.data.shapes)
+            with hosts.together():
+                (batch,) = next(batches).parts(1, run.data.shapes)
             prompts, seeds = shard_batch(self._mesh, (batch.prompts, batch.seeds))
             done = self._rollouts(self._sampler, state, prompts, seeds, self._key, None)
             own = local_rows(self._mesh, (done.tokens, done.lengths, done.ended))
             numbers, *answers = all_rows(self._mesh, (batch.seeds, *own))
             samples += self._judged(numbers, *answers)
         batches.close()
+        skipped = self._skipped(batches.bad)
         # The last batch goes on with the first questions again. Another question in a place stands in for one that
         # could not be read.
         pairs = zip(range(count), samples, strict=False)
         samples = [sample for number, sample in pairs if sample.number == number]
-        if not samples:
-            raise InputError(f"{run.held_out.data}: none of {count} questions can be read any more")
         (scores,) = zip(*(sample.completions for sample in samples), strict=True)
         told = {
             "rows": len(samples),
@@ -96,7 +99,22 @@ class HeldOut:
             "format": float(np.mean([self._style.matches(row["text"]) for row in scores])),
             "completion_tokens": float(np.mean([row["tokens"] for row in scores])),
         }
-        return told, samples
+        return told, samples, skipped
+
+    def _skipped(self, bad: dict[int, str]) -> dict[str, str]:
+        """Over all hosts, why each question that could not be read was skipped, by its id."""
+        found: dict[str, str] = {}
+        mine = {self._records[number].id: one_line(why) for number, why in bad.items()}
+        for other, _ in exchanged(mine, ""):
+            found |= other
+        for id, why in found.items():
+            hosts.tell(f"held out: skipped record {id}: {why}")
+        asked = self._questions
+        last, why = next(reversed(found.items()), ("", ""))
+        which = f"the last is {last}: {why}"
+        if refused := too_many(self._run, len(asked.bad) + len(found), asked.total, which):
+            raise InputError(f"{self._run.held_out.data}: {refused}")
+        return found
 
     def _judged(
         self, numbers: np.ndarray, tokens: np.ndarray, lengths: np.ndarray, ended: np.ndarray

@@ -136,7 +136,7 @@ class Trainer:
         asked = style(run.data.style)
         reader = Reader(self.questions.records, processor, asked, run.data.shapes, answers, rows)
         batches = Batches(self.schedule, reader, workers=run.data.workers)
-        self.feed = Feed(self.questions, reader, batches, run.data.max_bad_fraction)
+        self.feed = Feed(run, self.questions, reader, batches)
 
     def _begin(self) -> None:
         """At the newest checkpoint, or at step 0."""
@@ -268,9 +268,10 @@ class Trainer:
             found = self.held_out(self.state, stop)
         if found is None:
             return True
-        values, answers = found
+        values, answers, skipped = found
         if self.metrics:
-            self.metrics.sample(self.step, answers, self.asked, "held_out")
+            self.metrics.skip(self.step, skipped, "held_out")
+            self.metrics.sample(self.step, answers, self.asked.records, "held_out")
             self.metrics.examine(self.step, values)
         hosts.tell(
             f"held out after step {self.step}: accuracy {values['accuracy']:.3f} of {values['rows']}"

@@ -69,10 +69,14 @@ class Metrics:
             if place < SHOWN:
                 self._show(step, place, records[number], row)
 
-    def skip(self, step: int, found: dict[str, str]) -> None:
-        """The records that were skipped while a step's batches were read, and why."""
+    def skip(self, step: int, found: dict[str, str], split: str = "train") -> None:
+        """The records that were skipped while batches were read, in a step or after it, and why.
+
+        Args:
+            split: "train" or "held_out".
+        """
         for id, why in found.items():
-            _add(self._skipped, {"step": step, "id": id, "why": why})
+            _add(self._skipped, {"step": step, "split": split, "id": id, "why": why})
 
     def examine(self, step: int, values: dict[str, float]) -> None:
         """How the held-out questions were answered after a step."""

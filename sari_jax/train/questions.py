@@ -31,7 +31,7 @@ class Questions(NamedTuple):
     """What a run asks.
 
     Attributes:
-        roster: of the run, in whose order the records stand.
+        roster: of the run, in whose order the records stand; none of held-out questions.
         records: None stands for one that has gone since the run started.
         bad: lines and records that are known to be unusable.
         total: lines of the data file, by which `data.max_bad_fraction` counts.
@@ -86,37 +86,47 @@ def read_questions(run: Run, workdir: Path, processor: Processor) -> Questions:
     return Questions(_enrolled(run, processor, records), records, bad, total)
 
 
-def read_held_out(run: Run, processor: Processor) -> list[Record]:
-    """The held-out questions that can be asked; all hosts call this.
+def read_held_out(run: Run, processor: Processor) -> Questions:
+    """The held-out questions that can be asked, in the order of their file; all hosts call this.
 
     Raises:
         InputError: on every host the same: no file, or too many unusable records.
     """
     if not run.held_out.every:
-        return []
+        return Questions([], [], [], 0)
     path = run.held_out.data
     with hosts.together():
         ledger = Ledger()
         records = _read(path, ledger)[: run.held_out.limit or None]
+        total = len(records) + len(ledger.dropped)
     bad = ledger.dropped + _inspected(run, processor, path, records, answers=False)
-    _judge(run, path, bad, len(records) + len(ledger.dropped))
+    _judge(run, path, bad, total)
     unusable = {one.where for one in bad}
     records = [record for record in records if record.id not in unusable]
     if not records:
         hosts.end(f"{path}: no record can be used")
-    return records
+    return Questions([], records, bad, total)
 
 
 def _judge(run: Run, path: str, bad: list[Dropped], total: int) -> None:
     """Tells of what cannot be used, as a table, and refuses more of it than is allowed."""
     if bad:
         hosts.tell(table(path, bad, total))
-    fraction = run.data.max_bad_fraction
-    if len(bad) > fraction * total:
-        hosts.end(
-            f"{path}: {len(bad)} of {total} records cannot be used and {fraction:.1%} are allowed; the first is"
-            f" {bad[0].where}: {bad[0].detail}; {MEND}"
-        )
+    first = f"the first is {bad[0].where}: {bad[0].detail}" if bad else ""
+    if refused := too_many(run, len(bad), total, first):
+        hosts.end(f"{path}: {refused}")
+
+
+def too_many(run: Run, bad: int, total: int, which: str) -> str:
+    """What to say where more records cannot be used than are allowed, and nothing otherwise.
+
+    Args:
+        which: names one of them.
+    """
+    if bad <= run.data.max_bad_fraction * total:
+        return ""
+    allowed = f"{run.data.max_bad_fraction:.1%} are allowed"
+    return f"{bad} of {total} records cannot be used and {allowed}; {which}; {MEND}"
 
 
 def _read(path: str, ledger: Ledger) -> list[Record]:
@@ -171,7 +181,7 @@ def _enrolled(run: Run, processor: Processor, records: list[Record]) -> list[Ent
 
 
 def _tell_changes(run: Run, matched: Matched) -> None:
-    counts = {"changed": matched.changed, "gone": matched.gone}
+    counts = {"changed": matched.changed, "gone": matched.gone, "new and not asked": matched.new}
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     if told:
         count = len(matched.records)

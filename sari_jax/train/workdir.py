@@ -160,7 +160,7 @@ def _settings(workdir: Path | str) -> dict[str, Any]:
         if isinstance(settings, dict):
             _rename(settings)
             return settings
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     raise InputError(f"{path}: not the settings of a run; it was changed or cut short")
 

@@ -63,7 +63,9 @@ def test_no_config(tmp_path):
             read_config(path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "not json"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "not json", "[" * 100_000], ids=["empty", "cut", "words", "deep"]
+)
 def test_broken(text, tmp_path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(

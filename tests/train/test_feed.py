@@ -84,7 +84,8 @@ def feed(folder, nano_processor):
         questions = Questions(enrol(everyone), records, [], len(everyone))
         schedule = questions.schedule(Run(batch_size=8, data=Data(order="as_written")))
         reader = Reader(records, nano_processor, STYLES["direct"], Shapes())
-        return Feed(questions, reader, Batches(schedule, reader), fraction)
+        run = Run(data=Data(max_bad_fraction=fraction))
+        return Feed(run, questions, reader, Batches(schedule, reader))
 
     return feed
 
@@ -202,15 +203,8 @@ def test_whatever_mends_it_the_same_command_goes_on(stage, workers, small_model,
 def test_two_hosts_skip_and_end_together(stage, small_model, folder, tmp_path):
     """Only one of them meets the record."""
     shared = {"mesh.data": 1, "batch_size": 8, "steps": 4, "checkpoint.every": 1}
-    alone = finish(
-        words(
-            stage,
-            small_model,
-            folder,
-            tmp_path / "alone",
-            **shared | {"data.max_bad_fraction": 0.1},
-        )
-    )
+    allowed = shared | {"data.max_bad_fraction": 0.1}
+    alone = finish(words(stage, small_model, folder, tmp_path / "alone", **allowed), devices=4)
     assert alone.returncode == 0, alone.stderr[-2000:]
 
     def pair(name, **more):
@@ -230,3 +224,25 @@ def test_two_hosts_skip_and_end_together(stage, small_model, folder, tmp_path):
         assert row["loss"] == pytest.approx(wanted["loss"], rel=1e-4, abs=1e-6)
         assert row["update_norm"] == pytest.approx(wanted["update_norm"], rel=1e-3)
         assert row["update_norm"] > 0
+
+
+@pytest.mark.runs
+def test_held_out_questions_that_cannot_be_read_are_named_and_counted(
+    small_model, folder, tmp_path
+):
+    asked = {"held_out.data": folder / "data.jsonl", "held_out.every": 2, "steps": 2}
+    asked |= {"held_out.max_tokens": 4, "data.limit": 8}
+    done = finish(words("sft", small_model, folder, tmp_path / "run", **asked))
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert "1 of 24 records cannot be used and 0.0% are allowed; the last is q20:" in done.stderr
+    assert [row["step"] for row in rows(tmp_path / "run")] == []
+    asked |= {"data.max_bad_fraction": 0.1}
+    done = finish(words("sft", small_model, folder, tmp_path / "run", **asked))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "held out: skipped record q20:" in done.stderr
+    examined = (tmp_path / "run/held_out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["rows"] for line in examined] == [23, 23]
+    skipped = [json.loads(line) for line in (tmp_path / "run/skipped.jsonl").open()]
+    assert [(row["step"], row["split"], row["id"]) for row in skipped] == [
+        (step, "held_out", "q20") for step in (0, 2)
+    ]

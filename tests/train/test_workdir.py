@@ -215,7 +215,9 @@ def test_other_questions_behind_the_same_path(run, tmp_path):
         claim(tmp_path / "run", settings(run))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "[" * 100_000], ids=["empty", "cut", "list", "deep"]
+)
 def test_settings_cut_short(run, tmp_path, text):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text(text)

@@ -24,12 +24,13 @@ OTHER_MEDIA = "image or video"
 _NAMES = "audio|sound|speech"
 _MARK = re.compile(
     rf"""(?:(?<!\S)(?:audio|sound|clip)\ (?P<said>\d+)\ ?[:：]\s*)?(?:
-    <\|audio_bos\|>\s*(?:<\|audio\|>\s*)+<\|audio_eos\|>             # Qwen2-Audio and 2.5-Omni
+    <\|?audio_bos\|?>\s*(?:<\|?audio\|?>\s*)+<\|?audio_eos\|?>       # Qwen2-Audio and 2.5-Omni
     | <\|audio_start\|>\s*(?:<\|audio_pad\|>\s*)+<\|audio_end\|>     # Qwen3-Omni
     | <\|audio(?:_(?P<pipe>\d+))?\|> | <\|audio_pad\|>               # and Phi-4's numbers
     | <(?:{_NAMES})>(?P<path>[^<>\n]+)</(?:{_NAMES})>                # Qwen-Audio's path
     | <(?:{_NAMES})>\s*</(?:{_NAMES})>
-    | <(?:{_NAMES})(?:_?(?P<number>\d+))?\ ?/?>
+    | <\s?(?:{_NAMES})(?:_?(?P<number>\d+))?\s?/?>
+    | <(?:{_NAMES})_?here>                                           # SALMONN
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -37,10 +38,11 @@ _OTHER = re.compile(
     r"<(?:image|video)(?:_?\d+)?>|<img>|<\|(?:image|video|vision)[\w]*\|>|\[(?:image|video)\]",
     re.IGNORECASE,
 )
-# Special tokens, and tags of the kinds that stand for media or turns.
+# Special tokens, tags of the kinds that stand for media or turns, and a template's own names for sounds.
 _RUBBISH = re.compile(
-    rf"<\|[^\s<>|]{{1,40}}\|>|</?(?:{_NAMES}|image|video|img|box|bbox|ref|ref-object|s|bos|eos|pad|unk)>"
-    r"|\[/?INST\]|<</?SYS>>",
+    rf"<\|[^\s<>|]{{1,40}}\|>|<\s?/?\s?(?:{_NAMES})(?:[\s_:=/][^<>\n]{{0,200}})?>"
+    r"|</?(?:image|video|img|box|bbox|ref|ref-object|s|bos|eos|pad|unk)>"
+    rf"|\[\s?(?:{_NAMES})(?:_?\d+)?\s?\]|\{{\s?(?:{_NAMES})(?:_?\d+)?\s?\}}|\[/?INST\]|<</?SYS>>",
     re.IGNORECASE,
 )
 _SENTENCE_ENDS = tuple(".?!。？！…")

@@ -162,7 +162,10 @@ def _path(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise Drop(BAD_FIELD, "audios must be paths")
     if value.startswith("file:"):
-        host, path = urlsplit(value)[1:3]
+        try:
+            host, path = urlsplit(value)[1:3]
+        except ValueError as error:
+            raise Drop(BAD_FIELD, f"{value[:80]} is no address ({error})") from error
         value = unquote(path if host == "localhost" else host + path)
     elif value.startswith("data:") or "://" in value:
         raise Drop(NOT_HERE, f"{value[:80]} is no path; fetch it, and name its file")

@@ -31,6 +31,10 @@ APART = {
     "<|audio|>Who sings?": "Who sings?",
     "<audio></audio>Who sings?": "Who sings?",
     "<audio>a b/c.wav</audio>\nWho sings?": "Who sings?",
+    "<audio_bos><audio><audio_eos>Who sings?": "Who sings?",
+    "< audio >Who sings?": "Who sings?",
+    "<SpeechHere>Who sings?": "Who sings?",
+    "<speech_here> Who sings?": "Who sings?",
     "Who sings?": "Who sings?",
     "": "",
 }
@@ -66,6 +70,12 @@ DROPPED = {
     "</audio>What?": RUBBISH,
     "[INST]<audio>What?[/INST]": RUBBISH,
     "<s>What?": RUBBISH,
+    "<audio src='a.wav'>What?": RUBBISH,
+    "<audio>What? <audio_eos>": RUBBISH,
+    "<audio_url: a.wav> What?": RUBBISH,
+    "[audio] What?": RUBBISH,
+    "What is heard in {audio}?": RUBBISH,
+    "What is heard in {{ audio }}?": RUBBISH,
     "Audio 2: <audio>\nAudio 1: <audio>\nWhich?": TAGS,
     "<|audio_2|><|audio_1|>Which?": TAGS,
     "<audio>a.wav</audio><audio>Which?": TAGS,
@@ -83,9 +93,9 @@ def test_marks_within_a_sentence_become_names():
 
 def test_they_are_counted_and_their_paths_read():
     for prompt in (*APART, *NAMED):
-        marks = sum(
-            prompt.lower().count(mark) for mark in ("<audio", "<sound", "<|audio|", "<|audio_1")
-        )
+        written = prompt.lower().replace("<audio_bos>", "").replace("<audio_eos>", "")
+        kinds = ("<audio", "< audio", "<sound", "<speech", "<|audio|", "<|audio_1")
+        marks = sum(map(written.count, kinds))
         marks += prompt.count("<|audio_2|") + prompt.count("<|audio_start|>")
         assert placed(prompt).sounds == marks, prompt
     assert placed("<audio>a b/c.wav</audio>\nWho sings?").paths == ["a b/c.wav"]
