@@ -25,6 +25,7 @@ TOUCHES: dict[str, tuple[str, ...]] = {
     "train/adapters": ("numerics", "runs"),
     "parallel": ("numerics", "runs"),
     "data/pipeline": ("runs",),
+    "data/sources/starter": ("tools",),
     "data/synthesize": ("tools",),
     "sweep": ("runs",),
     "report": ("tools",),

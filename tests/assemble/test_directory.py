@@ -94,6 +94,7 @@ def test_template_takes_conversations(nano):
     )
 
 
+@pytest.mark.numerics
 def test_we_load_it(nano):
     config = read_config(nano)
     assert config.decoder.tied and config.decoder.vocabulary % ROWS == 0
@@ -150,6 +151,7 @@ def test_shards_hold_the_same(small, many):
             np.testing.assert_array_equal(array, whole[name])
 
 
+@pytest.mark.numerics
 def test_seed_decides_what_is_new(small, tmp_path):
     assemble("nano", tmp_path / "again", size=SMALL)
     for path in small.iterdir():

@@ -114,6 +114,7 @@ def test_nothing_is_copied_where_nothing_changes(model):
     assert policy["decoder"]["head"]["embedding"] is params["decoder"]["head"]["embedding"]
 
 
+@pytest.mark.numerics
 def test_of_a_frozen_narrow_model_its_adapter_alone_is_narrowed(model):
     """One device: the kernels that all of training reads are decoding's too."""
     config = dataclasses.replace(model.config, dtype="bfloat16")

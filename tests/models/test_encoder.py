@@ -16,7 +16,8 @@ DECODER = DecoderConfig(vocabulary=8, width=8, layers=1, heads=1, kv_heads=1, he
 
 @functools.cache
 def tower(config):
-    return Encoder(AudioLMConfig(config, DECODER, audio_token_id=1), nnx.Rngs(0))
+    # By one program: made array by array, each random draw would be compiled alone.
+    return nnx.jit(lambda: Encoder(AudioLMConfig(config, DECODER, audio_token_id=1), nnx.Rngs(0)))()
 
 
 run = nnx.jit(lambda encoder, waveforms, lengths: encoder(waveforms, lengths))

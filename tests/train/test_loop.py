@@ -3,7 +3,10 @@
 import dataclasses
 import json
 import shutil
+import signal
 import subprocess
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from runs import (
     assert_moved,
     assert_same_parameters,
     command,
+    environment,
     finish,
     killed,
     rows,
@@ -140,6 +144,30 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(
     for name in ("samples.jsonl", "questions.jsonl", "held_out.jsonl"):
         assert (again / name).read_text() == (undisturbed / name).read_text()
     assert list((again / "tensorboard").iterdir())
+
+
+@pytest.mark.runs
+def test_told_to_stop_before_the_first_step_it_starts_from_there(small_model, scored, tmp_path):
+    words = command("sft", small_model, scored, tmp_path / "run", "--json")
+    process = subprocess.Popen(
+        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+    def listens() -> bool:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = int(status.split("SigCgt:")[1].split()[0], 16)
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+    while process.poll() is None and not listens():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told[-2000:]
+    assert json.loads(output) == {"step": 0, "finished": False}
+    assert "sft: told to stop; nothing is trained yet" in told
+    done = finish(words)
+    assert done.returncode == 0 and json.loads(done.stdout)["finished"], done.stderr[-2000:]
+    assert_moved(tmp_path / "run")
 
 
 @pytest.mark.runs

@@ -61,6 +61,7 @@ def test_without_one_projector_and_decoder_learn(one_tiny):
     assert {x.dtype for x in (trainable | frozen).values()} == {jnp.dtype("float32")}
 
 
+@pytest.mark.numerics
 def test_the_seed_is_the_runs(one_tiny):
     config = read_config(one_tiny.directory, adapter=ADAPTER)
     model = Model(str(one_tiny.directory), adapter=ADAPTER)

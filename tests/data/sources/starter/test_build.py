@@ -37,6 +37,7 @@ def test_a_seed_gives_the_same_bits(tmp_path):
     assert len(digests(tmp_path / "once" / "audio")) == sum(sizes.values())
 
 
+@pytest.mark.tools
 def test_another_seed_gives_others(tmp_path):
     for seed in (1, 2):
         build(tmp_path / str(seed), seed=seed, train=12, validation=0, test=0)

@@ -192,6 +192,7 @@ def text_only_excess(train: list, test: list) -> dict[str, float]:
     }
 
 
+@pytest.mark.tools
 def test_the_text_alone_says_nothing_about_the_answer():
     found = text_only_excess(as_built("train", 4200), as_built("test", 600))
     assert max(found.values()) < 3, found
