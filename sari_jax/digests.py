@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 
 def files_digest(paths: Iterable[Path]) -> str:
-    """Of whole files and their names, wherever they lie."""
+    """A digest of whole files and their names, wherever they lie."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -19,7 +19,7 @@ def files_digest(paths: Iterable[Path]) -> str:
 
 
 def corpus_digest(path: Path) -> str:
-    """Of a file of records, and of which shards of sound lie beside it, by name and size."""
+    """A digest of a file of records, and of the shards of sound beside it, by name and size."""
     shards = [f"{p.name} {p.stat().st_size}" for p in sorted(path.parent.glob("*.arrayrecord"))]
     digest = files_digest([path])
     return (
@@ -27,8 +27,22 @@ def corpus_digest(path: Path) -> str:
     )
 
 
+# What of a model directory decides how a question is written in tokens, and where an answer ends.
+_OF_PROMPTS = (
+    *("tokenizer*", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
+    *("chat_template*", "additional_chat_templates/*", "processor_config.json"),
+    "generation_config.json",
+)
+
+
+def prompts_digest(folder: str | Path) -> str:
+    """A digest of a model directory's tokenizer, chat templates and generation config."""
+    files = {path for name in _OF_PROMPTS for path in Path(folder).glob(name) if path.is_file()}
+    return files_digest(sorted(files))
+
+
 def model_digest(folder: str | Path) -> str:
-    """Of a model directory's config and weights."""
+    """A digest of a model directory's config and weights."""
     files = sorted(Path(folder).glob("*"))
     read = [f for f in files if f.name == "config.json" or f.suffix == ".safetensors"]
     return files_digest(

@@ -4,6 +4,7 @@ Each function returns one line's worth of words, or None where it knows of nothi
 """
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ _KINDS = {
 
 def data(path: Path) -> str | None:
     """What a folder, or a file that is no text, is instead of rows of JSON or CSV."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return _folder(path)
     head = _head(path, 512)
     for magic, (kind, command) in _PACKED.items():
@@ -91,8 +92,12 @@ def table(path: Path, *, lists: bool = False) -> str | None:
 
 def model(path: Path) -> str | None:
     """What is given in place of a Hugging Face model directory."""
-    if not path.exists():
-        if len(path.parts) == 2 and not path.parent.exists() and path.parts[0] not in (".", ".."):
+    if not os.path.exists(path):  # of any name, however long
+        if (
+            len(path.parts) == 2
+            and not os.path.exists(path.parent)
+            and path.parts[0] not in (".", "..")
+        ):
             return f"no such folder; if it is a model of the hub: hf download {path} --local-dir {path.name}"
         return None
     if path.is_file():
@@ -122,7 +127,8 @@ def model(path: Path) -> str | None:
 def _adapter(path: Path) -> str:
     settings = _settings(path / "adapter_config.json")
     base = str(settings.get("base_model_name_or_path") or "BASE")
-    opened = (settings.get("auto_mapping") or {}).get("base_model_class")
+    mapping = settings.get("auto_mapping")
+    opened = mapping.get("base_model_class") if isinstance(mapping, dict) else None
     if not opened:
         omni = "omni" in base.lower()
         opened = "Qwen2_5OmniThinker" if omni else "Qwen2Audio"
@@ -157,9 +163,9 @@ def _folder(path: Path) -> str:
 
 def _dataset(path: Path) -> tuple[str, str] | None:
     """What kind of Hugging Face dataset a folder is, and that with the way in."""
-    split = next(iter(_settings(path / "dataset_dict.json").get("splits", [])), None)
-    if isinstance(split, str):
-        path = path / split
+    splits = _settings(path / "dataset_dict.json").get("splits")
+    if isinstance(splits, list) and splits and isinstance(splits[0], str):
+        path = path / splits[0]
     out = Path(f"{path.resolve().name or 'rows'}.jsonl")
     if (path / "state.json").is_file() or any(path.glob("*.arrow")):
         kind, read = "a dataset that save_to_disk wrote", f"load_from_disk({str(path)!r})"

@@ -264,3 +264,20 @@ def test_a_model_of_the_hub_or_a_file_of_one(folder, monkeypatch):
         read_config, path / "model.safetensors"
     )
     assert "no config.json" in refused(read_config, path / "absent")
+
+
+@pytest.mark.parametrize("splits", ["null", "5", "[]", "[1]", '{"a": 1}'])
+def test_a_datasets_index_of_another_form(splits, tmp_path):
+    (tmp_path / "dataset_dict.json").write_text(f'{{"splits": {splits}}}')
+    assert "a folder; name a file in it" in foreign.data(tmp_path)
+    assert foreign.model(tmp_path) is None
+
+
+def test_an_adapters_mapping_of_another_form(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"auto_mapping": [1]}')
+    assert "a PEFT adapter without its model" in foreign.model(tmp_path)
+
+
+def test_a_name_that_no_file_can_have():
+    for told in (foreign.data, foreign.table, foreign.model):
+        assert told(Path("n" * 300)) is None

@@ -13,6 +13,12 @@ _LABEL = re.compile(
         \s? (?P<rest>.*)""",
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
+# What else may stand between them in an answer, whose text has to agree: "B, dog", "B = dog", "B (dog)". Choices are
+# not read so: "A, B" may be one.
+_ANSWERED = re.compile(
+    r"(?P<letter>[a-zａ-ｚ]) (?: \s? [,，=] \s? (?P<rest>.+) | \s? (?P<within>\(.+\)) )",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
 # Words before an answer. Some choices begin with "option" too: it is taken off before a letter alone.
 _LEAD = re.compile(
     r"""(?: (?:(?:the|my) \s)? (?:(?:final|correct|right|best) \s)? answer \s? (?: is \b \s? [:：]? | [:：] ) \s?
@@ -26,7 +32,7 @@ _AROUND = (
     ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), (r"\boxed{", "}"), (r"\text{", "}"),
     (r"\textbf{", "}"), (r"\mathrm{", "}"), (r"\mathbf{", "}"), ("**", "**"), ("*", "*"), ("__", "__"), ("_", "_"),
     ("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"), ("«", "»"), ("「", "」"), ("(", ")"), ("[", "]"),
-    ("{", "}"), ("<", ">"),
+    ("{", "}"), ("<answer>", "</answer>"), ("<", ">"),
 )  # fmt: skip
 _ROOM = 1000  # characters around a choice, at most; accents apart from their letters take up to four times the room
 _LAYERS = 8  # that an answer is unwrapped of, at most: time stays linear in its length
@@ -129,6 +135,15 @@ def _label(match: re.Match) -> str:
     return folded(match["held"] or match["letter"] or match["number"])
 
 
+def _apart(answer: str) -> tuple[str, list[str]] | None:
+    """The letter that an answer begins with, and the spellings of the text after it; None where it has not both."""
+    if (match := _LABEL.fullmatch(answer)) and match["rest"]:
+        return _label(match), _unwrapped(match["rest"])
+    if match := _ANSWERED.fullmatch(answer):
+        return folded(match["letter"]), _unwrapped(match["rest"] or match["within"])
+    return None
+
+
 def _by_label(answer: str, choices: Sequence[str]) -> set[int]:
     """The choice that the answer's letter stands for; the text after it must be that choice's.
 
@@ -136,15 +151,12 @@ def _by_label(answer: str, choices: Sequence[str]) -> set[int]:
     Where choices carry their letters, or all hold the word as in "a dog" and "a cat", it is a letter.
     """
     labels, texts, carried = _labelled(choices)
-    match = _LABEL.fullmatch(answer)
-    if match and match["rest"]:
-        label, rest = _label(match), _unwrapped(match["rest"])
-        place = (
-            ord(label) - ord("a") if len(label) == 1 else None
-        )  # of choices with marks of their own: "(A) 1. dog"
-        return ({labels.get(label)} & _same(rest, texts, _FORMS)) | (
-            {place} & _same(rest, choices, _FORMS)
-        )
+    if found := _apart(answer):
+        label, rest = found
+        # By the choice's own letter, or by its place where choices have marks of their own: "(A) 1. dog".
+        place = ord(label) - ord("a") if len(label) == 1 else None
+        named = {labels.get(label)} & _same(rest, texts, _FORMS)
+        return named | {place} & _same(rest, choices, _FORMS)
     letter = normalise(answer)
     if letter not in labels:
         return set()

@@ -85,7 +85,9 @@ class ChatTemplate:
 
 
 class ChatTemplates:
-    """All that a directory holds; without a tokenizer yet, which a broken one of them would keep from opening.
+    """All chat templates that a model directory holds.
+
+    They are read before its tokenizer, which a broken one keeps from opening.
 
     Raises:
         InputError: a file that transformers could not read, even if it would take another.

@@ -23,6 +23,7 @@ def read_items(
     *,
     max_bad_fraction: float = 0.0,
     ledger: Ledger | None = None,
+    limit: int = 0,
 ) -> list[Item]:
     """Every line through `parse`; empty lines count nowhere, and no two items may have the same `id`.
 
@@ -30,6 +31,7 @@ def read_items(
 
     Args:
         parse: a line -> an item with an `id`, or ValueError.
+        limit: items after which nothing more is read; 0: all.
 
     Raises:
         InputError: no such file, more bad lines than that fraction, or, without a ledger, no usable one; the first bad
@@ -54,6 +56,8 @@ def read_items(
                         raise ValueError(f"id {item.id!r} stands twice")
                     seen.add(item.id)
                     items.append(item)
+                    if len(items) == limit:
+                        break
                 except UnicodeDecodeError as error:
                     bad.drop(f"{path}:{number}", BAD_LINE, f"not UTF-8 text ({error.reason})")
                 except ValueError as error:

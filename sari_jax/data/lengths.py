@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from sari_jax.audio.clips import duration
+from sari_jax.audio.clips import duration, measure
 from sari_jax.data.processor import SAMPLE_RATE, clip_size
 from sari_jax.data.records import Clip, Record
 from sari_jax.errors import InputError
@@ -26,7 +26,7 @@ def sound_lengths(records: Sequence[Record], buckets: tuple[float, ...], limit: 
     """
 
     def size(clip: Clip) -> int:
-        seconds = duration(clip.path, clip.start, clip.end, longest=limit)
+        seconds, _ = measure(clip.path, clip.start, clip.end, longest=limit)
         try:
             return clip_size(round(seconds * SAMPLE_RATE), buckets, limit * SAMPLE_RATE)
         except InputError as error:

@@ -22,8 +22,6 @@ from sari_jax.errors import InputError
 from sari_jax.models.audio_lm import Prompts
 
 GONE = "gone from the data file"
-
-
 # Records that are tried in the place of one that cannot be read, beside those of its batch.
 SUBSTITUTES = 64
 

@@ -6,6 +6,7 @@ a bucket, so that a run compiles a known, small number of programs.
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,9 @@ class Processor:
                 f"{model_dir}: config.json says that sound stands at token {self.audio_id}, and the tokenizer ends at"
                 f" {len(self.tokenizer) - 1}; take config and tokenizer from one model"
             )
+        added = self.tokenizer.added_tokens_decoder.values()
+        special = [re.escape(token.content) for token in added if token.special]
+        self._special = re.compile("|".join(special) or r"(?!)")
         self.template = templates.chosen(self.tokenizer, self.audio, self.audio_id)
         self.end_ids = self._end_ids(vocabulary)
         self.pad_id = vocabulary.get(END_OF_TEXT, self.end_ids[0])
@@ -226,19 +230,19 @@ class Processor:
     def encode(
         self, text: str, waveforms: Sequence[np.ndarray], names: Sequence[str] = ()
     ) -> Example:
-        """Expands each placeholder to its clip's number of features and tokenizes.
+        """Tokenizes, and repeats each placeholder as often as its clip has features.
 
         Raises:
             InputError: placeholders and clips differ in number; a clip is too short or too long.
         """
-        parts = text.split(self.audio)
-        if len(parts) - 1 != len(waveforms):
+        tokens = self.tokens(text)
+        sounds = tokens == self.audio_id
+        if (found := int(sounds.sum())) != len(waveforms):
             raise InputError(
-                f"the prompt has {len(parts) - 1} {self.audio} placeholders for {len(waveforms)} clips;"
+                f"the prompt has {found} {self.audio} placeholders for {len(waveforms)} clips;"
                 " take the placeholder out of the question or give as many clips"
             )
-        expanded = parts[0]
-        for i, (waveform, rest) in enumerate(zip(waveforms, parts[1:], strict=True)):
+        for i, waveform in enumerate(waveforms):
             size, name = len(waveform), names[i] if i < len(names) else f"clip {i + 1}"
             if size > self.seconds * SAMPLE_RATE:
                 raise InputError(
@@ -249,9 +253,10 @@ class Processor:
                 raise InputError(
                     f"{name}: {size / SAMPLE_RATE:.3f} s is under 0.021 s; give a longer clip"
                 )
-            expanded += self.audio * frame_counts(size)[1] + rest
-        tokens = self.tokenizer(expanded, add_special_tokens=False)["input_ids"]
-        return Example(text, np.asarray(tokens, np.int32), tuple(waveforms))
+        # Repeated as tokens, which is far quicker than as text of hundreds of them.
+        counts = np.ones(len(tokens), int)
+        counts[sounds] = [frame_counts(len(waveform))[1] for waveform in waveforms]
+        return Example(text, np.repeat(tokens, counts), tuple(waveforms))
 
     def question(
         self,
@@ -274,12 +279,26 @@ class Processor:
         if waveforms is None:
             longest = self.seconds
             waveforms = [load_clip(c.path, c.start, c.end, longest=longest) for c in record.audio]
-        text = self.prompt_text(
-            question_text(record.question, record.choices, style), len(waveforms)
-        )
+        asked = question_text(record.question, record.choices, style)
+        self._refuse_special(asked.replace(self.audio, ""), "question")
+        text = self.prompt_text(asked, len(waveforms))
         example = self.encode(text, waveforms, [clip.path for clip in record.audio])
-        target = self.tokens(style.render(record) + END) if answer else None
+        target = None
+        if answer:
+            rendered = style.render(record)
+            self._refuse_special(rendered, "chain")
+            target = self.tokens(rendered + END)
         return dataclasses.replace(example, record=record, answer=target, number=number)
+
+    def _refuse_special(self, text: str, called: str) -> None:
+        """
+        Raises:
+            InputError: the text would become a token that opens or ends a turn, or stands for a sound.
+        """
+        if found := self._special.search(text):
+            raise InputError(
+                f"the {called} holds {found[0]!r}, a token of the model's own; take it out of the text"
+            )
 
     def tokens(self, text: str) -> np.ndarray:
         return np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)

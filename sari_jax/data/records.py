@@ -61,11 +61,12 @@ def read_records(
     audio_root: str | Path | None = None,
     check_audio: bool = True,
     ledger: Ledger | None = None,
+    limit: int = 0,
 ) -> list[Record]:
     """Reads a JSONL; clip paths come back absolute, taken from `audio_root` or else the file's own folder.
 
     Bad lines are skipped: listed in the ledger, or reported on standard error. Fields that a record has not got are
-    passed over.
+    passed over. Nothing is read after `limit` records, if one is given.
 
     Raises:
         InputError: no such file, no usable line, or too many bad ones; the first is named with line and reason.
@@ -76,6 +77,7 @@ def read_records(
         lambda line: parse_record(line, root, check_audio=check_audio),
         max_bad_fraction=max_bad_fraction,
         ledger=ledger,
+        limit=limit,
     )
 
 

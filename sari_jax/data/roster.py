@@ -57,7 +57,7 @@ def enrol(records: Sequence[Record], lengths: Sequence[int] | None = None) -> li
     return [
         Entry(
             record.id,
-            _digest(record),
+            digest(record),
             record.source,
             record.pass_rate,
             None if lengths is None else int(lengths[number]),
@@ -78,7 +78,7 @@ def match(roster: Sequence[Entry], records: Sequence[Record], name: str) -> Matc
     there = {record.id: record for record in records}
     found = [there.pop(entry.id, None) for entry in roster]
     pairs = zip(roster, found, strict=True)
-    changed = sum(record is not None and _digest(record) != entry.digest for entry, record in pairs)
+    changed = sum(record is not None and digest(record) != entry.digest for entry, record in pairs)
     gone = found.count(None)
     same = len(roster) - gone - changed
     if same < LEAST_KEPT * len(roster):
@@ -111,7 +111,13 @@ def _entry(line: str) -> Entry:
         raise ValueError(f"not a line of a roster ({error})") from error
 
 
-def _digest(record: Record) -> str:
+def digest(record: Record | None) -> str:
+    """A digest of what a record asks: question, choices, answer, chains and the names and spans of its clips.
+
+    Nothing for a record that is gone.
+    """
+    if record is None:
+        return ""
     # Names and not folders of clips: these may move.
     clips = [[Path(clip.path).name, clip.start, clip.end] for clip in record.audio]
     chains = [record.chain_structured, record.chain_free]

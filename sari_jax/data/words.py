@@ -15,6 +15,7 @@ _SPELT = {
 }
 _ALONE = re.compile(r"(?<!\d)[.,:]|[.,:](?!\d)")
 _HYPHEN = re.compile(r"-{2,}|(?<!\S)-(?!\S)|(?<=\S)-(?=[^\s\d])")
+_MINUS = re.compile(r"(?<!\S)- (?=\.?\d)")  # of "- 3"; in "3 - 4" it marks a range
 _POINT = re.compile(r"(?<![\w.,:])\.(?=\d)")  # .5 is 0.5 and not 5
 _RANGE = re.compile(r"(?<=\d) - (?=\d)")
 _THOUSANDS = re.compile(r"(?<=\d)(?<!\d{4}),(?=\d{3}(?!\d))")
@@ -51,8 +52,9 @@ def normalise(text: str) -> str:
     'c# minor 4/4 at 3.5 or -3 °c 3-4 0.5'
     """
     words = " ".join(folded(text).translate(_CHARACTERS).split())
-    words = _POINT.sub("0.", words)
     words = _RANGE.sub("-", words)
+    words = _MINUS.sub("-", words)
+    words = _POINT.sub("0.", words)
     return " ".join(_HYPHEN.sub(" ", _ALONE.sub(" ", words)).split())
 
 

@@ -28,10 +28,9 @@ def score_predictions(
             extracted answer. No object, no key or null is unanswered; "" is answered, and wrong.
 
     Returns:
-        `rows`, all; `answered`, how many, and `empty`, how many of these with ""; `accuracy`,
-            over the `answered` rows (as MMAU's script counts; None if
-        there is none) and over `all`; `interval`, 95 % of the latter; `by` task, kind and difficulty, each value's
-        `accuracy` over all its rows, its `rows` and its `interval`. Fractions.
+        `rows`, all; `answered`, how many, and `empty`, how many of these with ""; `accuracy` over the `answered` rows,
+        as MMAU's script counts, None if there is none, and over `all`; `interval`, 95 % of the latter; `by` task, kind
+        and difficulty, each value's `accuracy` over all its rows, its `rows` and its `interval`. Fractions.
 
     Raises:
         InputError: no records, an id that is twice in either, a prediction of another form or for an unknown id.

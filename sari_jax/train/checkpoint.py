@@ -88,7 +88,11 @@ class Checkpoints:
         Raises:
             InputError: there are steps, and none can be read.
         """
+        folder = Path(self._manager.directory)
+        none_whole = f"{folder}: none of its checkpoints can be read; name a new --workdir"
         if not self.steps:
+            if any(folder.with_name("damaged").glob("*")):
+                raise InputError(none_whole)
             return None
         stored = _stored(state)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, stored)
@@ -105,9 +109,7 @@ class Checkpoints:
                 continue
             state = _whole(found["state"], state)
             return Restored(state, found["data"], found["counters"], found.get("under_way"))
-        raise InputError(
-            f"{self._manager.directory}: none of its checkpoints can be read; name a new --workdir"
-        )
+        raise InputError(none_whole)
 
     def _read(self, step: int, abstract: TrainState) -> Any:
         args = {
@@ -135,10 +137,8 @@ class Checkpoints:
             shutil.rmtree(aside)  # the same step, damaged before
         damaged.rename(aside)
         self._manager.reload()
-        before = (
-            f"goes on from step {self.steps[-1]}" if self.steps else "nothing is left before it"
-        )
-        hosts.tell(f"{told}; it now lies in {aside}, and the run {before}")
+        before = f"the run goes on from step {self.steps[-1]}" if self.steps else "none is left"
+        hosts.tell(f"{told}; it now lies in {aside}, and {before}")
 
     def params(self, abstract: Any, step: int | None = None) -> dict[str, np.ndarray]:
         """The trained parameters of a step (the newest by default) in host memory, whatever devices trained them.
@@ -206,13 +206,13 @@ def _refused(error: BaseException | None) -> bool:
 
 
 def _stored(state: TrainState) -> TrainState:
-    """Without the rate, which the settings have."""
+    """What is stored of a state: all but the learning rate, which the settings have."""
     rated = isinstance(state.opt_state, Rated)
     return state.replace(opt_state=state.opt_state.kept) if rated else state
 
 
 def _whole(stored: TrainState, state: TrainState) -> TrainState:
-    """The other way, with the rate of `state`."""
+    """A state from what was stored of it, with the learning rate of `state`."""
     rated = isinstance(state.opt_state, Rated)
     return (
         stored.replace(opt_state=state.opt_state._replace(kept=stored.opt_state))

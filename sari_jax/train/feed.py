@@ -113,7 +113,7 @@ class Feed:
 
 
 def exchanged(found: dict[str, str], failure: str) -> list[tuple[dict[str, str], str]]:
-    """Every host's. Text is exchanged only where there is any."""
+    """(what was found, what failed) on each host, in their order; texts are exchanged only where there are any."""
     if not hosts.several():
         return [(found, failure)]
     if not hosts.gather(np.array([len(found) + bool(failure)], np.int32)).any():

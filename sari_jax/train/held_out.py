@@ -10,14 +10,14 @@ from sari_jax.data.pipeline import Batches, Reader
 from sari_jax.data.processor import Processor
 from sari_jax.data.schedule import make_schedule
 from sari_jax.data.styles import style
-from sari_jax.errors import InputError, one_line
+from sari_jax.errors import one_line
 from sari_jax.generate.sampling import Sampler
 from sari_jax.parallel import hosts
 from sari_jax.parallel.mesh import all_rows, local_rows, onto_mesh, own_rows, shard_batch
 from sari_jax.rl.rewards.completion import Completion
 from sari_jax.rl.rewards.registry import Scorer
 from sari_jax.train.config import Run
-from sari_jax.train.feed import exchanged
+from sari_jax.train.feed import TooManyBad, exchanged
 from sari_jax.train.preemption import Stop
 from sari_jax.train.questions import Questions, too_many
 from sari_jax.train.rollouts import Rollouts
@@ -65,7 +65,7 @@ class HeldOut:
             why each that could not be read was skipped, by its id. None if it was stopped.
 
         Raises:
-            InputError: on every host the same: more questions cannot be read than `data.max_bad_fraction` allows.
+            TooManyBad: on every host the same: more questions cannot be read than `data.max_bad_fraction` allows.
         """
         run, count = self._run, len(self._records)
         size = run.batch_size
@@ -80,7 +80,8 @@ class HeldOut:
                 batches.close()
                 return None
             with hosts.together():
-                (batch,) = next(batches).parts(1, run.data.shapes)
+                read = next(batches)
+            (batch,) = read.parts(1, run.data.shapes)
             prompts, seeds = shard_batch(self._mesh, (batch.prompts, batch.seeds))
             done = self._rollouts(self._sampler, state, prompts, seeds, self._key, None)
             own = local_rows(self._mesh, (done.tokens, done.lengths, done.ended))
@@ -113,7 +114,7 @@ class HeldOut:
         last, why = next(reversed(found.items()), ("", ""))
         which = f"the last is {last}: {why}"
         if refused := too_many(self._run, len(asked.bad) + len(found), asked.total, which):
-            raise InputError(f"{self._run.held_out.data}: {refused}")
+            raise TooManyBad(f"{self._run.held_out.data}: {refused}")
         return found
 
     def _judged(

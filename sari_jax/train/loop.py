@@ -1,6 +1,7 @@
 """The loop that serves both stages: the only place with disk, clocks and logs."""
 
 import dataclasses
+import hashlib
 import sys
 import time
 import zlib
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from sari_jax.data.pipeline import Batches, Reader
 from sari_jax.data.processor import Batch, Processor
 from sari_jax.data.records import Record
+from sari_jax.data.roster import digest
 from sari_jax.data.styles import style
 from sari_jax.errors import InputError
 from sari_jax.hf.config import read_config
@@ -45,6 +47,7 @@ from sari_jax.train.state import create_state
 from sari_jax.train.workdir import claim, fingerprints, flat, refuse_changes
 
 NAMED = 8  # records of a batch in a message
+DECODED = "decoded"  # a digest of the questions whose completions a checkpoint holds
 SHOWN = ("loss", "reward", "accuracy", "format")
 
 
@@ -196,7 +199,10 @@ class Trainer:
                 self._close()
             hosts.end(f"{error}. {self._safe()}")
         except NotFinite as error:
-            self._close()
+            try:
+                self._save()
+            finally:
+                self._close()
             hosts.end(str(error))
         except BaseException as error:
             if not hosts.several():
@@ -212,7 +218,7 @@ class Trainer:
         run, begun = self.run, time.perf_counter()
         # Until the step is made, a checkpoint goes on from here.
         self._mark = self.feed.state(self.position)
-        batch, self.ahead = self.ahead or self.feed.take(), None
+        batch = self.ahead or self.feed.take()
         overlaps = run.stage == "grpo" and run.grpo.overlap and self.step + 1 < run.steps
         ahead = self.feed.take() if overlaps else None
         waited, step = time.perf_counter() - begun, self.step + 1
@@ -290,13 +296,24 @@ class Trainer:
         if restored is None:
             return False
         self.state, self.totals = restored.state, self.totals | restored.counters
-        self.feed.restore(restored.data)
+        data = dict(restored.data)
+        decoded = data.pop(DECODED, "")
+        self.feed.restore(data)
         self.position = self.feed.position
         if restored.under_way is not None:
             self.ahead = self.feed.take()
-            with jax.set_mesh(self.mesh):
-                self.stage.take_up(self.state, self.ahead, restored.under_way)
+            # What has been mended since is another question, whose completions are decoded anew.
+            if not decoded or decoded == self._asked(self.ahead):
+                with jax.set_mesh(self.mesh):
+                    self.stage.take_up(self.state, self.ahead, restored.under_way)
         return True
+
+    def _asked(self, batch: Batch) -> str:
+        """A digest of a batch's questions over all hosts, row by row, and of how often each is asked in it."""
+        numbers, turns = all_rows(self.mesh, (batch.seeds, batch.repeats))
+        asked = zip(numbers.tolist(), turns.tolist(), strict=True)
+        rows = [f"{digest(self.questions.records[number])} {turn}" for number, turn in asked]
+        return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
 
     def _save(self) -> None:
         """Saves what the last step left, unless that is what the run started from."""
@@ -305,6 +322,8 @@ class Trainer:
             data = self._mark or self.feed.state(self.position)
             # An update that was cut short has used up what was decoded for it.
             decoded = None if self._updating else self.stage.under_way()
+            if decoded:
+                data[DECODED] = self._asked(self.ahead)
             self.checkpoints.save(self.state, data, self.totals, decoded)
 
     def _stopped(self) -> None:

@@ -61,17 +61,20 @@ def read_questions(run: Run, workdir: Path, processor: Processor) -> Questions:
             than the one the run started with.
     """
     with hosts.together():
-        ledger = Ledger()
-        records = _read(run.data.train, ledger)
+        ledger, roster = Ledger(), roster_of(workdir)
+        # A run that goes on finds its questions wherever they stand now.
+        records = _read(run.data.train, ledger, run.data.limit if roster is None else 0)
+        if roster is not None and run.data.limit:
+            ledger = Ledger()  # whose lines were bad is not known, and most are none of the run's
         total = len(records) + len(ledger.dropped)
-        total = min(total, run.data.limit or total)
-        roster = roster_of(workdir)
         matched, counts = None, {}
         if roster is None:
             records, counts = _chosen(run, records)
         else:
             matched = match(roster, records, run.data.train)
             records = [record for record in matched.records if record]
+            if run.data.limit:
+                total = len(roster)
     bad = ledger.dropped + _inspected(
         run, processor, run.data.train, records, answers=run.stage == "sft"
     )
@@ -97,7 +100,7 @@ def read_held_out(run: Run, processor: Processor) -> Questions:
     path = run.held_out.data
     with hosts.together():
         ledger = Ledger()
-        records = _read(path, ledger)[: run.held_out.limit or None]
+        records = _read(path, ledger, run.held_out.limit)
         total = len(records) + len(ledger.dropped)
     bad = ledger.dropped + _inspected(run, processor, path, records, answers=False)
     _judge(run, path, bad, total)
@@ -129,18 +132,17 @@ def too_many(run: Run, bad: int, total: int, which: str) -> str:
     return f"{bad} of {total} records cannot be used and {allowed}; {which}; {MEND}"
 
 
-def _read(path: str, ledger: Ledger) -> list[Record]:
+def _read(path: str, ledger: Ledger, limit: int) -> list[Record]:
     if not path:
         raise InputError("config: data.train names no file; give a JSONL of records")
-    records = read_records(path, max_bad_fraction=1.0, ledger=ledger)
+    records = read_records(path, max_bad_fraction=1.0, ledger=ledger, limit=limit)
     if not records and not ledger.dropped:
         raise InputError(f"{path}: holds no record")
     return records
 
 
 def _chosen(run: Run, records: list[Record]) -> tuple[list[Record], dict[str, int]]:
-    """The records that a new run takes of its file, and how many it leaves out by pass rate."""
-    records = records[: run.data.limit or None]
+    """The records that a new run takes of those it has read, and how many it leaves out by pass rate."""
     dropped = {"hopeless": run.data.drop_hopeless, "solved": run.data.drop_solved}
     known = any(record.pass_rate is not None for record in records)
     if run.stage == "grpo" and known and any(dropped.values()):

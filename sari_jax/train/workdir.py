@@ -13,7 +13,7 @@ from flax import traverse_util
 
 from sari_jax.atomic import write_text
 from sari_jax.data.roster import FILE, Entry, read_roster, write_roster
-from sari_jax.digests import corpus_digest, model_digest
+from sari_jax.digests import corpus_digest, model_digest, prompts_digest
 from sari_jax.errors import InputError
 from sari_jax.rl.rewards.file import digest as reward_digest
 from sari_jax.train.config import Run, defaults, freeze
@@ -30,11 +30,15 @@ FREE = (
 PATHS = ("model.path", "data.train", "grpo.reward_file")
 SHAPES = "data.shapes."
 NAME = "config.json"
+PROMPTS = "prompts"
 
 
 def fingerprints(run: Run) -> dict[str, str]:
-    """Digests of what a run reads: its model's config and weights, its questions, and a user's rewards."""
-    found = {"model": model_digest(run.model.path), "data": corpus_digest(Path(run.data.train))}
+    """Digests of what a run reads: its model's config and weights, its tokenizer and templates, its questions, and a
+    user's rewards.
+    """
+    found = {"model": model_digest(run.model.path), PROMPTS: prompts_digest(run.model.path)}
+    found["data"] = corpus_digest(Path(run.data.train))
     if run.held_out.every:
         found["held_out"] = corpus_digest(Path(run.held_out.data))
     if run.grpo.reward_file:
@@ -88,8 +92,9 @@ def changes(workdir: Path | str, config: dict[str, Any]) -> list[str]:
     before, now = (flat(settings) for settings in (_settings(workdir), json.loads(_text(config))))
     # Without a roster the data file alone says what a run's questions are.
     bound = () if (Path(workdir) / FILE).exists() else ("fingerprints.data",)
-    # A setting that came later than the run has its default.
+    # A setting that came later than the run has its default, and a digest is not known.
     fresh = flat(json.loads(_text(defaults().to_dict())))
+    fresh[f"fingerprints.{PROMPTS}"] = now.get(f"fingerprints.{PROMPTS}")
     return [
         key
         for key in now

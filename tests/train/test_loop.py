@@ -28,7 +28,7 @@ from runs import settings as run_settings
 
 from sari_jax.data.ledger import Ledger
 from sari_jax.data.pack import pack
-from sari_jax.data.records import read_records
+from sari_jax.data.records import read_records, write_records
 from sari_jax.errors import InputError
 from sari_jax.train.loop import train, trained_params
 
@@ -59,6 +59,23 @@ def test_stopped_and_started_again_grpo_ends_with_the_same_bits(undisturbed, tmp
     assert_same_parameters(workdir, again)
     for name in ("samples.jsonl", "questions.jsonl"):
         assert (again / name).read_text() == (workdir / name).read_text()
+
+
+@pytest.mark.runs
+def test_questions_mended_while_it_stood_are_decoded_anew(undisturbed, scored, tmp_path):
+    """Completions of what was asked before are not those of what is asked now."""
+    run, _, _ = undisturbed
+    records = read_records(scored)
+    data = tmp_path / "data.jsonl"
+    write_records(data, records)
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, train=str(data)))
+    asked = iter([False, False, True])
+    assert train(run, tmp_path / "run", stop=lambda: next(asked))["step"] == 2
+    mended = [dataclasses.replace(record, question="Which is it?") for record in records[:4]]
+    write_records(data, [*mended, *records[4:]])
+    done = train(run, tmp_path / "run")
+    assert done["finished"]
+    assert [row["updates_behind"] for row in rows(tmp_path / "run")] == [0, 1, 0]
 
 
 def test_a_finished_run_tells_its_end_again_and_other_settings_are_refused(undisturbed):

@@ -149,3 +149,12 @@ def test_held_out_questions_are_checked_too(folder, nano_dir, nano_processor, ca
         "q3",
         "q4",
     ]
+
+
+def test_lines_after_the_limit_count_nowhere(folder, read):
+    with (folder / "data.jsonl").open("a") as file:
+        file.write("no record\n" * 5)
+    questions, _ = read(limit=8)
+    assert (len(questions.records), questions.bad, questions.total) == (8, [], 8)
+    questions, _ = read(started=True, limit=8)
+    assert (len(questions.records), questions.bad, questions.total) == (8, [], 8)

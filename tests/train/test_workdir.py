@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -224,3 +225,19 @@ def test_settings_cut_short(run, tmp_path, text):
     for read in (read_run, lambda workdir: claim(workdir, settings(run))):
         with pytest.raises(InputError, match="not the settings of a run"):
             read(tmp_path / "run")
+
+
+def test_another_tokenizer_template_or_end_is_another_model(run, tmp_path):
+    model = Path(run.model.path)
+    claim(tmp_path / "run", settings(run))
+    moved = tmp_path / "moved"
+    shutil.copytree(model, moved)
+    there = dataclasses.replace(run, model=dataclasses.replace(run.model, path=str(moved)))
+    claim(tmp_path / "run", settings(there))
+    (moved / "generation_config.json").write_text('{"eos_token_id": 1}')
+    with pytest.raises(InputError, match="another fingerprints.prompts;"):
+        claim(tmp_path / "run", settings(there))
+    before = json.loads((tmp_path / "run/config.json").read_text())
+    del before["fingerprints"]["prompts"]  # of a run from before this was told apart
+    (tmp_path / "run/config.json").write_text(json.dumps(before))
+    claim(tmp_path / "run", settings(there))

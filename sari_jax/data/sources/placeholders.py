@@ -40,17 +40,18 @@ _OTHER = re.compile(
 )
 # Special tokens, tags of the kinds that stand for media or turns, and a template's own names for sounds.
 _RUBBISH = re.compile(
-    rf"<\|[^\s<>|]{{1,40}}\|>|<\s?/?\s?(?:{_NAMES})(?:[\s_:=/][^<>\n]{{0,200}})?>"
-    r"|</?(?:image|video|img|box|bbox|ref|ref-object|s|bos|eos|pad|unk)>"
-    rf"|\[\s?(?:{_NAMES})(?:_?\d+)?\s?\]|\{{\s?(?:{_NAMES})(?:_?\d+)?\s?\}}|\[/?INST\]|<</?SYS>>",
-    re.IGNORECASE,
+    rf"""<\|[^\s<>|]{{1,40}}(?:\||>) | [<‹]｜[^<>]{{1,40}}[>›]
+    | <\s?/?\s?[\w-]{{0,40}}(?:{_NAMES})[\w-]{{0,40}}(?:[\s:=/][^<>\n]{{0,200}})?> | &lt;/?(?:{_NAMES})\b
+    | </?(?:image|video|img|box|bbox|ref|ref-object|music|wav|s|bos|eos|pad|unk|(?:start|end)_of_\w+|extra_id_\d+)>
+    | \[(?:/?INST|PAD|UNK|CLS|SEP|MASK)\] | <</?SYS>>
+    | \[\s?(?:{_NAMES})(?:[\s_-]?\d+)?\s?\] | \{{\s?(?:{_NAMES})(?:[\s_-]?\d+)?\s?\}}""",
+    re.IGNORECASE | re.VERBOSE,
 )
 _SENTENCE_ENDS = tuple(".?!。？！…")
 _CHOICE_MARK = re.compile(r"(?:^|\s)(?:\(?[A-Za-z0-9]{1,2}[.):]|[-*])$")
 _OPENERS = frozenset(
-    "what which who whose whom where when why how is are was were do does did can could will would has have if there"
-    " listen describe identify classify choose select pick tell name find determine decide judge given based answer"
-    " please the this that in at from after you your".split()
+    "what which who whose whom where when why how if there listen describe identify classify choose select pick tell"
+    " name find determine decide judge given based answer please the this that in at from after you your".split()
 )
 
 
