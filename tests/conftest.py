@@ -169,10 +169,10 @@ def nano_processor(nano_dir):
 
 @pytest.fixture(scope="session")
 def starter_dir(tmp_path_factory) -> Path:
-    """A small starter corpus, 20 questions of each kind to train on; read only."""
+    """A small starter corpus, 8 questions of each kind to train on; read only."""
     from sari_jax.data.sources import starter
 
-    sizes = dict(train=240, validation=24, test=120)
+    sizes = dict(train=96, validation=12, test=24)
     return once(tmp_path_factory, "starter", lambda out: starter.build(out, **sizes))
 
 

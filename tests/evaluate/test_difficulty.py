@@ -26,8 +26,8 @@ def records(starter_dir):
 
 
 @pytest.fixture(scope="module")
-def engine(nano_dir):
-    return Engine(nano_dir)
+def engine(small_model):
+    return Engine(small_model)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from sari_jax.data.sources.starter.questions import DIFFICULTIES, KINDS
 from sari_jax.data.styles import STYLES
 from sari_jax.errors import InputError
 
-SIZES = {"train": 240, "validation": 24, "test": 120}  # of `starter_dir`
+SIZES = {"train": 96, "validation": 12, "test": 24}  # of `starter_dir`
 
 
 @pytest.fixture(scope="module")
