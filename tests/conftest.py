@@ -152,7 +152,18 @@ def once(factory: pytest.TempPathFactory, name: str, make) -> Path:
 
 
 @pytest.fixture(scope="session")
-def nano_dir(tmp_path_factory) -> Path:
+def imported() -> None:
+    """What reading a model imports of transformers, which takes seconds and counts for no test."""
+    from transformers import (  # noqa: F401
+        AutoTokenizer,
+        Qwen2_5OmniThinkerConfig,
+        Qwen2AudioConfig,
+        Qwen2AudioProcessor,
+    )
+
+
+@pytest.fixture(scope="session")
+def nano_dir(imported, tmp_path_factory) -> Path:
     """The assembled nano model's directory; read only."""
     from sari_jax.assemble import assemble
 
@@ -187,7 +198,7 @@ def starter_dir(tmp_path_factory) -> Path:
         "omni_thinker_tied",
     ),
 )
-def tiny_model(request, tmp_path_factory):
+def tiny_model(imported, request, tmp_path_factory):
     """Each of the tiny random models."""
     import tiny
 
@@ -195,7 +206,7 @@ def tiny_model(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def one_tiny(tmp_path_factory):
+def one_tiny(imported, tmp_path_factory):
     """A grouped-query, untied tiny model, for what does not depend on the kind."""
     import tiny
 
@@ -235,7 +246,7 @@ def light_model(with_nanos_tokenizer) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_model(tmp_path_factory) -> Path:
+def small_model(imported, tmp_path_factory) -> Path:
     """nano's files and formats with a decoder that compiles in seconds."""
     from sari_jax.assemble import NanoSize, assemble
 

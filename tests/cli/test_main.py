@@ -23,12 +23,12 @@ def wav(tmp_path) -> Path:
 
 
 @pytest.fixture
-def broken(nano_dir, tmp_path):
+def broken(small_model, tmp_path):
     """A function that copies the model directory without its weights."""
 
     def copy(name: str) -> Path:
         out = tmp_path / name
-        shutil.copytree(nano_dir, out, ignore=shutil.ignore_patterns("*.safetensors"))
+        shutil.copytree(small_model, out, ignore=shutil.ignore_patterns("*.safetensors"))
         return out
 
     return copy
@@ -49,8 +49,8 @@ def ask(model, *sounds):
 
 
 @pytest.mark.tools
-def test_ask_answers_as_json(capsys, nano_dir, wav):
-    words = [*ask(nano_dir, wav), "--choices", "piano", "flute", "--max-tokens", "8", "--json"]
+def test_ask_answers_as_json(capsys, small_model, wav):
+    words = [*ask(small_model, wav), "--choices", "piano", "flute", "--max-tokens", "8", "--json"]
     assert main([str(word) for word in words]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     told = json.loads(line)
@@ -60,7 +60,7 @@ def test_ask_answers_as_json(capsys, nano_dir, wav):
 
 
 @pytest.mark.tools
-def test_score_then_eval_then_scoring_alone(capsys, nano_dir, starter_dir, tmp_path):
+def test_score_then_eval_then_scoring_alone(capsys, small_model, starter_dir, tmp_path):
     few = tmp_path / "few.jsonl"
     lines = (starter_dir / "test.jsonl").read_text().splitlines()[:5]
     few.write_text("\n".join(lines) + "\n")
@@ -68,13 +68,24 @@ def test_score_then_eval_then_scoring_alone(capsys, nano_dir, starter_dir, tmp_p
     common = ["--max-tokens", "6", "--rows", "3", "--json"]
 
     out = tmp_path / "scored.jsonl"
-    words = ["score", "--model", nano_dir, "--data", few, "--out", out, "--attempts", "2", *common]
+    words = [
+        "score",
+        "--model",
+        small_model,
+        "--data",
+        few,
+        "--out",
+        out,
+        "--attempts",
+        "2",
+        *common,
+    ]
     assert main([str(word) for word in words]) == 2  # an untrained model is never right
     assert not out.exists()
     assert "pass rate" in capsys.readouterr().err
 
     results = tmp_path / "eval"
-    words = ["eval", "--model", nano_dir, "--benchmark", few, "--out", results, *common]
+    words = ["eval", "--model", small_model, "--benchmark", few, "--out", results, *common]
     assert main([str(word) for word in words]) == 0
     scores = json.loads(capsys.readouterr().out)
     assert scores["rows"] == 5 and scores["benchmark"] == "few"
@@ -95,7 +106,16 @@ def test_score_then_eval_then_scoring_alone(capsys, nano_dir, starter_dir, tmp_p
     assert json.loads(capsys.readouterr().out) == scores
 
     def completions(out, *more):
-        words = ["eval", "--model", nano_dir, "--benchmark", few, "--out", tmp_path / out, *common]
+        words = [
+            "eval",
+            "--model",
+            small_model,
+            "--benchmark",
+            few,
+            "--out",
+            tmp_path / out,
+            *common,
+        ]
         assert main([str(word) for word in [*words, "--temperature", "1", *more]]) == 0
         capsys.readouterr()
         rows = json.loads((tmp_path / out / "predictions.json").read_text())
@@ -113,33 +133,35 @@ def test_score_then_eval_then_scoring_alone(capsys, nano_dir, starter_dir, tmp_p
         ("bare.raw", b"\0\1" * 9000, "of a kind not read here"),
     ],
 )
-def test_a_sound_file_that_cannot_be_read(capsys, nano_dir, tmp_path, name, content, told):
+def test_a_sound_file_that_cannot_be_read(capsys, small_model, tmp_path, name, content, told):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    line = refused(capsys, *ask(nano_dir, path))
+    line = refused(capsys, *ask(small_model, path))
     assert name in line and told in line
 
 
-def test_a_placeholder_typed_into_the_question(capsys, nano_dir, wav):
-    words = ["ask", "--model", nano_dir, "--audio", wav, "--question", "What is <|AUDIO|>?"]
+def test_a_placeholder_typed_into_the_question(capsys, small_model, wav):
+    words = ["ask", "--model", small_model, "--audio", wav, "--question", "What is <|AUDIO|>?"]
     assert "2 <|AUDIO|> placeholders for 1 clips" in refused(capsys, *words)
 
 
-def test_an_unknown_style_names_the_nearest(capsys, nano_dir, wav):
-    assert "structured" in refused(capsys, *ask(nano_dir, wav), "--style", "structurd")
+def test_an_unknown_style_names_the_nearest(capsys, small_model, wav):
+    assert "structured" in refused(capsys, *ask(small_model, wav), "--style", "structurd")
 
 
-def test_a_model_with_a_shard_missing(capsys, nano_dir, broken, wav):
+def test_a_model_with_a_shard_missing(capsys, small_model, broken, wav):
     model = broken("missing")
     weights = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
     (model / "model.safetensors.index.json").write_text(json.dumps(weights))
     assert "model-00001-of-00002.safetensors is missing" in refused(capsys, *ask(model, wav))
 
 
-def test_a_model_with_a_shard_cut_off(capsys, nano_dir, broken, wav):
+def test_a_model_with_a_shard_cut_off(capsys, small_model, broken, wav):
     model = broken("cut")
-    (model / "model.safetensors").write_bytes((nano_dir / "model.safetensors").read_bytes()[:-100])
+    (model / "model.safetensors").write_bytes(
+        (small_model / "model.safetensors").read_bytes()[:-100]
+    )
     assert "truncated" in refused(capsys, *ask(model, wav))
 
 
@@ -160,13 +182,22 @@ def test_no_model_there(capsys, tmp_path, wav):
         ({"answer_index": 9}, "answer_index 9 must be from 0 to"),
     ],
 )
-def test_a_line_of_questions_that_is_broken(capsys, nano_dir, starter_dir, tmp_path, change, told):
+def test_a_line_of_questions_that_is_broken(
+    capsys, small_model, starter_dir, tmp_path, change, told
+):
     first, second, *_ = (starter_dir / "train.jsonl").read_text().splitlines()
     second = change if isinstance(change, str) else json.dumps(json.loads(second) | change)
     data, workdir = tmp_path / "bad.jsonl", tmp_path / "run"
     data.write_text(f"{first}\n{second}\n")
     (tmp_path / "audio").symlink_to(starter_dir / "audio")
-    words = ["train", "--config", CONFIG, "--workdir", workdir, f"--config.model.path={nano_dir}"]
+    words = [
+        "train",
+        "--config",
+        CONFIG,
+        "--workdir",
+        workdir,
+        f"--config.model.path={small_model}",
+    ]
     line = refused(capsys, *words, f"--config.data.train={data}")
     assert told in line and "bad.jsonl:2" in line
     assert not workdir.exists()
@@ -179,7 +210,7 @@ def test_an_unknown_config_key_names_the_nearest(capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_output_that_cannot_be_written(capsys, nano_dir, tmp_path):
+def test_an_output_that_cannot_be_written(capsys, small_model, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     line = refused(capsys, "model", "assemble", "nano", "--out", blocked / "model")
@@ -192,7 +223,7 @@ def test_an_output_that_cannot_be_written(capsys, nano_dir, tmp_path):
 
 
 def test_a_place_for_scores_that_cannot_be_written_is_told_before_a_question_is_answered(
-    capsys, nano_dir, starter_dir, tmp_path, monkeypatch
+    capsys, small_model, starter_dir, tmp_path, monkeypatch
 ):
     def answered(*_, **__):
         raise AssertionError("answered first")
@@ -200,7 +231,7 @@ def test_a_place_for_scores_that_cannot_be_written_is_told_before_a_question_is_
 
     monkeypatch.setattr("sari_jax.evaluate.difficulty.rated", answered)
     out = tmp_path / "nowhere" / "scored.jsonl"
-    words = ["score", "--model", nano_dir, "--data", starter_dir / "test.jsonl", "--out", out]
+    words = ["score", "--model", small_model, "--data", starter_dir / "test.jsonl", "--out", out]
     assert "cannot be written" in refused(capsys, *words)
 
 
@@ -215,7 +246,7 @@ def test_a_place_for_scores_that_cannot_be_written_is_told_before_a_question_is_
     ],
 )
 def test_a_run_that_cannot_begin_leaves_no_workdir(
-    capsys, nano_dir, starter_dir, tmp_path, stage, override, told
+    capsys, small_model, starter_dir, tmp_path, stage, override, told
 ):
     data, workdir = tmp_path / "few.jsonl", tmp_path / "run"
     rows = [json.loads(line) for line in (starter_dir / "train.jsonl").read_text().splitlines()]
@@ -224,7 +255,7 @@ def test_a_run_that_cannot_begin_leaves_no_workdir(
     data.write_text("".join(json.dumps(row) + "\n" for row in rows[:32]))
     (tmp_path / "audio").symlink_to(starter_dir / "audio")
     words = ["train", "--config", ROOT / f"configs/{stage}_nano.py", "--workdir", workdir]
-    words += [f"--config.model.path={nano_dir}", f"--config.data.train={data}"]
+    words += [f"--config.model.path={small_model}", f"--config.data.train={data}"]
     if stage == "grpo" and "order" not in override:
         words += ["--config.data.order=random"]
     assert told in refused(capsys, *words, f"--config.{override}")

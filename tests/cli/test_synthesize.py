@@ -201,14 +201,14 @@ def test_killed_and_started_again_nothing_answered_is_asked_twice(server, captio
 
 
 @pytest.mark.tools
-def test_captions_by_a_model_of_ours(capsys, nano_dir, captions, tmp_path):
+def test_captions_by_a_model_of_ours(capsys, small_model, captions, tmp_path):
     rows = [json.loads(line) for line in captions.read_text().splitlines()[:4]]
     rows[0].pop("caption")
     rows[2].pop("caption")
     few = captions.with_name("few.jsonl")
     few.write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = tmp_path / "captioned.jsonl"
-    given = ["data", "caption", "--model", nano_dir, "--captions", few, "--out", out]
+    given = ["data", "caption", "--model", small_model, "--captions", few, "--out", out]
     given += ["--max-tokens", "4", "--rows", "2", "--json"]
     assert main([str(word) for word in given]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -36,10 +36,18 @@ def mmau(starter_dir, tmp_path):
 
 @pytest.mark.tools
 def test_killed_halfway_no_row_is_lost_or_answered_twice(
-    mmau, nano_dir, tmp_path, capsys, monkeypatch
+    mmau, small_model, tmp_path, capsys, monkeypatch
 ):
     def words(out: str) -> list[str]:
-        words = ["eval", "--benchmark", "mmau-v05.15.25", "--questions", mmau, "--model", nano_dir]
+        words = [
+            "eval",
+            "--benchmark",
+            "mmau-v05.15.25",
+            "--questions",
+            mmau,
+            "--model",
+            small_model,
+        ]
         more = ["--out", tmp_path / out, "--max-tokens", "4", "--rows", "2", "--json"]
         return [str(word) for word in [*words, *more]]
 

@@ -179,12 +179,12 @@ def test_any_character_may_be_answered(engine, records, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_people_see_how_far_it_is_and_files_do_not(
-    nano_dir, records, tmp_path, monkeypatch, terminal
+    small_model, records, tmp_path, monkeypatch, terminal
 ):
     told = io.StringIO()
     told.isatty = lambda: terminal
     monkeypatch.setattr(sys, "stderr", told)
-    rated(Engine(nano_dir), records, ATTEMPTS, tmp_path / "a", ATTEMPTS.settings())
+    rated(Engine(small_model), records, ATTEMPTS, tmp_path / "a", ATTEMPTS.settings())
     lines = told.getvalue().replace("\r", "\n").split("\n")
     seen = [any(line.startswith(what) for line in lines) for what in ("loading ", "score: 100%")]
     assert seen == [terminal] * 2 and (terminal or not told.getvalue())

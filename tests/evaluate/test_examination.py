@@ -61,7 +61,7 @@ def test_answers_that_are_given_are_judged_and_written(questions, predictions, t
     ],
 )
 def test_each_style_asks_in_its_own_way_and_settings_tell_of_it(
-    starter_dir, nano_dir, tmp_path, monkeypatch, capsys, name, max_tokens, asks
+    starter_dir, small_model, tmp_path, monkeypatch, capsys, name, max_tokens, asks
 ):
     asked = []
 
@@ -75,7 +75,7 @@ def test_each_style_asks_in_its_own_way_and_settings_tell_of_it(
         "--benchmark",
         starter_dir / "test.jsonl",
         "--model",
-        nano_dir,
+        small_model,
         "--style",
         name,
     ]
@@ -185,17 +185,23 @@ def test_an_answer_that_is_no_choice_is_scored_as_the_script_does_and_told(
     assert "in 1 of 2 rows the right answer is not among the choices" in told.err
 
 
-def test_where_no_sound_can_be_taken_nothing_is_scored(starter_dir, nano_dir, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "words",
+    [["eval", "--benchmark"], ["score", "--attempts", "2", "--data"]],
+    ids=["eval", "score"],
+)
+def test_where_no_sound_can_be_taken_nothing_is_scored(
+    words, starter_dir, small_model, tmp_path, capsys
+):
     lines = (starter_dir / "test.jsonl").read_text().splitlines()[:2]
     records = [json.loads(line) for line in lines]
     for record in records:
         record["audio"] = [{"path": str(tmp_path / "bad.wav")}]
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
     (tmp_path / "few.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    asked = ["--model", str(nano_dir), "--out", str(tmp_path / "out"), "--max-tokens", "4"]
-    for words in (["eval", "--benchmark"], ["score", "--attempts", "2", "--data"]):
-        assert main([*words, str(tmp_path / "few.jsonl"), *asked, "--json"]) == 2
-        told = capsys.readouterr()
-        assert told.out == "" and "none of 2 questions could be" in told.err
-        assert "bad.wav" in told.err and not (tmp_path / "out").exists()
+    asked = ["--model", str(small_model), "--out", str(tmp_path / "out"), "--max-tokens", "4"]
+    assert main([*words, str(tmp_path / "few.jsonl"), *asked, "--json"]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and "none of 2 questions could be" in told.err
+    assert "bad.wav" in told.err and not (tmp_path / "out").exists()
     assert not (tmp_path / "out.attempts/batch-000000.jsonl").exists()

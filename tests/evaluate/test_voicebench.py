@@ -224,7 +224,7 @@ def test_questions_and_predictions_go_together_by_question_id():
 
 
 @pytest.mark.tools
-def test_a_model_hears_the_question_and_names_a_letter(starter_dir, nano_dir, tmp_path, capsys):
+def test_a_model_hears_the_question_and_names_a_letter(starter_dir, small_model, tmp_path, capsys):
     sounds = [
         json.loads(line)["audio"][0]["path"]
         for line in (starter_dir / "test.jsonl").read_text().splitlines()[:2]
@@ -254,7 +254,7 @@ def test_a_model_hears_the_question_and_names_a_letter(starter_dir, nano_dir, tm
         starter_dir,
         "--json",
     ]
-    words += ["--model", nano_dir, "--out", tmp_path / "out", "--max-tokens", "4"]
+    words += ["--model", small_model, "--out", tmp_path / "out", "--max-tokens", "4"]
     assert main([str(word) for word in words]) == 0
     scores = json.loads(capsys.readouterr().out)
     assert (scores["rows"], scores["answered"]) == (2, 2)
