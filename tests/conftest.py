@@ -18,9 +18,12 @@ os.environ["XLA_FLAGS"] = (
     "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8 "
     "--xla_cpu_enable_concurrency_optimized_scheduler=false "
     # Eight devices on two busy cores wait for each other longer than XLA thinks possible.
-    "--xla_cpu_collective_call_warn_stuck_timeout_seconds=300 "
-    "--xla_cpu_collective_call_terminate_timeout_seconds=900 " + os.environ.get("XLA_FLAGS", "")
+    "--xla_cpu_collective_call_warn_stuck_timeout_seconds=120 "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=300 " + os.environ.get("XLA_FLAGS", "")
 )
+# XLA runs what does not depend on each other at once, also what waits for other devices. By default it has a thread for
+# each device: when some of them wait in one exchange and the rest in another, none is left to end either.
+os.environ.setdefault("NPROC", "64")
 # PyTorch's threads would wait for each other by spinning, on the cores of the other tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
