@@ -84,11 +84,11 @@ $(READY_CURRENT): setup.cfg constraints-current.txt Makefile
 # An interpreter, its environment, the versions in it and the package's extras.
 define set_up
 	@echo 'Setting up $(2) with $(1): some minutes, once'
-	$(1) -m venv --clear $(2)
-	$(2)/bin/pip install --quiet $(PIP)
-	$(2)/bin/pip install -c $(3) -e '.[$(4)]'
-	$(2)/bin/pip install -c $(3) --no-deps tinysoundfont
-	touch $@
+	@$(1) -m venv --clear $(2)
+	@$(2)/bin/pip install -qq $(PIP)
+	@$(2)/bin/pip install -qq -c $(3) -e '.[$(4)]'
+	@$(2)/bin/pip install -qq -c $(3) --no-deps tinysoundfont
+	@touch $@
 endef
 
 clean:

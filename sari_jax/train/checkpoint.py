@@ -65,9 +65,11 @@ class Checkpoints:
         counters: dict[str, Any],
         under_way: dict[str, np.ndarray] | None = None,
     ) -> None:
-        """Saves at the state's step; the write goes on in the background."""
+        """Saves at the state's step, unless that is saved; the write goes on in the background."""
         items = {"under_way": ocp.args.StandardSave(under_way)} if under_way else {}
         self.wait()
+        if int(state.step) in self.steps:
+            return
         with self._written():
             self._manager.save(
                 int(state.step),

@@ -82,6 +82,15 @@ def test_of_a_damaged_newest_step_the_one_before_is_taken(part, damage, tmp_path
     checkpoints.close()
 
 
+def test_a_step_is_saved_once(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for index in (1, 2):
+        checkpoints.save(small_state(1), {"next_index": index}, {})
+    checkpoints.wait()
+    assert checkpoints.restore(small_state(0)).data == {"next_index": 1}
+    checkpoints.close()
+
+
 def test_where_no_step_can_be_read(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save(small_state(1), {}, {})
