@@ -7,19 +7,33 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from sari_jax.errors import InputError
+
 
 def files_digest(paths: Iterable[Path]) -> str:
-    """A digest of whole files and their names, wherever they lie."""
+    """A digest of whole files and their names, wherever they lie.
+
+    Raises:
+        InputError: one cannot be read.
+    """
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         digest.update(f"{path.name} {content}\n".encode())
     return digest.hexdigest()[:16]
 
 
 def corpus_digest(path: Path) -> str:
-    """A digest of a file of records, and of the shards of sound beside it, by name and size."""
+    """A digest of a file of records, and of the shards of sound beside it, by name and size.
+
+    Of what is no file it is empty: who reads it tells what it is instead.
+    """
+    if not path.is_file():
+        return ""
     shards = [f"{p.name} {p.stat().st_size}" for p in sorted(path.parent.glob("*.arrayrecord"))]
     digest = files_digest([path])
     return (

@@ -282,3 +282,19 @@ def test_usage_errors_exit_with_2(words):
     with pytest.raises(SystemExit) as stopped:
         main(words)
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("absent.jsonl", "no such file of records"), ("folder", "a folder; name a file in it")],
+)
+@pytest.mark.parametrize("key", ["data.train", "held_out.data"])
+def test_questions_that_are_not_there(capsys, small_model, starter_dir, tmp_path, key, name, told):
+    (tmp_path / "folder").mkdir()
+    words = ["train", "--config", CONFIG, "--workdir", tmp_path / "run"]
+    words += [f"--config.model.path={small_model}", "--config.held_out.every=2"]
+    data = {"data.train": starter_dir / "train.jsonl", "held_out.data": starter_dir / "test.jsonl"}
+    data |= {key: tmp_path / name}
+    words += [f"--config.{key}={value}" for key, value in data.items()]
+    assert told in refused(capsys, *words)
+    assert not (tmp_path / "run").exists()

@@ -103,7 +103,7 @@ def went_two_updates_on(workdir):
     for row in found[1:]:
         # The trainer's old log-probabilities are those of the policy that sampled, which has moved on since.
         assert row["importance"] == pytest.approx(1, abs=1e-4)
-        assert row["sampler_gap"] > 0.01 and abs(row["ratio"] - 1) > 1e-4
+        assert row["sampler_gap"] > 0.01 and row["ratio"] != pytest.approx(1, abs=1e-6)
         assert row["clip_fraction"] > 0
     # The warm-up goes by updates, and starts from nothing.
     assert [row["learning_rate"] for row in found][:2] == pytest.approx([0.0, 0.0008])
@@ -154,7 +154,10 @@ def test_groups_without_spread():
 
 @pytest.mark.runs
 def test_a_reference_in_the_hosts_memory_or_in_bfloat16(light_model, scored, tmp_path):
-    """In a run: the first is the same to the bit, the second as near as its rounding."""
+    """In a run: the first is the same to the bit, the second as near as its rounding in the first step that moved.
+
+    From then on the policies are not the same, and what they sample need not be.
+    """
     kinds = {
         "plain": {},
         "host": {"model.reference_memory": "host"},
@@ -168,5 +171,4 @@ def test_a_reference_in_the_hosts_memory_or_in_bfloat16(light_model, scored, tmp
     assert_same_parameters(tmp_path / "plain", tmp_path / "host")
     # Where the policy still is the reference, KL is nothing; with a rounded one, the rounding's square.
     assert plain[0]["kl"] == pytest.approx(0, abs=1e-9) and 0 < narrow[0]["kl"] < 1e-3
-    for row, wanted in zip(narrow[1:], plain[1:], strict=True):
-        assert wanted["kl"] > 0.01 and row["kl"] == pytest.approx(wanted["kl"], rel=0.05)
+    assert plain[1]["kl"] > 0.01 and narrow[1]["kl"] == pytest.approx(plain[1]["kl"], rel=0.05)
