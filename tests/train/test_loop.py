@@ -154,7 +154,9 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(
         assert len(trained_on) == 4 * 4
         for sample in trained_on:
             assert len(sample["completions"]) == 2
-            assert sum(one["advantage"] for one in sample["completions"]) == pytest.approx(0)
+            # Written with six digits, after a division by a deviation that may be small.
+            total = sum(one["advantage"] for one in sample["completions"])
+            assert total == pytest.approx(0, abs=1e-5)
     examined = [sample["step"] for sample in samples if sample["split"] == "held_out"]
     expected = [0, 4, 6] if stage == "grpo" else []
     assert examined == [step for step in expected for _ in range(5)]
