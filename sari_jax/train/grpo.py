@@ -273,7 +273,8 @@ def make_show(
 
         numbers, lengths = learnt(lambda a: a.numbers), learnt(lambda a: a.lengths)
         ended = learnt(lambda a: a.ended)
-        names = list(drawn.answers[0].rewards)
+        # In one order on however many hosts: what these exchange comes sorted.
+        names = sorted(drawn.answers[0].rewards, key=lambda name: (name == "total", name))
         rewards = np.stack([learnt(lambda a, name=name: a.rewards[name]) for name in names], -1)
         tokens, gains = whole(mesh, (completions.tokens, advantages))
         samples = []
