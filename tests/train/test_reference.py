@@ -51,6 +51,8 @@ def test_a_run_whose_rewards_never_differ_stays_where_it_is(
 ):
     """Answers of one token are all wrong. A narrower reference is another network, to which the policy is drawn."""
     changes = {
+        "grpo.rewards": "('accuracy=1', 'format=1')",
+        "grpo.reward_file": "",
         "grpo.max_tokens": 1,
         "grpo.kl_coefficient": 0.04,
         "micro_batches": 2,
