@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from sari_jax import foreign
 from sari_jax.data.ledger import Ledger, reason_of
@@ -37,31 +37,14 @@ def read_items(
         InputError: no such file, more bad lines than that fraction, or, without a ledger, no usable one; the first bad
             one is named.
     """
-    path, items, bad, seen = Path(path), [], Ledger(), set()
+    path = Path(path)
     if told := foreign.data(path) or foreign.table(path):
         raise InputError(f"{path}: {told}")
     if not path.is_file():
         raise InputError(f"{path}: no such file of records")
     try:
-        with path.open(
-            "rb"
-        ) as file:  # text would be split at other separators than the newline too
-            for number, raw in enumerate(file, 1):
-                try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                    if not line.strip():
-                        continue
-                    item = parse(line)
-                    if item.id in seen:
-                        raise ValueError(f"id {item.id!r} stands twice")
-                    seen.add(item.id)
-                    items.append(item)
-                    if len(items) == limit:
-                        break
-                except UnicodeDecodeError as error:
-                    bad.drop(f"{path}:{number}", BAD_LINE, f"not UTF-8 text ({error.reason})")
-                except ValueError as error:
-                    bad.drop(f"{path}:{number}", reason_of(error, BAD_LINE), str(error))
+        with path.open("rb") as file:
+            items, bad = _parsed(path, file, parse, limit)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     total, dropped = len(items) + len(bad.dropped), bad.dropped
@@ -79,6 +62,32 @@ def read_items(
     if not items and ledger is None:
         raise InputError(f"{path}: holds no record")
     return items
+
+
+def _parsed(
+    path: Path, file: BinaryIO, parse: Callable[[str], Item], limit: int
+) -> tuple[list[Item], Ledger]:
+    """The items of a file's lines, and the lines that are none."""
+    items, bad, seen = [], Ledger(), set()
+    for number, raw in enumerate(
+        file, 1
+    ):  # text would be split at other separators than the newline
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            if not line.strip():
+                continue
+            item = parse(line)
+            if item.id in seen:
+                raise ValueError(f"id {item.id!r} stands twice")
+            seen.add(item.id)
+            items.append(item)
+        except UnicodeDecodeError as error:
+            bad.drop(f"{path}:{number}", BAD_LINE, f"not UTF-8 text ({error.reason})")
+        except ValueError as error:
+            bad.drop(f"{path}:{number}", reason_of(error, BAD_LINE), str(error))
+        if limit and len(items) == limit:
+            break
+    return items, bad
 
 
 def json_object(line: str) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def _answered(
 
 
 def _given(predictions: str, questions: str | None) -> Results:
-    """Where scores of given predictions come from: the files, by content, and the code."""
+    """`settings.json` of scores of given predictions: digests of the files that were read, and the code's versions."""
     read = {"predictions": files_digest([Path(predictions)])}
     if questions:
         read["data"] = corpus_digest(Path(questions))

@@ -101,7 +101,7 @@ def _tensors(
 
 
 def _by_module(config: AudioLMConfig, names: Names) -> dict[str, dict[str, Rule]]:
-    """Where each module's parameters stand -> the rule of each of them, by its last name."""
+    """The rules of a model's parameters, by module and then by their last name: `kernel`, `bias` and the like."""
     found: dict[str, dict[str, Rule]] = {}
     for rule in rules(config, names):
         *place, leaf = rule.path

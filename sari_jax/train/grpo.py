@@ -93,7 +93,13 @@ def make_grpo(
     rollouts: Rollouts,
     score: Scorer,
 ) -> Stage:
-    """Of GRPO and its relatives; `reference` is empty where the objective has no KL."""
+    """The steps of GRPO and its relatives, as the loop calls them.
+
+    Args:
+        frozen: parameters that do not learn.
+        reference: what the policy's learning parameters were before step 1; empty where the objective has no KL.
+        score: a completion's rewards by name.
+    """
     settings = run.grpo
     tries, spread = settings.formula.sampling_tries, settings.formula.spread
     step = make_grpo_step(config, settings, optimizer, run.micro_batches)
@@ -114,7 +120,7 @@ def make_grpo(
     under_way: list[Rollout] = []
 
     def alike(batch: Batch) -> Batch:
-        """In the shapes of all hosts, who wait for each other here: while no device works."""
+        """The batch in the shapes of all hosts. They wait for each other here, while no device works."""
         return batch.parts(1, run.data.shapes)[0]
 
     def read(state: TrainState, batch: Batch) -> tuple[Prompts, jax.Array | None]:

@@ -1,4 +1,4 @@
-"""Where sounds stand in a question: the marks that trainers and chat templates write for them, read or made words.
+"""The marks that trainers and chat templates write where a sound stands in a question: read, or made words.
 
 Our prompts give all sounds first and the question after them. A mark that stands apart is taken out; one within a
 sentence becomes the sound's name, as Qwen2-Audio's own prompts call it:
