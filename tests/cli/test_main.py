@@ -68,18 +68,8 @@ def test_score_then_eval_then_scoring_alone(capsys, small_model, starter_dir, tm
     common = ["--max-tokens", "6", "--rows", "3", "--json"]
 
     out = tmp_path / "scored.jsonl"
-    words = [
-        "score",
-        "--model",
-        small_model,
-        "--data",
-        few,
-        "--out",
-        out,
-        "--attempts",
-        "2",
-        *common,
-    ]
+    words = ["score", "--model", small_model, "--data", few, "--out", out, *common]
+    words += ["--attempts", "2"]
     assert main([str(word) for word in words]) == 2  # an untrained model is never right
     assert not out.exists()
     assert "pass rate" in capsys.readouterr().err
@@ -106,16 +96,8 @@ def test_score_then_eval_then_scoring_alone(capsys, small_model, starter_dir, tm
     assert json.loads(capsys.readouterr().out) == scores
 
     def completions(out, *more):
-        words = [
-            "eval",
-            "--model",
-            small_model,
-            "--benchmark",
-            few,
-            "--out",
-            tmp_path / out,
-            *common,
-        ]
+        words = ["eval", "--model", small_model, "--benchmark", few, *common]
+        words += ["--out", tmp_path / out]
         assert main([str(word) for word in [*words, "--temperature", "1", *more]]) == 0
         capsys.readouterr()
         rows = json.loads((tmp_path / out / "predictions.json").read_text())
@@ -190,14 +172,8 @@ def test_a_line_of_questions_that_is_broken(
     data, workdir = tmp_path / "bad.jsonl", tmp_path / "run"
     data.write_text(f"{first}\n{second}\n")
     (tmp_path / "audio").symlink_to(starter_dir / "audio")
-    words = [
-        "train",
-        "--config",
-        CONFIG,
-        "--workdir",
-        workdir,
-        f"--config.model.path={small_model}",
-    ]
+    words = ["train", "--config", CONFIG, "--workdir", workdir]
+    words += [f"--config.model.path={small_model}"]
     line = refused(capsys, *words, f"--config.data.train={data}")
     assert told in line and "bad.jsonl:2" in line
     assert not workdir.exists()

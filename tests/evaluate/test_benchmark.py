@@ -39,17 +39,10 @@ def test_killed_halfway_no_row_is_lost_or_answered_twice(
     mmau, small_model, tmp_path, capsys, monkeypatch
 ):
     def words(out: str) -> list[str]:
-        words = [
-            "eval",
-            "--benchmark",
-            "mmau-v05.15.25",
-            "--questions",
-            mmau,
-            "--model",
-            small_model,
-        ]
-        more = ["--out", tmp_path / out, "--max-tokens", "4", "--rows", "2", "--json"]
-        return [str(word) for word in [*words, *more]]
+        words = ["eval", "--benchmark", "mmau-v05.15.25", "--questions", mmau]
+        words += ["--model", small_model, "--out", tmp_path / out]
+        words += ["--max-tokens", "4", "--rows", "2", "--json"]
+        return [str(word) for word in words]
 
     assert main(words("whole")) == 0
     scores = json.loads(capsys.readouterr().out)

@@ -9,15 +9,8 @@ from sari_jax.cli import main
     "workers", [("0",), pytest.param(("0", "1"), id="0-1", marks=pytest.mark.tools)]
 )
 def test_reads_as_a_run_does_and_tells_how_fast(small_model, starter_dir, capsys, workers):
-    words = [
-        "data",
-        "bench",
-        "--data",
-        starter_dir / "test.jsonl",
-        "--model",
-        small_model,
-        "--json",
-    ]
+    words = ["data", "bench", "--data", starter_dir / "test.jsonl", "--model", small_model]
+    words += ["--json"]
     words += ["--batches", "2", "--batch-size", "4", "--workers", *workers]
     assert main([str(word) for word in words]) == 0
     told = json.loads(capsys.readouterr().out)
