@@ -215,7 +215,8 @@ def test_two_hosts_skip_and_end_together(stage, small_model, folder, tmp_path):
     assert [host.returncode for host in done] == [2, 2], [host.stderr[-1500:] for host in done]
     for host in done:
         assert "the last is q20:" in host.stderr and "Traceback" not in host.stderr
-    # GRPO, which decodes ahead, reads the third batch before its second step.
+    # GRPO reads the third batch before its second step, and ends where it goes on with the same bits: to make that step
+    # without decoding ahead would leave the third batch to another policy.
     made = [1] if stage == "grpo" else [1, 2]
     assert [row["step"] for row in rows(tmp_path / "pair")] == made
     done = pair("pair", **{"data.max_bad_fraction": 0.1})

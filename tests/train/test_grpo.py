@@ -49,6 +49,7 @@ KINDS = {
         "grpo.updates_per_rollout": 2,
         "grpo.importance_cap": 2.0,
         "grpo.overlap": True,
+        "optimizer.learning_rate": 0.004,
     },
     # Takes the KL from the reward; judges by a user's own.
     "rloo": {
@@ -103,10 +104,10 @@ def went_two_updates_on(workdir):
     for row in found[1:]:
         # The trainer's old log-probabilities are those of the policy that sampled, which has moved on since.
         assert row["importance"] == pytest.approx(1, abs=1e-4)
-        assert row["sampler_gap"] > 0.01 and row["ratio"] != pytest.approx(1, abs=1e-6)
+        assert row["sampler_gap"] > 0.01 and abs(row["ratio"] - 1) > 1e-4
         assert row["clip_fraction"] > 0
     # The warm-up goes by updates, and starts from nothing.
-    assert [row["learning_rate"] for row in found][:2] == pytest.approx([0.0, 0.0008])
+    assert [row["learning_rate"] for row in found][:2] == pytest.approx([0.0, 0.0016])
 
 
 def has_a_reward_of_its_own(workdir):
@@ -154,9 +155,9 @@ def test_groups_without_spread():
 
 @pytest.mark.runs
 def test_a_reference_in_the_hosts_memory_or_in_bfloat16(light_model, scored, tmp_path):
-    """In a run: the first is the same to the bit, the second as near as its rounding in the first step that moved.
+    """In a run: the first is the same to the bit, the second as near as its rounding.
 
-    From then on the policies are not the same, and what they sample need not be.
+    At a rate at which what they sample next stays the same.
     """
     kinds = {
         "plain": {},
@@ -164,6 +165,7 @@ def test_a_reference_in_the_hosts_memory_or_in_bfloat16(light_model, scored, tmp
         "bfloat16": {"model.reference_dtype": "bfloat16"},
     }
     for kind, changes in kinds.items():
+        changes = changes | {"optimizer.learning_rate": 0.003}
         train(settings("grpo", light_model, scored, **changes), tmp_path / kind)
         assert_moved(tmp_path / kind)
     plain, host, narrow = (untimed(tmp_path / kind) for kind in kinds)
@@ -171,4 +173,5 @@ def test_a_reference_in_the_hosts_memory_or_in_bfloat16(light_model, scored, tmp
     assert_same_parameters(tmp_path / "plain", tmp_path / "host")
     # Where the policy still is the reference, KL is nothing; with a rounded one, the rounding's square.
     assert plain[0]["kl"] == pytest.approx(0, abs=1e-9) and 0 < narrow[0]["kl"] < 1e-3
-    assert plain[1]["kl"] > 0.01 and narrow[1]["kl"] == pytest.approx(plain[1]["kl"], rel=0.05)
+    for row, wanted in zip(narrow[1:], plain[1:], strict=True):
+        assert wanted["kl"] > 0.01 and row["kl"] == pytest.approx(wanted["kl"], rel=0.05)
