@@ -69,9 +69,8 @@ def _parsed(
 ) -> tuple[list[Item], Ledger]:
     """The items of a file's lines, and the lines that are none."""
     items, bad, seen = [], Ledger(), set()
-    for number, raw in enumerate(
-        file, 1
-    ):  # text would be split at other separators than the newline
+    # Bytes: text would be split at other separators than the newline.
+    for number, raw in enumerate(file, 1):
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             if not line.strip():
