@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from sari_jax.audio.files import load_waveform, read_header
 from sari_jax.audio.packed import packed_clip, shard_of
-from sari_jax.audio.spans import LONGEST, SLACK, UNKNOWN, Fit, span
+from sari_jax.audio.spans import LONGEST, UNKNOWN, Fit, span
 
 
 def load_clip(
@@ -25,16 +25,8 @@ def load_clip(
     return load_waveform(_source(path), start=start, end=end, longest=longest, name=path)
 
 
-def duration(
-    path: str,
-    start: float | None = None,
-    end: float | None = None,
-    *,
-    longest: float = LONGEST,
-) -> float:
-    """Seconds of a clip, by its head alone; an `end` is believed.
-
-    What would be cut to `longest` lasts so long; see `measure`.
+def duration(path: str, start: float | None = None, end: float | None = None) -> float:
+    """Seconds of a clip, by its head alone; an `end` is believed, where `measure` checks it.
 
     Raises:
         InputError: it is not there, or no sound.
@@ -42,8 +34,7 @@ def duration(
     if end is None:
         rate, samples = _header(path)
         end = samples / rate
-    seconds = end - (start or 0.0)
-    return longest if longest < seconds <= longest + SLACK else seconds
+    return end - (start or 0.0)
 
 
 def measure(
