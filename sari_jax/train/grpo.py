@@ -100,144 +100,222 @@ def make_grpo(
         reference: what the policy's learning parameters were before step 1; empty where the objective has no KL.
         score: a completion's rewards by name.
     """
-    settings = run.grpo
-    tries, spread = settings.formula.sampling_tries, settings.formula.spread
-    step = make_grpo_step(config, settings, optimizer, run.micro_batches)
-    features_of = make_features(run, config, mesh, frozen)
-    judge, show = make_judge(run, processor, mesh, score), make_show(processor, mesh)
-    advantages_of, measure = make_advantages(settings), make_measure(run, config, mesh)
-    sampler = Sampler(
-        completions=settings.completions,
-        max_tokens=settings.max_tokens,
-        end_ids=processor.end_ids,
-        pad_id=processor.pad_id,
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-    )
-    root = onto_mesh(mesh, jax.random.key(run.seed))
-    key_of, after = jax.jit(jax.random.fold_in), jax.jit(lambda step: step + 1)
-    under_way: list[Rollout] = []
+    sampling = _Sampling(run, config, processor, mesh, frozen, rollouts)
+    compared = _Compared(run.grpo, config, frozen, reference)
+    judge = make_judge(run, processor, mesh, score)
+    step = make_grpo_step(config, run.grpo, optimizer, run.micro_batches)
+    tell = make_show(processor, mesh), make_measure(run, config, mesh)
+    steps = _Steps(run, mesh, frozen, sampling, compared, judge, step, *tell)
+    return Stage(steps.update, steps.saved, steps.take_up)
 
-    def alike(batch: Batch) -> Batch:
+
+class _Sampling:
+    """Batches to rollouts: what the policy samples of them, by keys that step and draw decide."""
+
+    def __init__(
+        self,
+        run: Run,
+        config: AudioLMConfig,
+        processor: Processor,
+        mesh: Mesh,
+        frozen: Flat,
+        rollouts: Rollouts,
+    ):
+        settings = run.grpo
+        self._shapes, self._mesh, self._rollouts = run.data.shapes, mesh, rollouts
+        self._features_of = make_features(run, config, mesh, frozen)
+        self._sampler = Sampler(
+            completions=settings.completions,
+            max_tokens=settings.max_tokens,
+            end_ids=processor.end_ids,
+            pad_id=processor.pad_id,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+        )
+        self.pad_id = processor.pad_id
+        self._root = onto_mesh(mesh, jax.random.key(run.seed))
+        self._fold, self._after = jax.jit(jax.random.fold_in), jax.jit(lambda step: step + 1)
+
+    def alike(self, batch: Batch) -> Batch:
         """The batch in the shapes of all hosts. They wait for each other here, while no device works."""
-        return batch.parts(1, run.data.shapes)[0]
+        return batch.parts(1, self._shapes)[0]
 
-    def read(state: TrainState, batch: Batch) -> tuple[Prompts, jax.Array | None]:
-        prompts = shard_batch(mesh, batch.prompts)
-        return prompts, features_of(state, batch, prompts)
+    def key(self, state: TrainState, *, ahead: bool = False, draw: int = 0) -> jax.Array:
+        """The key of a step's batch, of the next step's if it is `ahead`; of its further batches by their number."""
+        key = self._fold(self._root, self._after(state.step) if ahead else state.step)
+        if not draw:
+            return key
+        return self._fold(key, onto_mesh(self._mesh, jax.device_put(np.int32(draw))))
 
-    def decode(state: TrainState, batch: Batch, key: jax.Array) -> Rollout:
-        prompts, features = read(state, batch)
-        seeds = shard_batch(mesh, batch.draws)
-        return Rollout(prompts, rollouts(sampler, state, prompts, seeds, key, features), features)
+    def read(self, state: TrainState, batch: Batch) -> tuple[Prompts, jax.Array | None]:
+        """The prompts on their devices, and what the tower hears in them if it does not learn."""
+        prompts = shard_batch(self._mesh, batch.prompts)
+        return prompts, self._features_of(state, batch, prompts)
 
-    def scores_of(config: AudioLMConfig, params: Params, rollout: Rollout) -> Float[Array, "B G T"]:
+    def decode(self, state: TrainState, batch: Batch, key: jax.Array) -> Rollout:
+        prompts, features = self.read(state, batch)
+        seeds = shard_batch(self._mesh, batch.draws)
+        done = self._rollouts(self._sampler, state, prompts, seeds, key, features)
+        return Rollout(prompts, done, features)
+
+
+class _Compared:
+    """Rollouts with the log-probabilities that an update compares its own with."""
+
+    def __init__(self, settings: Grpo, config: AudioLMConfig, frozen: Flat, reference: Flat):
+        self._settings, self._config = settings, config
+        self._frozen, self._reference = frozen, reference
+
+    def _scores(
+        self, config: AudioLMConfig, params: Params, rollout: Rollout
+    ) -> Float[Array, "B G T"]:
         given = rollout.prompts, rollout.completions.tokens, rollout.features
-        return reference_logprobs(config, params, *given, temperature=settings.temperature)
+        return reference_logprobs(config, params, *given, temperature=self._settings.temperature)
 
-    def rescored(state: TrainState, rollout: Rollout) -> Rollout:
+    def with_old(self, state: TrainState, rollout: Rollout) -> Rollout:
         """With the old log-probabilities, by the policy that sampled: the next update donates it."""
-        if not settings.rescores or rollout.old is not None:
+        if not self._settings.rescores or rollout.old is not None:
             return rollout
-        return rollout._replace(old=scores_of(config, merge(state.params, frozen), rollout))
+        params = merge(state.params, self._frozen)
+        return rollout._replace(old=self._scores(self._config, params, rollout))
 
-    def scored(state: TrainState, rollout: Rollout) -> Rollout:
-        """With all that the update compares with."""
-        rollout = rescored(state, rollout)
-        if not settings.refers:
+    def with_all(self, state: TrainState, rollout: Rollout) -> Rollout:
+        """With the old ones and the reference's, as far as the objective has them."""
+        rollout = self.with_old(state, rollout)
+        if not self._settings.refers:
             return rollout
         # A reference that waits with the host is held here no longer than the host takes to read the text.
-        kept = on_device(reference)
-        scores = scores_of(without_adapter(config), merge(kept, frozen), rollout)
+        kept = on_device(self._reference)
+        scores = self._scores(without_adapter(self._config), merge(kept, self._frozen), rollout)
         return rollout._replace(reference=scores, unmoved=is_reference(kept, state.params))
 
-    def fill(
-        state: TrainState, rollout: Rollout, answers: Answers, another: Another
+
+class _Steps:
+    """GRPO's steps, and the batch that is decoded ahead of one."""
+
+    def __init__(
+        self,
+        run: Run,
+        mesh: Mesh,
+        frozen: Flat,
+        sampling: _Sampling,
+        compared: _Compared,
+        judge: Callable[[Batch, Completions], Answers],
+        step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
+        show: Callable[..., list[Sample]],
+        measure: Callable[..., dict[str, float]],
+    ):
+        self._mesh, self._frozen, self._rows = mesh, frozen, run.batch_size
+        self._sampling, self._compared = sampling, compared
+        self._judge, self._step, self._show, self._measure = judge, step, show, measure
+        self._advantages_of = make_advantages(run.grpo)
+        self._tries, self._spread = run.grpo.formula.sampling_tries, run.grpo.formula.spread
+        self._updates = run.grpo.updates_per_rollout
+        self._under_way: list[Rollout] = []
+
+    def update(
+        self,
+        state: TrainState,
+        batch: Batch,
+        sampled: bool,
+        ahead: Batch | None,
+        another: Another,
+    ) -> Updated:
+        """One step; see `Stage`."""
+        sampling, mesh = self._sampling, self._mesh
+        watch, behind = Stopwatch(), len(self._under_way) * self._updates
+        batch, ahead = sampling.alike(batch), ahead and sampling.alike(ahead)
+        if self._under_way:
+            rollout = self._under_way.pop()
+        else:
+            rollout = sampling.decode(state, batch, sampling.key(state))
+        completions = rollout.completions
+        watch.lap("rollout", completions)
+
+        if self._tries == 1:  # dispatched before the host reads the text, so that the two overlap
+            rollout = self._compared.with_all(state, rollout)
+        if ahead is not None:
+            fresh = sampling.decode(state, ahead, sampling.key(state, ahead=True))
+            self._under_way.append(self._compared.with_old(state, fresh))
+        answers = self._judge(batch, completions)
+        watch.lap("reward")
+        if self._tries == 1:
+            rewards = answers.rewards["total"]
+        else:
+            rollout, drawn = self._filled(state, rollout, all_rows(mesh, answers), another)
+            totals = np.concatenate([answers.rewards["total"] for answers in drawn.answers])
+            rewards = totals[drawn.rows][own_rows(mesh, self._rows)]
+            watch.lap("refill")
+            rollout = self._compared.with_all(state, rollout)
+        state, advantages, metrics = self._learnt(state, rollout, rewards, watch)
+        if self._tries == 1:
+            # Not before: what is exchanged would wait for the batch that is decoded ahead.
+            rows = np.arange(self._rows)
+            drawn = Drawn([all_rows(mesh, answers)], rows, [completions.computed])
+        told = on_host(metrics) | {"updates_behind": float(behind)} | self._measure(state, drawn)
+        return Updated(
+            state,
+            named_apart(told, drawn) | watch.seconds,
+            self._show(drawn, rollout.completions, advantages) if sampled else [],
+            [number for answers in drawn.answers for number in answers.numbers.tolist()],
+            [rate for answers in drawn.answers for rate in answers.pass_rates],
+        )
+
+    def _learnt(
+        self, state: TrainState, rollout: Rollout, rewards: np.ndarray, watch: Stopwatch
+    ) -> tuple[TrainState, Float[Array, "B G"], dict[str, jax.Array]]:
+        """(the state after the update, the advantages, the update's metrics)"""
+        rewards = shard_batch(self._mesh, rewards)
+        jax.block_until_ready((rollout.reference, rollout.old))
+        watch.lap("reference")
+        compared = rollout.old, rollout.reference, rollout.unmoved
+        advantages = self._advantages_of(rewards, rollout.completions, *compared)
+        state, metrics = self._step(state, self._frozen, rollout._replace(advantages=advantages))
+        watch.lap("update", metrics)
+        return state, advantages, metrics
+
+    def _filled(
+        self, state: TrainState, rollout: Rollout, answers: Answers, another: Another
     ) -> tuple[Rollout, Drawn]:
         """Draws further batches until every group has spread, or `tries` in all: see `rl.groups`."""
-        flat = answers.flat(spread)
+        flat = answers.flat(self._spread)
         size, places = len(flat), np.arange(len(flat))
         drawn = Drawn([answers], places, [rollout.completions.computed])
-        rollout, key = counted_apart(rollout), key_of(root, state.step)
-        while flat.any() and len(drawn.answers) < tries:
+        rollout, sampling = counted_apart(rollout), self._sampling
+        while flat.any() and len(drawn.answers) < self._tries:
             count = len(drawn.answers)
-            batch = alike(another(answers.numbers.tolist(), answers.pass_rates))
-            number = onto_mesh(mesh, jax.device_put(np.int32(count)))
-            fresh = decode(state, batch, key_of(key, number))
-            answers = all_rows(mesh, judge(batch, fresh.completions))
-            fresh_flat = answers.flat(spread)
+            batch = sampling.alike(another(answers.numbers.tolist(), answers.pass_rates))
+            fresh = sampling.decode(state, batch, sampling.key(state, draw=count))
+            answers = all_rows(self._mesh, self._judge(batch, fresh.completions))
+            fresh_flat = answers.flat(self._spread)
             places = refill(flat, fresh_flat)
             rows = np.concatenate([drawn.rows, np.arange(size) + count * size])[places]
             flat = np.concatenate([flat, fresh_flat])[places]
             computed = [*drawn.computed, fresh.completions.computed]
             drawn = Drawn([*drawn.answers, answers], rows, computed)
             if (places >= size).any():
-                where = onto_mesh(mesh, jax.device_put(places))
-                rollout = take(rollout, counted_apart(fresh), where, processor.pad_id)
+                where = onto_mesh(self._mesh, jax.device_put(places))
+                rollout = take(rollout, counted_apart(fresh), where, sampling.pad_id)
         return rollout, drawn
 
-    def grpo(
-        state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None, another: Another
-    ) -> Updated:
-        watch, behind = Stopwatch(), len(under_way) * settings.updates_per_rollout
-        batch, ahead = alike(batch), ahead and alike(ahead)
-        rollout = under_way.pop() if under_way else decode(state, batch, key_of(root, state.step))
-        completions = rollout.completions
-        watch.lap("rollout", completions)
-
-        if tries == 1:  # dispatched before the host reads the text, so that the two overlap
-            rollout = scored(state, rollout)
-        if ahead is not None:
-            key = key_of(root, after(state.step))
-            under_way.append(rescored(state, decode(state, ahead, key)))
-        answers = judge(batch, completions)
-        watch.lap("reward")
-        if tries == 1:
-            rewards = answers.rewards["total"]
-        else:
-            rollout, drawn = fill(state, rollout, all_rows(mesh, answers), another)
-            totals = np.concatenate([answers.rewards["total"] for answers in drawn.answers])
-            rewards = totals[drawn.rows][own_rows(mesh, run.batch_size)]
-            watch.lap("refill")
-            rollout = scored(state, rollout)
-        rewards = shard_batch(mesh, rewards)
-        jax.block_until_ready((rollout.reference, rollout.old))
-        watch.lap("reference")
-
-        compared = rollout.old, rollout.reference, rollout.unmoved
-        advantages = advantages_of(rewards, rollout.completions, *compared)
-        state, metrics = step(state, frozen, rollout._replace(advantages=advantages))
-        watch.lap("update", metrics)
-        if tries == 1:
-            # Not before: what is exchanged would wait for the batch that is decoded ahead.
-            rows = np.arange(run.batch_size)
-            drawn = Drawn([all_rows(mesh, answers)], rows, [completions.computed])
-        told = on_host(metrics) | {"updates_behind": float(behind)} | measure(state, drawn)
-        return Updated(
-            state,
-            named_apart(told, drawn) | watch.seconds,
-            show(drawn, rollout.completions, advantages) if sampled else [],
-            [number for answers in drawn.answers for number in answers.numbers.tolist()],
-            [rate for answers in drawn.answers for rate in answers.pass_rates],
-        )
-
-    def saved() -> dict[str, np.ndarray] | None:
-        if not under_way:
+    def saved(self) -> dict[str, np.ndarray] | None:
+        """The completions that are decoded ahead, for a checkpoint; None where there are none."""
+        if not self._under_way:
             return None
-        old = {} if under_way[0].old is None else {"old": whole(mesh, under_way[0].old)}
-        return {**vars(whole(mesh, under_way[0].completions)), **old}
+        (rollout,) = self._under_way
+        old = {} if rollout.old is None else {"old": whole(self._mesh, rollout.old)}
+        return {**vars(whole(self._mesh, rollout.completions)), **old}
 
-    def take_up(state: TrainState, batch: Batch, arrays: dict[str, np.ndarray]) -> None:
-        mine = own_rows(mesh, run.batch_size)
+    def take_up(self, state: TrainState, batch: Batch, arrays: dict[str, np.ndarray]) -> None:
+        """Puts there again what `saved` gave; `batch` is theirs."""
+        mine = own_rows(self._mesh, self._rows)
         per_row = {name: array[mine] for name, array in arrays.items() if np.ndim(array)}
         others = {name: array for name, array in arrays.items() if not np.ndim(array)}
-        placed = shard_batch(mesh, per_row) | onto_mesh(mesh, jax.device_put(others))
+        placed = shard_batch(self._mesh, per_row) | onto_mesh(self._mesh, jax.device_put(others))
         old = placed.pop("old", None)
-        prompts, features = read(state, alike(batch))
-        under_way.append(Rollout(prompts, Completions(**placed), features, old=old))
-
-    return Stage(grpo, saved, take_up)
+        prompts, features = self._sampling.read(state, self._sampling.alike(batch))
+        self._under_way.append(Rollout(prompts, Completions(**placed), features, old=old))
 
 
 def make_judge(
