@@ -58,6 +58,7 @@ def test_every_instrument_and_effect_is_heard(material):
             assert len(samples) <= SAMPLE_RATE
 
 
+@pytest.mark.tools
 def test_every_recording_is_there_and_short(material):
     recordings = material.sources.recordings
     stems = [
