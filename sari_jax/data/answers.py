@@ -13,10 +13,11 @@ _LABEL = re.compile(
         \s? (?P<rest>.*)""",
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
-# What else may stand between them in an answer, whose text has to agree: "B, dog", "B = dog", "B (dog)". Choices are
+# How else they may stand in an answer, whose text has to agree: "B, dog", "B = dog", "B (dog)", "dog (B)". Choices are
 # not read so: "A, B" may be one.
 _ANSWERED = re.compile(
-    r"(?P<letter>[a-zａ-ｚ]) (?: \s? [,，=] \s? (?P<rest>.+) | \s? (?P<within>\(.+\)) )",
+    r"""(?P<letter>[a-zａ-ｚ]) (?: \s? [,，=] \s? (?P<rest>.+) | \s? (?P<within>\(.+\)) )
+        | (?P<before>.+?) \s? [(\[（【] \s? (?P<last>[a-zａ-ｚ]) \s? [)\]）】]""",
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 # Words before an answer. Some choices begin with "option" too: it is taken off before a letter alone.
@@ -24,6 +25,7 @@ _LEAD = re.compile(
     r"""(?: (?:(?:the|my) \s)? (?:(?:final|correct|right|best) \s)? answer \s? (?: is \b \s? [:：]? | [:：] ) \s?
         | (?:(?:the|my) \s)? (?:(?:final|correct|right|best) \s)? (?:answer|option|choice) \s? (?:is \b)? \s? [:：]? \s?
           (?= \W{0,3} [a-z] \b)
+        | I \s (?: would \s)? (?:choose|pick|select) \s (?: (?:option|choice|answer) \s)? (?= \W{0,3} [a-z] \b)
         | (?:正确)? 答案 [是为]? \s? [:：]? \s?
         | 选项? \s? (?= \W{0,3} [a-zａ-ｚ] (?!\w)) )++""",
     re.IGNORECASE | re.VERBOSE,
@@ -136,16 +138,17 @@ def _label(match: re.Match) -> str:
 
 
 def _apart(answer: str) -> tuple[str, list[str]] | None:
-    """The letter that an answer begins with, and the spellings of the text after it; None where it has not both."""
+    """The letter of an answer, and the spellings of the text beside it; None where it has not both."""
     if (match := _LABEL.fullmatch(answer)) and match["rest"]:
         return _label(match), _unwrapped(match["rest"])
     if match := _ANSWERED.fullmatch(answer):
-        return folded(match["letter"]), _unwrapped(match["rest"] or match["within"])
+        text = match["rest"] or match["within"] or match["before"]
+        return folded(match["letter"] or match["last"]), _unwrapped(text)
     return None
 
 
 def _by_label(answer: str, choices: Sequence[str]) -> set[int]:
-    """The choice that the answer's letter stands for; the text after it must be that choice's.
+    """The choice that the answer's letter stands for; a text beside it must be that choice's.
 
     A letter alone that is also a word of another choice stands for none: "A" of "G major" and "A major" may be either.
     Where choices carry their letters, or all hold the word as in "a dog" and "a cat", it is a letter.

@@ -84,8 +84,11 @@ def read_questions(run: Run, workdir: Path, processor: Processor) -> Questions:
         return Questions(roster, matched.records, bad, total)
     unusable = {one.where for one in bad}
     records = [record for record in records if record.id not in unusable]
-    if any(counts.values()):
-        hosts.tell(f"{run.data.train}: {counts}")
+    if counts.get("hopeless") or counts.get("solved"):
+        hosts.tell(
+            f"{run.data.train}: {counts['kept']} records kept; left out by pass rate: {counts['hopeless']} of 0,"
+            f" {counts['solved']} of 1"
+        )
     return Questions(_enrolled(run, processor, records), records, bad, total)
 
 

@@ -5,7 +5,16 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from runs import ROOT, end_hosts, finish, rows, sari, start_hosts, trained, untimed
+from runs import (
+    ROOT,
+    assert_same_parameters,
+    end_hosts,
+    finish,
+    rows,
+    sari,
+    start_hosts,
+    untimed,
+)
 
 from sari_jax.data.pipeline import Batches, Reader
 from sari_jax.data.processor import Shapes
@@ -157,45 +166,45 @@ def test_a_late_fault_ends_a_run_in_one_line_and_once_mended_it_goes_on_with_the
 
 
 @pytest.mark.runs
-@pytest.mark.parametrize("stage", ["sft", "grpo"])
-@pytest.mark.parametrize("workers", [0, 1])
-def test_whatever_mends_it_the_same_command_goes_on(stage, workers, small_model, folder, tmp_path):
-    command = lambda name, **more: words(  # noqa: E731
-        stage, small_model, folder, tmp_path / name, **{"data.workers": workers} | more
-    )
+@pytest.mark.parametrize(
+    ("stage", "workers", "change"), [("sft", 0, remove), ("grpo", 1, mend)], ids=["sft", "grpo"]
+)
+def test_whatever_mends_it_the_same_command_goes_on(
+    stage, workers, change, small_model, folder, tmp_path
+):
+    def run(name, **more):
+        more = {"data.workers": workers} | more
+        return finish(words(stage, small_model, folder, tmp_path / name, **more))
+
+    def ends(name):
+        ended = run(name)
+        assert ended.returncode == 2 and "Traceback" not in ended.stderr, ended.stderr[-2000:]
+        assert "is safe in" in ended.stderr.splitlines()[-1]
+
+    def goes_on(name, **more):
+        done = run(name, **more)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found = untimed(tmp_path / name)
+        assert [row["step"] for row in found] == list(range(1, 9))
+        assert all(row["update_norm"] > 0 for row in found)
+        return found
+
     allowed = {"data.max_bad_fraction": 0.1}
-    undisturbed = finish(command("skipped", **allowed))
+    undisturbed = run("skipped", **allowed)
     assert undisturbed.returncode == 0, undisturbed.stderr[-2000:]
     assert undisturbed.stderr.count("skipped record q20:") == 1
     expected = untimed(tmp_path / "skipped")
     assert [row["records_skipped"] for row in expected][-1] == 1
-    assert all(row["update_norm"] > 0 for row in expected)
-    for name, mended, more in (
-        ("fraction", None, allowed),
-        ("mended", mend, {}),
-        ("gone", remove, {}),
-    ):
-        ended = finish(command(name))
-        assert ended.returncode == 2 and "Traceback" not in ended.stderr, ended.stderr[-2000:]
-        assert "is safe in" in ended.stderr.splitlines()[-1]
-        if mended:
-            mended(folder)
-        done = finish(command(name, **more))
-        assert done.returncode == 0, done.stderr[-2000:]
-        found = untimed(tmp_path / name)
-        assert [row["step"] for row in found] == list(range(1, 9))
-        if name == "fraction":  # as if it had been so from the beginning
-            assert found == expected
-            before, after = trained(tmp_path / "skipped"), trained(tmp_path / name)
-            for path, array in before.items():
-                np.testing.assert_array_equal(array, after[path], err_msg=path)
-            for file in ("skipped.jsonl", "questions.jsonl"):
-                assert (tmp_path / name / file).read_text() == (
-                    tmp_path / "skipped" / file
-                ).read_text()
-        if name == "mended":
-            whole = (folder / "20.flac").read_bytes()
-            (folder / "20.flac").write_bytes(whole[: len(whole) // 2])
+    ends("allowed")
+    # As if it had been allowed from the beginning.
+    assert goes_on("allowed", **allowed) == expected
+    assert_same_parameters(tmp_path / "skipped", tmp_path / "allowed")
+    for file in ("skipped.jsonl", "questions.jsonl"):
+        both = [(tmp_path / name / file).read_text() for name in ("skipped", "allowed")]
+        assert both[0] == both[1]
+    ends("changed")
+    change(folder)
+    assert goes_on("changed")[-1]["records_skipped"] == 0
 
 
 @pytest.mark.runs
