@@ -35,6 +35,9 @@ SEED := 0
 OUT = runs/$@
 STARTED := $(shell date +%s)
 
+# Tests start hundreds of interpreters. Where the caller wants no compiled Python kept, each would compile all of it.
+test proofs test-current record: export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo smol test proofs test-current record lint format setup python-current clean
 .DEFAULT_GOAL := demo
 

@@ -1,6 +1,7 @@
 """The whole suite runs on eight fake CPU devices, offline, under runtime checks of every shape and type."""
 
 import fcntl
+import gc
 import importlib.util
 import os
 import resource
@@ -11,9 +12,10 @@ ROOT = Path(__file__).parent.parent
 
 # Before JAX, transformers or a subprocess of a test reads them.
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Compiling takes most of the suite's time. LLVM's optimiser is left out, which halves it; XLA's own passes,
-# which decide what is computed, stay. Flags of the caller's come last and win.
+# Compiling takes most of the suite's time. LLVM's optimiser is left out, and so are the emitters that go by way of
+# MLIR: each halves it. XLA's own passes, which decide what is computed, stay. Flags of the caller's come last and win.
 os.environ["XLA_FLAGS"] = (
+    "--xla_cpu_use_fusion_emitters=false "
     # `main` would add the last one: programs compiled before and after it would not share a cache.
     "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8 "
     "--xla_cpu_enable_concurrency_optimized_scheduler=false "
@@ -61,6 +63,20 @@ def pytest_runtest_call(item):
     if used > limit and not PROOFS & {mark.name for mark in item.iter_markers()}:
         pytest.fail(f"{TOO_LONG}: {used:.1f} CPU seconds of {limit:g}", pytrace=False)
     return result
+
+
+def pytest_collection_finish():
+    """What was imported stays: no search for garbage goes through it again."""
+    gc.freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """The programs of a file go with it: with all of them in memory, the last tests take several times as long."""
+    if nextitem is None or nextitem.path != item.path:
+        if jax := sys.modules.get("jax"):
+            jax.clear_caches()
+        gc.collect()
 
 
 def pytest_terminal_summary(terminalreporter):

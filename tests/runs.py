@@ -40,13 +40,9 @@ def command(stage: str, model: Path, data: Path, workdir: Path, *more: str) -> l
             # The second batch of five questions is full of the first ones again.
             changes |= {"held_out.data": data, "held_out.every": 4, "held_out.limit": 5}
             changes |= {"held_out.max_tokens": 12}
-    settings = {f"--config.{key}": value for key, value in changes.items()}
-    # One of each: a tuple that is given twice is both, one after the other.
-    given = dict(word.split("=", 1) for word in more if word.startswith("--config."))
-    overrides = [f"{key}={value}" for key, value in (settings | given).items()]
-    others = [word for word in more if not word.startswith("--config.")]
+    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
     config = ROOT / f"configs/{stage}_nano.py"
-    return sari("train", "--config", config, "--workdir", workdir, *overrides, *others)
+    return sari("train", "--config", config, "--workdir", workdir, *overrides, *more)
 
 
 def settings(stage: str, model: Path, data: Path, **changes) -> Any:

@@ -15,6 +15,8 @@ from sari_jax.user_file import reason
 def read_config_file(path: str, overrides: list[str]) -> ConfigDict:
     """The config file's `get_config()`, or the settings of a JSON file, with overrides applied.
 
+    Of a setting that is given twice the last counts. ml_collections alone would add tuples up.
+
     Raises:
         InputError: no such file; one that fails or is no JSON object; an override that is not --config.KEY=VALUE,
             names an unknown key or has a value of the wrong type.
@@ -23,9 +25,8 @@ def read_config_file(path: str, overrides: list[str]) -> ConfigDict:
         raise InputError(f"{path}: no such config file")
     try:
         config = _parse(path, [])
-        for override in overrides:
-            _check_override(config, override)
-        return _parse(path, overrides) if overrides else config
+        last = {_overridden(config, override): override for override in overrides}
+        return _parse(path, [*last.values()]) if last else config
     except InputError:
         raise
     except Exception as error:  # the file is the user's program and may fail in any way
@@ -64,8 +65,11 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _check_override(config: ConfigDict, override: str) -> None:
+def _overridden(config: ConfigDict, override: str) -> str:
+    """The setting that it is about."""
     name, equals, _ = override.partition("=")
     if not (name.startswith("--config.") and equals):
         raise InputError(f"{override}: an override reads --config.KEY=VALUE")
-    check_key(config, name.removeprefix("--config."))
+    key = name.removeprefix("--config.")
+    check_key(config, key)
+    return key

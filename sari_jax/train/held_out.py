@@ -1,5 +1,7 @@
 """How a run answers questions that it is not trained on, on the way: one greedy answer to each."""
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -23,6 +25,20 @@ from sari_jax.train.questions import Questions, too_many
 from sari_jax.train.rollouts import Rollouts
 from sari_jax.train.samples import Sample, described
 from sari_jax.train.state import TrainState
+
+
+class Answered(NamedTuple):
+    """What came of asking all the questions once.
+
+    Attributes:
+        scores: `accuracy` and `format`, fractions of `rows`, and `completion_tokens`, their mean.
+        samples: each question with its answer.
+        skipped: why each that could not be read was skipped, by its id.
+    """
+
+    scores: dict[str, float]
+    samples: list[Sample]
+    skipped: dict[str, str]
 
 
 class HeldOut:
@@ -52,17 +68,11 @@ class HeldOut:
         every = self._run.held_out.every
         return every > 0 and (step % every == 0 or step == self._run.steps)
 
-    def __call__(
-        self, state: TrainState, stop: Stop = lambda: False
-    ) -> tuple[dict[str, float], list[Sample], dict[str, str]] | None:
+    def __call__(self, state: TrainState, stop: Stop = lambda: False) -> Answered | None:
         """On every host at once.
 
         Args:
-            stop: asked before every batch, whether to end there.
-
-        Returns:
-            `accuracy` and `format`, fractions of `rows`, and `completion_tokens`; each question with its answer; and
-            why each that could not be read was skipped, by its id. None if it was stopped.
+            stop: asked before every batch, whether to end there; nothing is returned then.
 
         Raises:
             TooManyBad: on every host the same: more questions cannot be read than `data.max_bad_fraction` allows.
@@ -100,7 +110,7 @@ class HeldOut:
             "format": float(np.mean([self._style.matches(row["text"]) for row in scores])),
             "completion_tokens": float(np.mean([row["tokens"] for row in scores])),
         }
-        return told, samples, skipped
+        return Answered(told, samples, skipped)
 
     def _skipped(self, bad: dict[int, str]) -> dict[str, str]:
         """Over all hosts, why each question that could not be read was skipped, by its id."""

@@ -274,14 +274,12 @@ class Trainer:
             found = self.held_out(self.state, stop)
         if found is None:
             return True
-        values, answers, skipped = found
         if self.metrics:
-            self.metrics.skip(self.step, skipped, "held_out")
-            self.metrics.sample(self.step, answers, self.asked.records, "held_out")
-            self.metrics.examine(self.step, values)
-        hosts.tell(
-            f"held out after step {self.step}: accuracy {values['accuracy']:.3f} of {values['rows']}"
-        )
+            self.metrics.skip(self.step, found.skipped, "held_out")
+            self.metrics.sample(self.step, found.samples, self.asked.records, "held_out")
+            self.metrics.examine(self.step, found.scores)
+        accuracy, rows = found.scores["accuracy"], found.scores["rows"]
+        hosts.tell(f"held out after step {self.step}: accuracy {accuracy:.3f} of {rows}")
         return False
 
     def _due(self) -> bool:

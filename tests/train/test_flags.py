@@ -32,6 +32,12 @@ def test_overrides_reach_the_run():
     assert (run.optimizer.learning_rate, run.seed, run.data.style) == (2e-6, 3, "free")
 
 
+def test_of_a_setting_given_twice_the_last_counts():
+    twice = ["--config.grpo.rewards=('accuracy=1',)", "--config.seed=3", "--config.seed=4"]
+    config = read_config_file(NANO, [*twice, "--config.grpo.rewards=('format=1',)"])
+    assert config.grpo.rewards == ("format=1",) and config.seed == 4
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [
