@@ -1,7 +1,8 @@
 # make demo           train and examine the small model, from nothing
 # make smol           the same with a small language model that is real: an hour and a quarter on two cores
 # make test           lint and the tests, from nothing
-# make proofs         the tests that take long, or PART= of them: numerics, runs (killed, resumed, over hosts), tools
+# make proofs         the tests that take long, or PART= of them: numerics, runs (killed, resumed, over hosts), tools;
+#                     SHARE=2/3 is every third of those, from the second on
 # make test-current   what imports JAX with the newest one, on Python 3.12 and without PyTorch
 # make record         writes down what PyTorch finds, for test-current: tests/recording.py
 #
@@ -26,6 +27,7 @@ ASSETS :=
 # The tests that take long, by part: the markers of pyproject.toml.
 PARTS := numerics or runs or tools
 PART := $(PARTS)
+SHARE := 1/1
 
 # Tests that import JAX. `recorded` are those that compare with what PyTorch found, the proofs among them too.
 WITH_JAX := $(addprefix tests/,assemble audio evaluate generate hf models parallel rl sft train)
@@ -53,7 +55,7 @@ test: lint
 
 proofs: $(READY)
 	$(VENV)/bin/python -m sari_jax.assets $(ASSETS)
-	$(VENV)/bin/python -m pytest -m '$(PART)'
+	$(VENV)/bin/python -m pytest -m '$(PART)' --share=$(SHARE)
 
 test-current: $(READY_CURRENT)
 	$(VENV_CURRENT)/bin/python -m sari_jax.assets $(ASSETS)

@@ -60,7 +60,7 @@ def keep_off(root: Path = Path("/"), environ: MutableMapping[str, str] = os.envi
     if has_tpu(root, environ):
         return
     settings = NO_TPU | {MARK: "1", "TRANSFORMERS_VERBOSITY": "error", "GRPC_VERBOSITY": "NONE"}
-    settings["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # what "Loading weights" of transformers heeds
+    settings["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers heeds it when it loads weights
     if not has_gpu(root):
         settings["TF_CPP_MIN_LOG_LEVEL"] = "3"
     if not sys.warnoptions:

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 # Before JAX, transformers or a subprocess of a test reads them.
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Compiling takes most of the suite's time. LLVM's optimiser is left out, and so are the emitters that go by way of
-# MLIR: each halves it. XLA's own passes, which decide what is computed, stay. Flags of the caller's come last and win.
+# MLIR: each halves it. XLA's own passes stay; what rounds otherwise is within the tests' bounds. Programs that users
+# run are compared with transformers by the demo of test_noise.py. Flags of the caller's come last and win.
 os.environ["XLA_FLAGS"] = (
     "--xla_cpu_use_fusion_emitters=false "
     # `main` would add the last one: programs compiled before and after it would not share a cache.
@@ -33,6 +34,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".cache" / "jax")
 # Small programs too: each worker and each process that a test starts would compile its own.
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
+import parts  # noqa: E402
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
@@ -40,7 +42,7 @@ already = [name for name in sys.modules if name.startswith("sari_jax.")]
 assert not already, f"imported before the type checks were installed: {already}"
 install_import_hook("sari_jax", "typechecks.check")
 
-PROOFS = {"numerics", "runs", "tools"}  # the markers of pyproject.toml
+PROOFS = set(parts.PARTS)  # markers of pyproject.toml
 TOO_LONG = "took too long"
 LIMIT = float(os.environ.get("SARI_TEST_SECONDS", "5"))  # slower machines may set it
 
@@ -95,10 +97,19 @@ def pytest_addoption(parser):
     parser.addoption(
         "--record", action="store_true", help="write what PyTorch finds to tests/recorded"
     )
+    parser.addoption("--share", default="1/1", help="K/N: the Kth of N shares of the tests")
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_configure(config):
+    try:
+        parts.share([], config.getoption("share"))
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config, items):
+    """Marks what is recorded; when -m has chosen by it, takes a share of what is left."""
     for item in items:
         if "recorded" in item.fixturenames:
             item.add_marker("recorded")
@@ -106,6 +117,10 @@ def pytest_collection_modifyitems(config, items):
         if importlib.util.find_spec("torch") is None:
             raise pytest.UsageError("--record writes what PyTorch finds, which is not installed")
         items[:] = [item for item in items if "recorded" in item.fixturenames]
+    yield
+    chosen = parts.share(items, config.getoption("share"))
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
 
 
 @pytest.fixture

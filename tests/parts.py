@@ -1,16 +1,18 @@
-"""Which of the proofs a change is owed: those of the parts that it touches, and one more in rotation.
+"""Which of the proofs a change is owed: the parts that it touches whole, and a third of each other part in turn.
 
     python tests/parts.py BEFORE COUNT
 
-prints them, the touched ones first, with a `*` before the one that has its turn alone. BEFORE is the commit that the
-change starts from; COUNT numbers the change.
+prints a part a line, `runs`, or its share, `runs 2/3`, which are the arguments of `make proofs PART=runs SHARE=2/3`.
+BEFORE is the commit that the change starts from; COUNT is the number of commits, which moves the share on.
 """
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
 
 PARTS = ("numerics", "runs", "tools")
+SHARES = 3
 # Beginnings of paths, within sari_jax and its tests alike, and the parts that depend on them.
 TOUCHES: dict[str, tuple[str, ...]] = {
     "models": ("numerics",),
@@ -45,9 +47,18 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "tpu_scripts/": ("tools",),
     "gpu_scripts/": ("tools",),
     "experiments/": ("tools",),
+    "tests/runs.py": ("runs",),
+    "tests/own_reward.py": ("runs",),
+    "tests/tiny.py": ("numerics",),
+    "tests/theirs.py": ("numerics",),
+    "tests/recording.py": ("numerics",),
+    "tests/conftest.py": PARTS,
+    "tests/parts.py": PARTS,
     "constraints.txt": PARTS,
     "setup.cfg": PARTS,
-    "tests/conftest.py": PARTS,
+    "pyproject.toml": PARTS,
+    "Makefile": PARTS,
+    ".ci/run": PARTS,
 }
 
 
@@ -65,11 +76,23 @@ def touched(paths: Iterable[str]) -> list[str]:
     return [part for part in PARTS if part in found]
 
 
-def due(paths: Iterable[str], count: int) -> tuple[list[str], str | None]:
-    """The parts that have to run, and the one whose turn it is, where that is none of them."""
-    owed = touched(paths)
-    turn = PARTS[count % len(PARTS)]
-    return owed, None if turn in owed else turn
+def due(paths: Iterable[str], count: int) -> list[str]:
+    """The parts that have to run, those first that run whole."""
+    whole, share = touched(paths), f"{count % SHARES + 1}/{SHARES}"
+    return whole + [f"{part} {share}" for part in PARTS if part not in whole]
+
+
+def share(tests: list, given: str) -> list:
+    """Returns every Nth test, beginning with the Kth, where `given` is K/N.
+
+    Raises:
+        ValueError: `given` is not K/N with 1 <= K <= N.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", given)
+    start, step = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= start <= step:
+        raise ValueError(f"--share={given}: give K/N, the Kth of N shares of the tests")
+    return tests[start - 1 :: step]
 
 
 def changed(before: str) -> list[str]:
@@ -79,5 +102,4 @@ def changed(before: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    owed, turn = due(changed(sys.argv[1]), int(sys.argv[2]))
-    print(*owed, *([f"*{turn}"] if turn else []))
+    print(*due(changed(sys.argv[1]), int(sys.argv[2])), sep="\n")

@@ -63,9 +63,16 @@ def test_with_a_gpu_xla_speaks(tmp_path):
 
 
 def as_users_do() -> dict[str, str]:
-    """The environment without what the suite and `keep_off` put into it: one device too, not eight."""
+    """The environment without what the suite and `keep_off` put into it; of one device, not eight."""
     ours = {*NO_TPU, MARK, "JAX_PLATFORMS", "TF_CPP_MIN_LOG_LEVEL", "TPU_SKIP_MDS_QUERY"}
-    ours |= {"XLA_FLAGS", "NPROC", "OMP_NUM_THREADS"}
+    ours |= {
+        "XLA_FLAGS",
+        "NPROC",
+        "OMP_NUM_THREADS",
+        "HF_HUB_OFFLINE",
+        "HF_HUB_DISABLE_PROGRESS_BARS",
+    }
+    ours |= {"JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"}
     ours |= {"PYTHONWARNINGS", "TRANSFORMERS_VERBOSITY", "GRPC_VERBOSITY"}
     kept = {name: value for name, value in os.environ.items() if name not in ours}
     return kept | {"PYTHONPATH": str(ROOT)}
@@ -81,6 +88,8 @@ absl.logging.warning("of absl")
 logging.getLogger("orbax.checkpoint").warning("of Orbax")
 logging.getLogger("transformers.tokenization_utils").warning("of transformers")
 warnings.warn("of Python")
+import transformers
+list(transformers.utils.logging.tqdm(range(2)))
 """
 COMPILER = """
 from sari_jax.noise import keep_off

@@ -1,7 +1,9 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from parts import ELSEWHERE, PARTS, TOUCHES, due, touched
+from parts import ELSEWHERE, PARTS, TOUCHES, due, share, touched
 
 ROOT = Path(__file__).parent.parent
 
@@ -17,16 +19,34 @@ ROOT = Path(__file__).parent.parent
         (["tests/tpu_scripts/test_host.py"], ["tools"]),
         (["constraints.txt"], [*PARTS]),
         (["tests/conftest.py"], [*PARTS]),
+        (["tests/runs.py", "tests/tiny.py"], ["numerics", "runs"]),
     ],
 )
 def test_a_change_is_owed_the_parts_it_touches(paths, parts):
     assert touched(paths) == parts
 
 
-def test_every_part_has_its_turn():
-    assert [due([], count)[1] for count in range(3)] == [*PARTS]
-    assert due(["sari_jax/models/encoder.py"], 0) == (["numerics"], None)
-    assert due(["sari_jax/models/encoder.py"], 1) == (["numerics"], "runs")
+def test_what_is_not_touched_has_its_turn_by_thirds():
+    assert due([], 4) == ["numerics 2/3", "runs 2/3", "tools 2/3"]
+    assert due(["sari_jax/models/encoder.py"], 3) == ["numerics", "runs 1/3", "tools 1/3"]
+    assert len({due([], count)[0] for count in range(3)}) == 3
+
+
+def test_shares_are_all_that_there_is_and_each_test_once():
+    found = [share([*range(8)], f"{k}/3") for k in (1, 2, 3)]
+    assert sorted(sum(found, [])) == [*range(8)] and all(found)
+
+
+def test_a_mistaken_share_is_one_line():
+    words = [sys.executable, "-m", "pytest", "--share=5/3", "--collect-only", __file__]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 4 and "K/N" in done.stderr and "INTERNAL" not in done.stdout
+
+
+@pytest.mark.parametrize("given", ["0/3", "4/3", "3", "a/b", "1/0"])
+def test_a_share_that_is_none(given):
+    with pytest.raises(ValueError, match="K/N"):
+        share([1], given)
 
 
 def test_the_table_names_what_there_is():

@@ -140,7 +140,9 @@ def score(args: argparse.Namespace) -> int:
                     f"{args.data}: none of {len(scored)} questions could be asked; the first: {scored[0].error}"
                 )
             if not kept:
-                why = ", ".join(f"{n} {reason}" for reason, n in ledger.report()["dropped"].items())
+                why = "; ".join(
+                    f"{reason}: {n}" for reason, n in ledger.report()["dropped"].items()
+                )
                 raise InputError(
                     f"{args.data}: none of {len(scored)} questions is left ({why}); train the model further, or raise"
                     f" --attempts. {out.with_suffix('.png')} shows their pass rates"

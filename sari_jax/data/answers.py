@@ -14,10 +14,14 @@ _LABEL = re.compile(
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 # How else they may stand in an answer, whose text has to agree: "B, dog", "B = dog", "B (dog)", "dog (B)". Choices are
-# not read so: "A, B" may be one.
-_ANSWERED = re.compile(
-    r"""(?P<letter>[a-zａ-ｚ]) (?: \s? [,，=] \s? (?P<rest>.+) | \s? (?P<within>\(.+\)) )
-        | (?P<before>.+?) \s? [(\[（【] \s? (?P<last>[a-zａ-ｚ]) \s? [)\]）】]""",
+# not read so: "A, B" may be one. As an answer it is two letters.
+_LETTER_FIRST = re.compile(
+    r"""(?P<letter>[a-zａ-ｚ]) \s? (?: [,，=] (?! \s? [a-zａ-ｚ] $) \s? | (?= [(\[（【]) )
+        (?P<text>.+)""",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
+_LETTER_LAST = re.compile(
+    r"(?P<text>.+?) \s? [(\[（【] \s? (?P<letter>[a-zａ-ｚ]|\d{1,2}) \s? [)\]）】]",
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 # Words before an answer. Some choices begin with "option" too: it is taken off before a letter alone.
@@ -25,7 +29,8 @@ _LEAD = re.compile(
     r"""(?: (?:(?:the|my) \s)? (?:(?:final|correct|right|best) \s)? answer \s? (?: is \b \s? [:：]? | [:：] ) \s?
         | (?:(?:the|my) \s)? (?:(?:final|correct|right|best) \s)? (?:answer|option|choice) \s? (?:is \b)? \s? [:：]? \s?
           (?= \W{0,3} [a-z] \b)
-        | I \s (?: would \s)? (?:choose|pick|select) \s (?: (?:option|choice|answer) \s)? (?= \W{0,3} [a-z] \b)
+        | I (?: \s would | \s will | ['’]d | ['’]ll )? \s (?:choose|pick|select) \s
+          (?: (?:the \s)? (?:option|choice|answer) \s (?= \W{0,3} [a-z] \b) )?
         | (?:正确)? 答案 [是为]? \s? [:：]? \s?
         | 选项? \s? (?= \W{0,3} [a-zａ-ｚ] (?!\w)) )++""",
     re.IGNORECASE | re.VERBOSE,
@@ -34,7 +39,7 @@ _AROUND = (
     ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), (r"\boxed{", "}"), (r"\text{", "}"),
     (r"\textbf{", "}"), (r"\mathrm{", "}"), (r"\mathbf{", "}"), ("**", "**"), ("*", "*"), ("__", "__"), ("_", "_"),
     ("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"), ("«", "»"), ("「", "」"), ("(", ")"), ("[", "]"),
-    ("{", "}"), ("<answer>", "</answer>"), ("<", ">"),
+    ("（", "）"), ("【", "】"), ("{", "}"), ("<answer>", "</answer>"), ("<", ">"),
 )  # fmt: skip
 _ROOM = 1000  # characters around a choice, at most; accents apart from their letters take up to four times the room
 _LAYERS = 8  # that an answer is unwrapped of, at most: time stays linear in its length
@@ -137,14 +142,16 @@ def _label(match: re.Match) -> str:
     return folded(match["held"] or match["letter"] or match["number"])
 
 
-def _apart(answer: str) -> tuple[str, list[str]] | None:
-    """The letter of an answer, and the spellings of the text beside it; None where it has not both."""
+def _apart(answer: str) -> list[tuple[str, list[str]]]:
+    """The readings of an answer that has both a letter and a text: the letter, and the spellings of the text.
+
+    >>> _apart("B, dog"), _apart("dog (B)"), _apart("dog")
+    ([('b', ['dog'])], [('b', ['dog'])], [])
+    """
     if (match := _LABEL.fullmatch(answer)) and match["rest"]:
-        return _label(match), _unwrapped(match["rest"])
-    if match := _ANSWERED.fullmatch(answer):
-        text = match["rest"] or match["within"] or match["before"]
-        return folded(match["letter"] or match["last"]), _unwrapped(text)
-    return None
+        return [(_label(match), _unwrapped(match["rest"]))]
+    matches = (form.fullmatch(answer) for form in (_LETTER_FIRST, _LETTER_LAST))
+    return [(folded(match["letter"]), _unwrapped(match["text"])) for match in matches if match]
 
 
 def _by_label(answer: str, choices: Sequence[str]) -> set[int]:
@@ -154,12 +161,14 @@ def _by_label(answer: str, choices: Sequence[str]) -> set[int]:
     Where choices carry their letters, or all hold the word as in "a dog" and "a cat", it is a letter.
     """
     labels, texts, carried = _labelled(choices)
-    if found := _apart(answer):
-        label, rest = found
-        # By the choice's own letter, or by its place where choices have marks of their own: "(A) 1. dog".
-        place = ord(label) - ord("a") if len(label) == 1 else None
-        named = {labels.get(label)} & _same(rest, texts, _FORMS)
-        return named | {place} & _same(rest, choices, _FORMS)
+    if readings := _apart(answer):
+        named: set[int] = set()
+        for label, text in readings:
+            # By the choice's own letter, or by its place where choices have marks of their own: "(A) 1. dog".
+            place = ord(label) - ord("a") if len(label) == 1 else None
+            named |= {labels.get(label)} & _same(text, texts, _FORMS)
+            named |= {place} & _same(text, choices, _FORMS)
+        return named
     letter = normalise(answer)
     if letter not in labels:
         return set()

@@ -15,7 +15,7 @@ from sari_jax.user_file import reason
 def read_config_file(path: str, overrides: list[str]) -> ConfigDict:
     """The config file's `get_config()`, or the settings of a JSON file, with overrides applied.
 
-    Of a setting that is given twice the last counts. ml_collections alone would add tuples up.
+    If a setting is given twice, the last value counts and no other is read. ml_collections alone would join tuples.
 
     Raises:
         InputError: no such file; one that fails or is no JSON object; an override that is not --config.KEY=VALUE,
@@ -25,7 +25,7 @@ def read_config_file(path: str, overrides: list[str]) -> ConfigDict:
         raise InputError(f"{path}: no such config file")
     try:
         config = _parse(path, [])
-        last = {_overridden(config, override): override for override in overrides}
+        last = {_checked_key(config, override): override for override in overrides}
         return _parse(path, [*last.values()]) if last else config
     except InputError:
         raise
@@ -65,8 +65,12 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _overridden(config: ConfigDict, override: str) -> str:
-    """The setting that it is about."""
+def _checked_key(config: ConfigDict, override: str) -> str:
+    """Returns the key that an override sets, which the config has.
+
+    Raises:
+        InputError: the override is not --config.KEY=VALUE, or its key is unknown.
+    """
     name, equals, _ = override.partition("=")
     if not (name.startswith("--config.") and equals):
         raise InputError(f"{override}: an override reads --config.KEY=VALUE")

@@ -31,7 +31,8 @@ class Answered(NamedTuple):
     """What came of asking all the questions once.
 
     Attributes:
-        scores: `accuracy` and `format`, fractions of `rows`, and `completion_tokens`, their mean.
+        scores: `rows`, the number of questions answered; `accuracy` and `format`, fractions of it; `completion_tokens`,
+            a mean.
         samples: each question with its answer.
         skipped: why each that could not be read was skipped, by its id.
     """
@@ -69,10 +70,13 @@ class HeldOut:
         return every > 0 and (step % every == 0 or step == self._run.steps)
 
     def __call__(self, state: TrainState, stop: Stop = lambda: False) -> Answered | None:
-        """On every host at once.
+        """Asks every question once; all hosts call this.
 
         Args:
-            stop: asked before every batch, whether to end there; nothing is returned then.
+            stop: asked before every batch, whether to end there.
+
+        Returns:
+            What came of it, or None if it was stopped.
 
         Raises:
             TooManyBad: on every host the same: more questions cannot be read than `data.max_bad_fraction` allows.
@@ -104,13 +108,13 @@ class HeldOut:
         pairs = zip(range(count), samples, strict=False)
         samples = [sample for number, sample in pairs if sample.number == number]
         (scores,) = zip(*(sample.completions for sample in samples), strict=True)
-        told = {
+        values = {
             "rows": len(samples),
             "accuracy": float(np.mean([row["accuracy"] for row in scores])),
             "format": float(np.mean([self._style.matches(row["text"]) for row in scores])),
             "completion_tokens": float(np.mean([row["tokens"] for row in scores])),
         }
-        return Answered(told, samples, skipped)
+        return Answered(values, samples, skipped)
 
     def _skipped(self, bad: dict[int, str]) -> dict[str, str]:
         """Over all hosts, why each question that could not be read was skipped, by its id."""

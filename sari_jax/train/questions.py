@@ -86,8 +86,8 @@ def read_questions(run: Run, workdir: Path, processor: Processor) -> Questions:
     records = [record for record in records if record.id not in unusable]
     if counts.get("hopeless") or counts.get("solved"):
         hosts.tell(
-            f"{run.data.train}: {counts['kept']} records kept; left out by pass rate: {counts['hopeless']} of 0,"
-            f" {counts['solved']} of 1"
+            f"{run.data.train}: {counts['kept']} records kept; left out: {counts['hopeless']} with pass rate 0,"
+            f" {counts['solved']} with pass rate 1"
         )
     return Questions(_enrolled(run, processor, records), records, bad, total)
 

@@ -72,7 +72,7 @@ def test_score_then_eval_then_scoring_alone(capsys, small_model, starter_dir, tm
     words += ["--attempts", "2"]
     assert main([str(word) for word in words]) == 2  # an untrained model is never right
     assert not out.exists()
-    assert "pass rate" in capsys.readouterr().err
+    assert "none of 5 questions is left (pass rate 0: 5)" in capsys.readouterr().err
 
     results = tmp_path / "eval"
     words = ["eval", "--model", small_model, "--benchmark", few, "--out", results, *common]

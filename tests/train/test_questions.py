@@ -147,6 +147,19 @@ def test_held_out_questions_are_checked_too(folder, nano_dir, nano_processor, ca
     assert [record.id for record in found] == ["q1", "q2", "q3", "q4"]
 
 
+def test_what_is_left_out_by_pass_rate_is_told(folder, nano_dir, nano_processor, capsys):
+    rates = [0.0, 0.0, 1.0, *[0.5] * 9]
+    edit(
+        folder,
+        lambda rows: [row | {"pass_rate": rate} for row, rate in zip(rows, rates, strict=True)],
+    )
+    data = Data(train=str(folder / "data.jsonl"), style="direct", drop_solved=True)
+    run = Run(stage="grpo", model=Model(str(nano_dir)), data=data, batch_size=4)
+    assert len(read_questions(run, folder / "run", nano_processor).records) == 9
+    told = "9 records kept; left out: 2 with pass rate 0, 1 with pass rate 1"
+    assert f"data.jsonl: {told}\n" in capsys.readouterr().err
+
+
 def test_lines_after_the_limit_count_nowhere(folder, read):
     with (folder / "data.jsonl").open("a") as file:
         file.write("no record\n" * 5)
