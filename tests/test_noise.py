@@ -126,6 +126,8 @@ OURS = re.compile(
     | \ \ all\ of\ them\ +[\d,]+
     | (?:sft|grpo):\ \d+\ (?:records|programs)\ .+
     | sari:\ .+
+    | fetching\ \S+\ \S+\ from\ \w+
+    | \S+/scored\.jsonl:\ \d+\ records\ kept;\ left\ out:\ .+
     | held\ out\ after\ step\ \d+:\ accuracy\ .+
     | Next,\ ask\ it\ something:
     | \S*bin/sari\ ask\ .+

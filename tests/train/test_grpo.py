@@ -10,6 +10,7 @@ from runs import (
     assert_same_parameters,
     command,
     finish,
+    killed,
     rows,
     settings,
     untimed,
@@ -74,13 +75,25 @@ def test_what_an_objective_tells_of_its_steps(kind, answering, scored, reward_fi
     # The model's name is not "small", as that of the runs that draw by what they learnt.
     changes |= {"data.order": "adaptive", "data.refresh": 2}
     overrides = [f"--config.{key}={value}" for key, value in changes.items()]
-    done = finish(command("grpo", answering, scored, tmp_path, *overrides))
+    workdir = tmp_path / "whole"
+    done = finish(command("grpo", answering, scored, workdir, *overrides))
     assert done.returncode == 0, done.stderr[-2000:]
-    assert [row["step"] for row in rows(tmp_path)] == list(range(1, STEPS + 1))
-    assert_moved(tmp_path)
-    {"dapo": drew_more, "gspo": went_two_updates_on, "rloo": has_a_reward_of_its_own}[kind](
-        tmp_path
-    )
+    assert [row["step"] for row in rows(workdir)] == list(range(1, STEPS + 1))
+    assert_moved(workdir)
+    {"dapo": drew_more, "gspo": went_two_updates_on, "rloo": has_a_reward_of_its_own}[kind](workdir)
+    if kind != "rloo":  # which keeps nothing between its steps that GRPO does not
+        words = command("grpo", answering, scored, tmp_path / "again", *overrides)
+        ends_with_the_same_bits_once_killed(words, tmp_path / "again", workdir)
+
+
+def ends_with_the_same_bits_once_killed(words, again, workdir):
+    killed(words, again, after=3)
+    done = finish(words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "resumed after step" in done.stderr
+    assert untimed(again) == untimed(workdir)
+    assert_same_parameters(again, workdir)
+    assert (again / "questions.jsonl").read_text() == (workdir / "questions.jsonl").read_text()
 
 
 def drew_more(workdir):
