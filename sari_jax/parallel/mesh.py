@@ -234,11 +234,15 @@ def constrain_parameter(x: jax.Array, path: str | None = None) -> jax.Array:
 
 
 def onto_mesh(mesh: Mesh, tree: Any) -> Any:
-    """Copies what is not on the mesh yet, step counts and keys, to every device; what is, stays as it lies."""
-    devices, everywhere = set(mesh.devices.flat), NamedSharding(mesh, P())
+    """Copies what is not on the mesh yet, step counts and keys, to every device; what is, stays as it lies.
+
+    On a mesh of one device too: what lies there without the mesh is of another type, for which a program that gives
+    back what is on the mesh would be compiled once more.
+    """
+    everywhere = NamedSharding(mesh, P())
 
     def place(x: jax.Array) -> jax.Array:
-        if x.sharding.device_set == devices:
+        if isinstance(x.sharding, NamedSharding) and x.sharding.mesh == mesh:
             return x
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):  # a key goes to other hosts as its numbers
             bits = np.asarray(jax.random.key_data(x))

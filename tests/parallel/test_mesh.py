@@ -12,6 +12,7 @@ from sari_jax.parallel.mesh import (
     TABLE,
     across_slices,
     make_mesh,
+    onto_mesh,
     parameter_sharding,
     shard_batch,
     spec,
@@ -120,3 +121,18 @@ def test_a_batch_is_split_over_its_rows():
     np.testing.assert_array_equal(jax.device_get(rows), np.arange(24).reshape(8, 3))
     with pytest.raises(InputError, match="= 6 does not divide by mesh data x fsdp = 4"):
         shard_batch(mesh, np.zeros((6, 3)))
+
+
+def test_on_a_mesh_of_one_device_what_goes_into_a_program_is_of_the_type_that_comes_out():
+    """Else the second step of every run on one device would be compiled anew."""
+    mesh, traced = make_mesh(1, 1, 1, devices=jax.devices()[:1]), []
+
+    @jax.jit
+    def step(count):
+        traced.append(count)
+        return count + 1
+
+    with jax.set_mesh(mesh):
+        count = onto_mesh(mesh, jnp.zeros((), jnp.int32))
+        assert step(step(count)) == 2 and len(traced) == 1
+        assert onto_mesh(mesh, count) is count
