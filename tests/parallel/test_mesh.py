@@ -128,11 +128,12 @@ def test_on_a_mesh_of_one_device_what_goes_into_a_program_is_of_the_type_that_co
     mesh, traced = make_mesh(1, 1, 1, devices=jax.devices()[:1]), []
 
     @jax.jit
-    def step(count):
+    def step(count, batch):
         traced.append(count)
-        return count + 1
+        return count + batch.sum()
 
+    batch = shard_batch(mesh, np.ones(2, np.int32))
+    count = onto_mesh(mesh, jnp.zeros((), jnp.int32))
+    assert onto_mesh(mesh, count) is count
     with jax.set_mesh(mesh):
-        count = onto_mesh(mesh, jnp.zeros((), jnp.int32))
-        assert step(step(count)) == 2 and len(traced) == 1
-        assert onto_mesh(mesh, count) is count
+        assert step(step(count, batch), batch) == 4 and len(traced) == 1
