@@ -2,7 +2,7 @@
 
     python tests/parts.py BEFORE COUNT
 
-prints a part a line, `runs`, or its share, `runs 2/3`, which are the arguments of `make proofs PART=runs SHARE=2/3`.
+prints a part and its share a line, `runs 2/3`, which are the arguments of `make proofs PART=runs SHARE=2/3`.
 BEFORE is the commit that the change starts from; COUNT is the number of commits, which moves the share on.
 """
 
@@ -77,9 +77,11 @@ def touched(paths: Iterable[str]) -> list[str]:
 
 
 def due(paths: Iterable[str], count: int) -> list[str]:
-    """The parts that have to run, those first that run whole."""
+    """The parts and shares that have to run, those first that run whole."""
     whole, share = touched(paths), f"{count % SHARES + 1}/{SHARES}"
-    return whole + [f"{part} {share}" for part in PARTS if part not in whole]
+    return [f"{part} 1/1" for part in whole] + [
+        f"{part} {share}" for part in PARTS if part not in whole
+    ]
 
 
 def share(tests: list, given: str) -> list:

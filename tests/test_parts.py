@@ -28,7 +28,7 @@ def test_a_change_is_owed_the_parts_it_touches(paths, parts):
 
 def test_what_is_not_touched_has_its_turn_by_thirds():
     assert due([], 4) == ["numerics 2/3", "runs 2/3", "tools 2/3"]
-    assert due(["sari_jax/models/encoder.py"], 3) == ["numerics", "runs 1/3", "tools 1/3"]
+    assert due(["sari_jax/models/encoder.py"], 3) == ["numerics 1/1", "runs 1/3", "tools 1/3"]
     assert len({due([], count)[0] for count in range(3)}) == 3
 
 

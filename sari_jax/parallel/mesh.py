@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from sari_jax.errors import InputError
@@ -160,7 +160,7 @@ def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
 def parameter_sharding(
     mesh: Mesh | AbstractMesh, path: str, shape: tuple[int, ...], table: Table = TABLE
 ) -> NamedSharding:
-    """Where a parameter with this flat path lives.
+    """The sharding of the parameter with this flat path.
 
     Raises:
         InputError: an axis does not divide; tensor, axis and the sizes that would work are named.
@@ -187,14 +187,14 @@ def parameter_sharding(
 def _dividing(
     axes: tuple[str, ...], size: int, mesh: Mesh | AbstractMesh
 ) -> tuple[str, ...] | None:
-    """As many of these mesh axes, from the first, as divide the size together."""
+    """The longest beginning of `axes` whose sizes, multiplied, divide `size`; None if not even the first does."""
     while axes and size % math.prod(mesh.shape[axis] for axis in axes):
         axes = axes[:-1]
     return axes or None
 
 
 def parameter_shardings(mesh: Mesh, params: Any, table: Table = TABLE) -> Any:
-    """Where each of these parameters (or their shapes, or what an optimizer keeps for each) lives.
+    """The shardings of a tree of parameters, of their shapes, or of what an optimizer keeps for each.
 
     A leaf is known by the last of its keys, a parameter's flat path; what has none is copied to every device.
     """
@@ -236,13 +236,14 @@ def constrain_parameter(x: jax.Array, path: str | None = None) -> jax.Array:
 def onto_mesh(mesh: Mesh, tree: Any) -> Any:
     """Copies what is not on the mesh yet, step counts and keys, to every device; what is, stays as it lies.
 
-    On a mesh of one device too: what lies there without the mesh is of another type, for which a program that gives
-    back what is on the mesh would be compiled once more.
+    An array that names its device alone is not on the mesh, even if the mesh has that device only. JAX takes the two
+    for different types: a step that is given the one and returns the other is compiled twice.
     """
-    everywhere = NamedSharding(mesh, P())
+    devices, everywhere = set(mesh.devices.flat), NamedSharding(mesh, P())
 
     def place(x: jax.Array) -> jax.Array:
-        if isinstance(x.sharding, NamedSharding) and x.sharding.mesh == mesh:
+        alone = isinstance(x.sharding, SingleDeviceSharding)
+        if x.sharding.device_set == devices and not alone:
             return x
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):  # a key goes to other hosts as its numbers
             bits = np.asarray(jax.random.key_data(x))

@@ -169,13 +169,12 @@ def test_a_late_fault_ends_a_run_in_one_line_and_once_mended_it_goes_on_with_the
 
 @pytest.mark.runs
 @pytest.mark.parametrize(
-    ("stage", "workers", "change"), [("sft", 1, remove), ("grpo", 1, mend)], ids=["sft", "grpo"]
+    ("stage", "workers", "change"),
+    [("sft", 0, remove), ("sft", 1, mend), ("grpo", 0, mend), ("grpo", 1, remove)],
 )
 def test_whatever_mends_it_the_same_command_goes_on(
     stage, workers, change, small_model, folder, tmp_path
 ):
-    """With workers. Without, the test above and the next one."""
-
     def run(name, **more):
         more = {"data.workers": workers} | more
         return finish(words(stage, small_model, folder, tmp_path / name, **more))
