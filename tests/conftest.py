@@ -122,7 +122,8 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if "recorded" in item.fixturenames]
     yield
     chosen = parts.share(items, config.getoption("share"))
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    kept = set(chosen)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = chosen
 
 

@@ -160,6 +160,18 @@ def killed(words: list[str], workdir: Path, after: int) -> None:
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
 
 
+def assert_same_end_once_killed(words: list[str], workdir: Path, undisturbed: Path) -> None:
+    """A command that is killed after three steps and given again ends with the same bits as an undisturbed run."""
+    killed(words, workdir, after=3)
+    done = finish(words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "resumed after step" in done.stderr
+    assert untimed(workdir) == untimed(undisturbed)
+    assert_same_parameters(undisturbed, workdir)
+    for name in ("samples.jsonl", "questions.jsonl"):
+        assert (workdir / name).read_text() == (undisturbed / name).read_text()
+
+
 def untimed(workdir: Path) -> list[dict]:
     """The rows without what no two runs have in common."""
     return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows(workdir)]

@@ -7,10 +7,10 @@ import pytest
 from runs import (
     STEPS,
     assert_moved,
+    assert_same_end_once_killed,
     assert_same_parameters,
     command,
     finish,
-    killed,
     rows,
     settings,
     untimed,
@@ -83,17 +83,7 @@ def test_what_an_objective_tells_of_its_steps(kind, answering, scored, reward_fi
     {"dapo": drew_more, "gspo": went_two_updates_on, "rloo": has_a_reward_of_its_own}[kind](workdir)
     if kind != "rloo":  # which keeps nothing between its steps that GRPO does not
         words = command("grpo", answering, scored, tmp_path / "again", *overrides)
-        ends_with_the_same_bits_once_killed(words, tmp_path / "again", workdir)
-
-
-def ends_with_the_same_bits_once_killed(words, again, workdir):
-    killed(words, again, after=3)
-    done = finish(words)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "resumed after step" in done.stderr
-    assert untimed(again) == untimed(workdir)
-    assert_same_parameters(again, workdir)
-    assert (again / "questions.jsonl").read_text() == (workdir / "questions.jsonl").read_text()
+        assert_same_end_once_killed(words, tmp_path / "again", workdir)
 
 
 def drew_more(workdir):
