@@ -147,14 +147,17 @@ def rows_so_far(workdir: Path) -> list[dict]:
 
 
 def killed(words: list[str], workdir: Path, after: int) -> None:
-    """Starts a command and kills it for good once so many steps stand in its metrics."""
+    """Starts a command and kills it for good once so many steps stand in its metrics and a checkpoint is whole."""
     process = subprocess.Popen(
         words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 200
-    while (
-        len(rows_so_far(workdir)) < after and process.poll() is None and time.monotonic() < deadline
-    ):
+
+    def ready() -> bool:  # a checkpoint is written in the background, and has its name once it is whole
+        saved = any(folder.name.isdigit() for folder in (workdir / "checkpoints").glob("*"))
+        return saved and len(rows_so_far(workdir)) >= after
+
+    deadline = time.monotonic() + 600
+    while not ready() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
