@@ -24,7 +24,7 @@ def get_config():
     config.model.reference_dtype = "bfloat16"
     config.mesh.decode_tensor = 8  # on as many chips or more
     config.data.style = "direct"
-    config.grpo.completions = 8
+    config.grpo.num_completions = 8
     config.grpo.temperature = 1.0
     config.grpo.max_tokens = 256
     config.grpo.kl_coefficient = 0.04

@@ -27,7 +27,7 @@ def get_config():
     config.data.shapes.audio_seconds = (3.2, 4.0)
     config.data.shapes.audios = (1,)
     config.data.keep_features_gb = 1.0
-    config.grpo.completions = 8
+    config.grpo.num_completions = 8
     config.grpo.max_tokens = 72
     config.grpo.kl_coefficient = 0.0
     config.optimizer.name = "muon"

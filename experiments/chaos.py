@@ -62,7 +62,7 @@ def chaos(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     undisturbed, killed = args.undisturbed or args.out / "undisturbed", args.out / "killed"
     if not args.undisturbed:
         with Hosts(words(undisturbed)) as hosts:
-            hosts.end()
+            hosts.raise_collectively()
     chance, begun = random.Random(args.seed), time.monotonic()
     deaths, lost, repeated = [], 0, []
     while len(deaths) < args.kills:
@@ -73,7 +73,7 @@ def chaos(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
             deaths.append(death)
             print(f"kill {len(deaths)}: {death}", file=sys.stderr, flush=True)
     with Hosts(words(killed)) as hosts:
-        hosts.end()
+        hosts.raise_collectively()
         resumed = [death["resumed"] for death in deaths[1:]] + [hosts.resumed]
     for death, step in zip(deaths, resumed, strict=True):
         if step is not None:  # it was not killed before it could resume

@@ -23,7 +23,7 @@ ROUNDS = 5
 WORKS = {
     "15 s, G = 8": dict(audio_seconds=15.0),
     "30 s, G = 8": {},
-    "30 s, G = 16": dict(completions=16),
+    "30 s, G = 16": dict(num_completions=16),
 }
 
 
@@ -36,7 +36,7 @@ def flops(work: Work, directory: Path) -> float:
         read_config(directory / "model"),
         np.array([[samples]]),
         np.array([samples // 640 + work.text_tokens]),
-        np.full((1, work.completions), work.new_tokens),
+        np.full((1, work.num_completions), work.new_tokens),
         passes=1,
         learns={"tower", "projector", "decoder"},
     )

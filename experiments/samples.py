@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-FILES = Path(__file__).parents[1] / "tests" / "data" / "sources" / "samples"
+FILES = Path(__file__).parents[1] / "tests" / "corpus" / "sources" / "samples"
 SAMPLE_RATE = 16_000
 SECONDS = 0.5
 

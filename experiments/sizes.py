@@ -29,7 +29,7 @@ from sari_jax.audio.files import load_waveform
 from sari_jax.hf.config import read_config, read_family
 from sari_jax.hf.export import export
 from sari_jax.hf.load import load_params
-from sari_jax.hf.names import rules
+from sari_jax.hf.names import tensor_rules
 from sari_jax.models.audio_lm import Prompts, abstract_params, bind
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.encoder import LOOKAHEAD, frame_counts
@@ -90,7 +90,7 @@ def _write(name: str, model: Path) -> None:
     (model / "config.json").write_text(json.dumps(CONFIGS[name] | {"dtype": "bfloat16"}))
     config = read_config(model)
     shapes = {}
-    for rule in rules(config, read_family(model).names(())):
+    for rule in tensor_rules(config, read_family(model).names(())):
         abstract = abstract_params(config)
         for part in rule.path:
             abstract = abstract[part]

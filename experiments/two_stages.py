@@ -23,7 +23,7 @@ STAGES = ("base", "sft", "grpo")
 class Size:
     """
     Attributes:
-        questions, attempts: scored for difficulty; GRPO learns from those that are neither solved nor hopeless.
+        questions, attempts: scored for difficulty; GRPO learns from those that are neither solved nor unsolved.
         held_out: validation questions that a run is asked on the way.
         test: questions that each model answers at the end.
         tokens: that an answer may take.

@@ -19,11 +19,11 @@ def new_directory(out: Path | str) -> Iterator[Path]:
     out = vacant(out)
     aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
     shutil.rmtree(aside, ignore_errors=True)  # of a killed process that had our number
-    with told(out):
+    with os_errors_as_input_error(out):
         aside.mkdir(parents=True)
     try:
         yield aside
-        with told(out):
+        with os_errors_as_input_error(out):
             if out.exists():
                 out.rmdir()
             aside.rename(out)
@@ -58,7 +58,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def told(out: Path) -> Iterator[None]:
+def os_errors_as_input_error(out: Path) -> Iterator[None]:
     """What cannot be written inside is told as bad input."""
     try:
         yield

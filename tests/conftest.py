@@ -219,7 +219,7 @@ def nano_processor(nano_dir):
 @pytest.fixture(scope="session")
 def starter_dir(tmp_path_factory) -> Path:
     """A small starter corpus, 8 questions of each kind to train on; read only."""
-    from sari_jax.data.sources import starter
+    from sari_jax.corpus.sources import starter
 
     sizes = dict(train=96, validation=12, test=24)
     return once(tmp_path_factory, "starter", lambda out: starter.build(out, **sizes))
@@ -294,7 +294,7 @@ def small_model(imported, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def scored(starter_dir, tmp_path_factory) -> Path:
-    """A few training questions with made-up pass rates, one of them hopeless.
+    """A few training questions with made-up pass rates, one of them unsolved.
 
     So few that a run walks them three times: later epochs take the tower's output from memory, a resumed run computes
     it anew, in other batches than those it was first computed in.

@@ -33,7 +33,7 @@ def command(stage: str, model: Path, data: Path, workdir: Path, *more: str) -> l
         "samples_every": 2,
     }
     if stage == "grpo":
-        changes |= {"grpo.completions": 2, "grpo.max_tokens": 12} | REWARDS
+        changes |= {"grpo.num_completions": 2, "grpo.max_tokens": 12} | REWARDS
         if model.name == "small":
             # Its runs decode a batch while they score the last one, and draw the next by what they learnt.
             changes |= {"grpo.overlap": True, "data.order": "adaptive", "data.refresh": 2}
@@ -62,12 +62,12 @@ def settings(stage: str, model: Path, data: Path, **changes) -> Any:
             "model.path": str(model),
             "data.train": str(data),
             "data.style": "direct",
-            "data.drop_hopeless": False,
+            "data.drop_unsolved": False,
             "data.shapes.prompt_tokens": (192,),
             "data.shapes.answer_tokens": (16,),
             "data.shapes.audio_seconds": (4.0,),
             "data.shapes.audios": (1,),
-            "grpo.completions": 2,
+            "grpo.num_completions": 2,
             "grpo.max_tokens": 8,
             "optimizer.learning_rate": 0.01,
             **REWARDS,
@@ -152,7 +152,8 @@ def killed(words: list[str], workdir: Path, after: int) -> None:
         words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
 
-    def ready() -> bool:  # a checkpoint is written in the background, and has its name once it is whole
+    # A checkpoint is written in the background. It has its name once it is whole.
+    def ready() -> bool:
         saved = any(folder.name.isdigit() for folder in (workdir / "checkpoints").glob("*"))
         return saved and len(rows_so_far(workdir)) >= after
 

@@ -16,10 +16,10 @@ import pytest
 import soundfile
 
 from sari_jax import foreign
-from sari_jax.data.captions import read_captions
+from sari_jax.corpus.captions import read_captions
+from sari_jax.corpus.sources import SOURCES
+from sari_jax.corpus.sources.source import build
 from sari_jax.data.records import read_records
-from sari_jax.data.sources import SOURCES
-from sari_jax.data.sources.source import build
 from sari_jax.errors import InputError
 from sari_jax.hf.config import read_config
 

@@ -20,7 +20,8 @@ LAYERS = [
     {"cli"},
     {"sweep"},
     {"report"},
-    {"assemble", "scale", "evaluate"},
+    {"assemble", "scale"},
+    {"corpus", "evaluate"},
     {"train"},
     {"sft", "rl"},
     {"generate"},
@@ -34,6 +35,9 @@ LAYERS = [
     {"atomic", "foreign", "user_file"},
     {"errors", "noise"},
 ]
+# What a training job needs to run; it never imports what builds corpora, reports, sweeps or measures.
+TRAINS = ("train", "sft", "rl", "generate", "data", "hf", "models", "parallel", "audio", "programs")
+TOOLS = {"corpus", "report", "sweep", "scale", "assemble", "evaluate"}
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
 NEEDS_TORCH = ("sari_jax/scale/", "sari_jax/evaluate/parity.py")
 VAGUE = {
@@ -133,6 +137,12 @@ def test_imports_run_downwards_only(path):
             other = name.split(".")[1]
             allowed = other == part or DEPTH[other] > DEPTH[part]
             assert allowed, f"{name_of(path)} imports {name}: {part} must not know {other}"
+
+
+@of_each([path for path in SOURCES if part_of(path) in TRAINS])
+def test_what_trains_never_imports_tools(path):
+    used = {name.split(".")[1] for name in imports(path) if name.startswith("sari_jax.")}
+    assert not used & TOOLS, f"imports {', '.join(sorted(used & TOOLS))}"
 
 
 def test_no_circles_within_a_part():

@@ -14,7 +14,7 @@ from tiny import SECOND, Question, Sizes, Tiny, flatten, names_of
 from transformers import PreTrainedModel, WhisperFeatureExtractor
 
 from sari_jax.hf.families import FAMILIES
-from sari_jax.hf.names import Names, rules
+from sari_jax.hf.names import Names, tensor_rules
 from sari_jax.models.config import AudioLMConfig
 
 
@@ -122,7 +122,7 @@ def adapter_names(model: Tiny) -> list[tuple[str, str, int | None]]:
     """Every factor: peft's name, our path, and the layer if it has layers."""
     names, found = names_of(model.sizes), []
     flat = flatten(model.params)
-    for rule in rules(model.config, names):
+    for rule in tensor_rules(model.config, names):
         for letter in "AB":
             path = "/".join((*rule.path[:-1], f"lora_{letter.lower()}"))
             if rule.path[-1] == "kernel" and path in flat:
@@ -253,7 +253,7 @@ def by_our_paths(
 ) -> dict[str, np.ndarray]:
     """Tensors under transformers' module names (weights, gradients) -> flat by our paths."""
     flat = {}
-    for rule in rules(config, names):
+    for rule in tensor_rules(config, names):
         parts = [rule.to_ours(tensors[module_name(name, names)]) for name in rule.names]
         flat["/".join(rule.path)] = np.stack(parts) if rule.layers else parts[0]
     return flat

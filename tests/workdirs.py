@@ -25,7 +25,7 @@ def hostile_run(folder: Path) -> Path:
     for path in (clip, gone):
         soundfile.write(path, 0.5 * np.sin(np.arange(16_000) * 0.4), 16_000)
     settings = {"stage": "grpo", "steps": STEPS, "batch_size": 2, "note": HOSTILE}
-    (workdir / "config.json").write_text(json.dumps(settings | {"grpo": {"completions": 2}}))
+    (workdir / "config.json").write_text(json.dumps(settings | {"grpo": {"num_completions": 2}}))
     known = dict(answer_index=0, source=HOSTILE, licence="CC0-1.0", task="sound", pass_rate=0.5)
     records = [
         Record(f"{i} {HOSTILE}", (Clip(str(path)),), f"Which? {HOSTILE}", (HOSTILE, "dog"), **known)

@@ -16,8 +16,8 @@ from sari_jax.assemble import nano, tokenizer
 from sari_jax.assemble.projector import aligned_projector, random_projector, tower_features
 from sari_jax.assemble.whisper import encoder_tensors
 from sari_jax.atomic import new_directory
+from sari_jax.corpus.sources import starter
 from sari_jax.data.records import Record
-from sari_jax.data.sources import starter
 from sari_jax.data.styles import STYLES, Style, question_text
 from sari_jax.errors import InputError
 

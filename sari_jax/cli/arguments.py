@@ -72,7 +72,7 @@ def at_least(least: int) -> Callable[[str], int]:
     return number
 
 
-def tell(args: argparse.Namespace, result: dict[str, Any], text: str | None = None) -> None:
+def print_result(args: argparse.Namespace, result: dict[str, Any], text: str | None = None) -> None:
     """Prints a result: as one line of JSON if asked for, and else as text if there is one."""
     if args.json:
         print(json.dumps(result))

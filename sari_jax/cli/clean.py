@@ -2,7 +2,7 @@
 
 import argparse
 
-from sari_jax.cli.arguments import Commands, at_least, command, fraction, tell
+from sari_jax.cli.arguments import Commands, at_least, command, fraction, print_result
 
 
 def add(data_commands: Commands) -> None:
@@ -32,7 +32,7 @@ def add(data_commands: Commands) -> None:
 
 
 def _clean(args: argparse.Namespace) -> int:
-    from sari_jax.data.clean.cleaning import Cleaning, clean
+    from sari_jax.corpus.clean.cleaning import Cleaning, clean
 
     plan = Cleaning(
         against=tuple(args.against),
@@ -43,7 +43,7 @@ def _clean(args: argparse.Namespace) -> int:
         workers=args.workers,
         seed=args.seed,
     )
-    tell(args, clean(args.data, args.out, plan))
+    print_result(args, clean(args.data, args.out, plan))
     return 0
 
 

@@ -5,7 +5,7 @@
 import argparse
 from pathlib import Path
 
-from sari_jax.cli.arguments import Commands, at_least, command, tell
+from sari_jax.cli.arguments import Commands, at_least, command, print_result
 from sari_jax.errors import InputError
 
 
@@ -48,10 +48,10 @@ def add(data: Commands) -> None:
 
 def _split(args: argparse.Namespace) -> int:
     from sari_jax.atomic import new_directory
-    from sari_jax.data.corpus import write_report
+    from sari_jax.corpus.folder import write_report
+    from sari_jax.corpus.split import split
     from sari_jax.data.ledger import Ledger
     from sari_jax.data.records import read_records, write_records
-    from sari_jax.data.split import split
 
     ledger = Ledger()
     records = read_records(args.data)
@@ -62,7 +62,7 @@ def _split(args: argparse.Namespace) -> int:
                 write_records(aside / f"{name}.jsonl", part)
         sizes = {"sft": len(parts[0]), "rl": len(parts[1]), "seed": args.seed}
         told = write_report(aside, ledger, **sizes)
-    tell(args, told)
+    print_result(args, told)
     return 0
 
 
@@ -75,13 +75,13 @@ def _order(args: argparse.Namespace) -> int:
     write_records(args.out, (records[number] for number in numbers))
     rates = [records[number].pass_rate for number in numbers]
     told = {"read": len(records), "kept": len(numbers), "dropped": {}, "order": args.order}
-    tell(args, told | {"first_pass_rate": rates[0], "last_pass_rate": rates[-1]})
+    print_result(args, told | {"first_pass_rate": rates[0], "last_pass_rate": rates[-1]})
     return 0
 
 
 def _pack(args: argparse.Namespace) -> int:
     from sari_jax.atomic import new_directory
-    from sari_jax.data.corpus import write_report
+    from sari_jax.corpus.folder import write_report
     from sari_jax.data.ledger import Ledger
     from sari_jax.data.pack import pack
     from sari_jax.data.records import read_records
@@ -91,7 +91,7 @@ def _pack(args: argparse.Namespace) -> int:
     with new_directory(Path(args.out)) as aside:
         clips = pack(aside, records, ledger, clips=args.shard_clips)
         told = write_report(aside, ledger, clips=clips)
-    tell(args, told)
+    print_result(args, told)
     return 0
 
 
@@ -99,12 +99,12 @@ def _bench(args: argparse.Namespace) -> int:
     from sari_jax.scale.reading import reading_speeds, table, wait_share
 
     if args.workdir:
-        tell(args, wait_share(args.workdir))
+        print_result(args, wait_share(args.workdir))
         return 0
     if not (args.data and args.model):
         raise InputError("name --data and --model to read, or the --workdir of a run")
     told = reading_speeds(
         args.data, args.model, args.workers, batches=args.batches, batch_size=args.batch_size
     )
-    tell(args, told, table(told))
+    print_result(args, told, table(told))
     return 0

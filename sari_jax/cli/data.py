@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from sari_jax.cli import clean, curriculum, synthesize
-from sari_jax.cli.arguments import Commands, at_least, command, group, tell
+from sari_jax.cli.arguments import Commands, at_least, command, group, print_result
 from sari_jax.errors import InputError
 
 STARTER = "starter"
@@ -34,8 +34,8 @@ def add(commands: Commands) -> None:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from sari_jax.data.sources import SOURCES
-    from sari_jax.data.sources.source import build
+    from sari_jax.corpus.sources import SOURCES
+    from sari_jax.corpus.sources.source import build
     from sari_jax.train.config import nearest
 
     if args.source == STARTER:
@@ -56,16 +56,16 @@ def _build(args: argparse.Namespace) -> int:
         seed=args.seed,
         licence=args.licence,
     )
-    tell(args, report)
+    print_result(args, report)
     return 0
 
 
 def _starter(args: argparse.Namespace) -> int:
-    from sari_jax.data.sources import starter
+    from sari_jax.corpus.sources import starter
 
     _refuse(args, ("input", "audio_root", "limit", "licence"))
     sizes = {split: size for split in SPLITS if (size := getattr(args, split)) is not None}
-    tell(args, starter.build(Path(args.out), seed=args.seed, **sizes))
+    print_result(args, starter.build(Path(args.out), seed=args.seed, **sizes))
     return 0
 
 

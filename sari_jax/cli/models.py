@@ -7,7 +7,7 @@ import dataclasses
 import time
 from pathlib import Path
 
-from sari_jax.cli.arguments import Commands, at_least, command, generation, group, tell
+from sari_jax.cli.arguments import Commands, at_least, command, generation, group, print_result
 from sari_jax.errors import InputError
 
 CAPTIONS = 200  # that a projector starts from
@@ -66,7 +66,9 @@ def model_assemble(args: argparse.Namespace) -> int:
             f"{args.captions}: all of {len(captioned)} captions are the same; give at least two that differ"
         )
     assemble(args.name, Path(args.out), seed=args.seed, captioned=captioned)
-    tell(args, {"model": args.out}, f"{args.out}: a Hugging Face directory; next: sari train")
+    print_result(
+        args, {"model": args.out}, f"{args.out}: a Hugging Face directory; next: sari train"
+    )
     return 0
 
 
@@ -98,7 +100,7 @@ def ask(args: argparse.Namespace) -> int:
         "answer": answer_style.answer(completion),
         "seconds": time.perf_counter() - begun,
     }
-    tell(args, told, f"{completion}\n\nanswer: {told['answer']}  ({told['seconds']:.1f} s)")
+    print_result(args, told, f"{completion}\n\nanswer: {told['answer']}  ({told['seconds']:.1f} s)")
     return 0
 
 
@@ -117,10 +119,10 @@ def export(args: argparse.Namespace) -> int:
         write_adapter(params, config, Path(run.model.path), Path(args.out))
         opened = read_family(run.model.path).reference
         told = f"{args.out}: peft.PeftModel.from_pretrained adds it to {run.model.path} as {opened} opens it"
-        tell(args, {"adapter": args.out}, told)
+        print_result(args, {"adapter": args.out}, told)
         return 0
     write_model(params, config, Path(run.model.path), Path(args.out))
-    tell(
+    print_result(
         args,
         {"model": args.out},
         f"{args.out}: opens with transformers; try: sari check --model {args.out}",
@@ -132,5 +134,5 @@ def check(args: argparse.Namespace) -> int:
     from sari_jax.evaluate.parity import check as compare
 
     result = compare(Path(args.model))
-    tell(args, dataclasses.asdict(result))
+    print_result(args, dataclasses.asdict(result))
     return 0 if result.ok else 1

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from sari_jax.cli.arguments import Commands, at_least, command, tell
+from sari_jax.cli.arguments import Commands, at_least, command, print_result
 from sari_jax.errors import InputError
 
 
@@ -31,5 +31,5 @@ def report(args: argparse.Namespace) -> int:
         told["pictures"] = write_pictures(experiment, Path(args.png))
     if args.out:
         told |= write_page(experiment, Path(args.out), args.megabytes)
-    tell(args, told)
+    print_result(args, told)
     return 0

@@ -14,8 +14,8 @@ from sari_jax.cli.arguments import (
     fraction,
     generation,
     overrides,
+    print_result,
     rows,
-    tell,
 )
 from sari_jax.errors import InputError
 
@@ -88,15 +88,15 @@ def train(args: argparse.Namespace) -> int:
         from sari_jax.train.flags import read_config_file
         from sari_jax.train.loop import train as run_to_the_end
 
-        with hosts.joined():
-            with hosts.together():
+        with hosts.initialize_distributed():
+            with hosts.raise_on_all_hosts():
                 run = freeze(read_config_file(args.config, args.overrides))
             last = run_to_the_end(run, Path(args.workdir), stop)
             table = "\n".join(f"  {name:<20}{value:>14.6g}" for name, value in last.items())
             state = "done" if last["finished"] else "stopped"
-            if hosts.first():
+            if hosts.is_primary():
                 told = f"{args.workdir}: {run.stage} {state} after {last['step']} steps\n{table}"
-                tell(args, last, told)
+                print_result(args, last, told)
     return 0
 
 
@@ -105,7 +105,7 @@ def score(args: argparse.Namespace) -> int:
     from sari_jax.data.records import read_records, write_records
     from sari_jax.data.styles import style
     from sari_jax.evaluate.attempts import Attempts
-    from sari_jax.evaluate.difficulty import rated, sorted_out
+    from sari_jax.evaluate.difficulty import drop_by_pass_rate, rated
     from sari_jax.generate.engine import Engine
     from sari_jax.parallel import hosts
     from sari_jax.report.difficulty import report_difficulty
@@ -113,9 +113,9 @@ def score(args: argparse.Namespace) -> int:
     out, asked = Path(args.out), style(args.style)
     max_tokens = args.max_tokens or asked.max_tokens
     attempts = Attempts(asked, args.attempts, args.temperature, max_tokens, args.rows, args.seed)
-    with hosts.joined():
+    with hosts.initialize_distributed():
         ledger = Ledger()
-        with hosts.together():
+        with hosts.raise_on_all_hosts():
             if not out.parent.is_dir():
                 raise InputError(
                     f"{out}: cannot be written: no such folder; make it, or name another --out"
@@ -125,16 +125,16 @@ def score(args: argparse.Namespace) -> int:
                 raise InputError(f"{args.data}: none of {ledger.read} lines is a question")
             engine = Engine(args.model, dtype=args.dtype)
             settings = attempts.settings_with(args.model, args.data, args.dtype)
-        hosts.agree(settings | hosts.versions())
+        hosts.assert_same_on_all_hosts(settings | hosts.versions())
         scored = rated(engine, records, attempts, out.with_suffix(".attempts"), settings)
-        kept = sorted_out(scored, ledger, drop_solved=args.drop_solved)
-        with hosts.together():
-            if hosts.first():
+        kept = drop_by_pass_rate(scored, ledger, drop_solved=args.drop_solved)
+        with hosts.raise_on_all_hosts():
+            if hosts.is_primary():
                 told = report_difficulty(
                     out, [r.record.pass_rate for r in scored], args.attempts, ledger
                 )
             if all(error for _, error in scored):
-                if hosts.first():  # nothing was answered: mended sounds are read anew
+                if hosts.is_primary():  # nothing was answered: mended sounds are read anew
                     shutil.rmtree(out.with_suffix(".attempts"), ignore_errors=True)
                 raise InputError(
                     f"{args.data}: none of {len(scored)} questions could be asked; the first: {scored[0].error}"
@@ -147,9 +147,9 @@ def score(args: argparse.Namespace) -> int:
                     f"{args.data}: none of {len(scored)} questions is left ({why}); train the model further, or raise"
                     f" --attempts. {out.with_suffix('.png')} shows their pass rates"
                 )
-            if hosts.first():
+            if hosts.is_primary():
                 write_records(out, kept)
-                tell(args, told)
+                print_result(args, told)
     return 0
 
 
@@ -179,12 +179,12 @@ def evaluate(args: argparse.Namespace) -> int:
         args.benchmark, Path(args.out), args.predictions, args.model, attempts, args.dtype,
         args.questions, args.audio_root,
     )  # fmt: skip
-    with hosts.joined():
+    with hosts.initialize_distributed():
         scores = examine(exam)
-        if hosts.first():
+        if hosts.is_primary():
             for doubt in doubts(scores):
                 print(f"sari: warning: {doubt}", file=sys.stderr)
-            tell(args, scores)
+            print_result(args, scores)
     return 0
 
 
@@ -192,7 +192,7 @@ def _compare(args: argparse.Namespace) -> int:
     from sari_jax.evaluate.compare import compare_results, table
 
     told = compare_results(*args.compare)
-    tell(args, told, table(told, tuple(args.compare)))
+    print_result(args, told, table(told, tuple(args.compare)))
     return 0
 
 
@@ -205,7 +205,7 @@ def bench(args: argparse.Namespace) -> int:
 
     work = freeze(read_config_file(args.config, args.overrides), Work)
     report = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-    tell(args, compare(work, tuple(args.rows or ROWS), report))
+    print_result(args, compare(work, tuple(args.rows or ROWS), report))
     return 0
 
 
@@ -224,5 +224,5 @@ def compile_for_tpu(args: argparse.Namespace) -> int:
         only=args.programs or (),
         tell=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    tell(args, told, table(told))
+    print_result(args, told, table(told))
     return 0 if told["fits"] else 1

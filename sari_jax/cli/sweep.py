@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from sari_jax.cli.arguments import Commands, at_least, command, tell
+from sari_jax.cli.arguments import Commands, at_least, command, print_result
 from sari_jax.errors import InputError
 
 
@@ -63,7 +63,7 @@ def _list(args: argparse.Namespace) -> int:
     if not left:
         print(f"sweep: all {len(runs)} runs are finished", file=sys.stderr)
     if lines or args.json:
-        tell(args, {"commands": lines}, "\n".join(lines.values()))
+        print_result(args, {"commands": lines}, "\n".join(lines.values()))
     return 0
 
 
@@ -77,7 +77,7 @@ def _look(args: argparse.Namespace) -> int:
     runs = read_runs(Path(args.file), out, elsewhere=True)
     with alone(out):
         told = Results(out, runs, looking=True).told()
-    tell(args, told, _text(told))
+    print_result(args, told, _text(told))
     return 0 if len(told[FINISHED]) == len(runs) else 1
 
 
@@ -111,7 +111,7 @@ def _launch(args: argparse.Namespace) -> int:
             "sweep: told to stop; runs under way have saved, and the same command goes on",
             file=sys.stderr,
         )
-    tell(args, told, _text(told))
+    print_result(args, told, _text(told))
     return 0 if done else 1
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sari_jax.cli.arguments import Commands, at_least, command, rows, tell
+from sari_jax.cli.arguments import Commands, at_least, command, print_result, rows
 from sari_jax.errors import InputError
 
 CHAINS = {
@@ -78,15 +78,15 @@ def add(commands: Commands) -> None:
 
 def synthesize(args: argparse.Namespace) -> int:
     from sari_jax.atomic import vacant
-    from sari_jax.data.captions import read_captions
-    from sari_jax.data.corpus import write_corpus
+    from sari_jax.corpus.captions import read_captions
+    from sari_jax.corpus.folder import write_corpus
+    from sari_jax.corpus.synthesize.budget import Budget, Limits
+    from sari_jax.corpus.synthesize.cache import Cache
+    from sari_jax.corpus.synthesize.endpoint import FAILED, FAILING, SPENT, Endpoint, Settings
+    from sari_jax.corpus.synthesize.synthesis import Writer, by_place, captions_of
+    from sari_jax.corpus.synthesize.templates import Prompts
     from sari_jax.data.ledger import Ledger
     from sari_jax.data.records import read_records
-    from sari_jax.data.synthesize.budget import Budget, Limits
-    from sari_jax.data.synthesize.cache import Cache
-    from sari_jax.data.synthesize.endpoint import FAILED, FAILING, SPENT, Endpoint, Settings
-    from sari_jax.data.synthesize.synthesis import Writer, by_place, captions_of
-    from sari_jax.data.synthesize.templates import Prompts
 
     if not args.captions and not args.records:
         raise InputError("name --captions, whose questions to write, or --records that lack chains")
@@ -149,15 +149,15 @@ def synthesize(args: argparse.Namespace) -> int:
             f" what is answered lies in {cache.folder} and is not asked again",
             file=sys.stderr,
         )
-    tell(args, {"out": str(out), **report})
+    print_result(args, {"out": str(out), **report})
     return 0
 
 
 def caption_clips(args: argparse.Namespace) -> int:
-    from sari_jax.data.captions import read_captions
+    from sari_jax.corpus.captioning import captioned, unwritten
+    from sari_jax.corpus.captions import read_captions
+    from sari_jax.corpus.synthesize.templates import Prompts
     from sari_jax.data.ledger import Ledger
-    from sari_jax.data.synthesize.templates import Prompts
-    from sari_jax.evaluate.captions import captioned, unwritten
     from sari_jax.generate.engine import Engine
 
     out, ledger = Path(args.out), Ledger()
@@ -176,7 +176,7 @@ def caption_clips(args: argparse.Namespace) -> int:
         rows=args.rows,
         seed=args.seed,
     )
-    tell(args, {"out": args.out, **ledger.report()})
+    print_result(args, {"out": args.out, **ledger.report()})
     return 0
 
 

@@ -104,22 +104,22 @@ def order_some(
 
 
 def drop(
-    records: Sequence[Record], *, hopeless: bool = True, solved: bool = False
+    records: Sequence[Record], *, unsolved: bool = True, solved: bool = False
 ) -> tuple[list[Record], dict[str, int]]:
     """Leaves out what the base model answers always alike, since no group of attempts would show a difference.
 
     Args:
-        hopeless: leave out what it never answers right.
+        unsolved: leave out what it never answers right.
         solved: leave out what it always answers right.
 
     Returns:
-        The records kept, those without a pass rate among them, and the counts `kept`, `hopeless` and `solved`
+        The records kept, those without a pass rate among them, and the counts `kept`, `unsolved` and `solved`
         of those left out.
     """
     rates = [record.pass_rate for record in records]
-    out = {"hopeless": rates.count(0) * hopeless, "solved": rates.count(1) * solved}
+    out = {"unsolved": rates.count(0) * unsolved, "solved": rates.count(1) * solved}
     kept = [
-        r for r in records if not (hopeless and r.pass_rate == 0 or solved and r.pass_rate == 1)
+        r for r in records if not (unsolved and r.pass_rate == 0 or solved and r.pass_rate == 1)
     ]
     return kept, {"kept": len(kept), **out}
 

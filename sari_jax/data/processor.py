@@ -109,9 +109,9 @@ class Batch:
                     f"config: micro_batches = {count} does not divide {len(rows)} rows"
                 )
             parts = [self.only(part, shapes) for part in np.split(rows, count)]
-        if not hosts.several():
+        if not hosts.is_multihost():
             return parts
-        sizes = hosts.gather(np.array([part.sizes for part in parts], np.int32)).max(axis=0)
+        sizes = hosts.all_gather(np.array([part.sizes for part in parts], np.int32)).max(axis=0)
         return [part.sized(*map(int, row)) for part, row in zip(parts, sizes, strict=True)]
 
     def only(self, rows: np.ndarray, shapes: Shapes) -> "Batch":

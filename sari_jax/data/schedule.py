@@ -10,7 +10,7 @@ import numpy as np
 from sari_jax.data.curriculum import ADAPTIVE, Curriculum, Numbers, Ranked, order_some
 from sari_jax.errors import InputError
 
-# Ours. How far one rollout moves a question's pass rate, and how much of a chance what is solved or hopeless keeps.
+# Ours. How far one rollout moves a question's pass rate, and how much of a chance what is solved or unsolved keeps.
 SPEED, FLOOR = 0.5, 0.02
 
 
@@ -78,7 +78,7 @@ class Fixed:
 
 
 class Adaptive:
-    """Draws what the model in training answers now and then: neither solved nor hopeless.
+    """Draws what the model in training answers now and then: neither solved nor unsolved.
 
     A question of pass rate p is drawn in proportion to p (1 - p), the variance of its reward. Its rate starts from the
     base model's, or one half, and follows the rollouts of the run. Batches are drawn `refresh` at a time; the last

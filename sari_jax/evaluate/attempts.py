@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from sari_jax.atomic import told, write_text
+from sari_jax.atomic import os_errors_as_input_error, write_text
 from sari_jax.data.jsonl import json_object
 from sari_jax.data.lengths import by_length
 from sari_jax.data.processor import Shapes
@@ -81,11 +81,11 @@ def attempted(
     """
     plan = by_length(records, attempts.rows)
     grouping = {"grouping": hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:16]}
-    hosts.agree(grouping)
-    with hosts.together():
-        if hosts.first():
+    hosts.assert_same_on_all_hosts(grouping)
+    with hosts.raise_on_all_hosts():
+        if hosts.is_primary():
             _claim(folder, settings | grouping)
-    with hosts.together():
+    with hosts.raise_on_all_hosts():
         if not (folder / SETTINGS).exists():
             raise InputError(
                 f"{folder}: what the first host writes there is not seen here; name an --out that all hosts share"
@@ -108,16 +108,16 @@ def attempted(
         desc=what,
         unit="batch",
         file=sys.stderr,
-        disable=None if hosts.first() else True,
+        disable=None if hosts.is_primary() else True,
     )
-    with hosts.together():
+    with hosts.raise_on_all_hosts():
         for batch, results in bar:
             some = [records[place] for place in plan[batch]]
             _write(
                 _file(folder, batch),
                 [_row(*pair, attempts.style) for pair in zip(some, results, strict=True)],
             )
-    with hosts.together():
+    with hosts.raise_on_all_hosts():
         return _read(folder, records, plan)
 
 
@@ -125,8 +125,8 @@ def _row(record: Record, answered: Answered | InputError, style: Style) -> dict[
     if isinstance(answered, InputError):
         return {"id": record.id, "error": str(answered)}
     tries = [
-        {"text": text, "ended": ended, "right": bool(accuracy_reward(text, record, style))}
-        for text, ended in zip(answered.texts, answered.ended, strict=True)
+        {"text": text, "done": ended, "right": bool(accuracy_reward(text, record, style))}
+        for text, ended in zip(answered.texts, answered.done, strict=True)
     ]
     return {"id": record.id, "attempts": tries}
 
@@ -136,7 +136,7 @@ def _file(folder: Path, batch: int) -> Path:
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    with told(path):
+    with os_errors_as_input_error(path):
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -163,7 +163,7 @@ def _read(
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / SETTINGS
-    with told(folder):
+    with os_errors_as_input_error(folder):
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(settings, indent=2, sort_keys=True) + "\n")

@@ -41,5 +41,5 @@ def predict(
         (one,) = row["attempts"]
         text = one["text"]
         answer = {"model_output": style.answer(text) or "", "completion": text}
-        predictions.append(asked | answer | {"format": style.matches(text) and one["ended"]})
+        predictions.append(asked | answer | {"format": style.matches(text) and one["done"]})
     return predictions

@@ -38,7 +38,7 @@ def rated(
     return found
 
 
-def sorted_out(
+def drop_by_pass_rate(
     scored: Sequence[Rated], ledger: Ledger, *, drop_solved: bool = False
 ) -> list[Record]:
     """Those of which some attempts may be right and others wrong; the others go to the ledger.

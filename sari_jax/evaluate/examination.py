@@ -82,7 +82,7 @@ def examine(exam: Examination) -> Scores:
 
 def _records(exam: Examination) -> Results:
     """A file of our own records."""
-    with hosts.together():
+    with hosts.raise_on_all_hosts():
         records = read_records(
             exam.benchmark, audio_root=exam.audio_root, check_audio=not exam.predictions
         )
@@ -105,7 +105,7 @@ def _records(exam: Examination) -> Results:
 def _official(exam: Examination, benchmark: Benchmark) -> Results:
     """A benchmark of the field, by its own form and rule."""
     more: Results = {}
-    with hosts.together():
+    with hosts.raise_on_all_hosts():
         if exam.model and not exam.questions:
             raise InputError(
                 f"name the benchmark's file with --questions; {benchmark.name} is not downloaded"
@@ -150,12 +150,12 @@ def _answered(
 ) -> tuple[list[dict[str, Any]], Results]:
     """The model's answers, and all that they depend on."""
     attempts = exam.attempts
-    with hosts.together():
+    with hosts.raise_on_all_hosts():
         engine = Engine(exam.model, dtype=exam.dtype)
         settings = attempts.settings_with(exam.model, questions, exam.dtype)
-    hosts.agree(settings | hosts.versions())
+    hosts.assert_same_on_all_hosts(settings | hosts.versions())
     told = predict(engine, records, attempts, exam.answers, settings)
-    if not any(KEY in answer for answer in told) and hosts.first():
+    if not any(KEY in answer for answer in told) and hosts.is_primary():
         shutil.rmtree(
             exam.answers, ignore_errors=True
         )  # nothing was answered: mended sounds are read anew
@@ -181,8 +181,8 @@ def _check_out(exam: Examination) -> None:
 
 def _write(exam: Examination, results: Results) -> None:
     """All of them at once; attempts that led there are not needed any more."""
-    with hosts.together():
-        if not hosts.first():
+    with hosts.raise_on_all_hosts():
+        if not hosts.is_primary():
             return
         with new_directory(exam.out) as out:
             for name, value in results.items():

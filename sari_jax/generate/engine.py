@@ -19,8 +19,8 @@ from sari_jax.hf.config import read_config
 from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.models.kernels import head_ways
-from sari_jax.parallel.mesh import DECODING, batch_ways, make_mesh, onto_mesh, shard_batch
+from sari_jax.models.kernels import num_head_shards
+from sari_jax.parallel.mesh import DECODE_RULES, make_mesh, num_data_shards, onto_mesh, shard_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Answered:
     Attributes:
         texts: without the end token.
         token_ids: of each completion, the end token included.
-        ended: whether each ended before the limit.
+        done: whether each ended before the limit.
     """
 
     example: Example
     texts: list[str]
     token_ids: list[list[int]]
-    ended: list[bool]
+    done: list[bool]
 
 
 class Engine:
@@ -54,16 +54,18 @@ class Engine:
         self.processor = Processor(model_dir, self.config)
         # This host's alone: of several, each answers questions of its own.
         devices = jax.local_devices()
-        ways = head_ways(self.config, len(devices))
-        self.mesh = make_mesh(tensor=ways, devices=devices)
-        self.params: Params = load_params(model_dir, self.config, mesh=self.mesh, table=DECODING)
+        num_shards = num_head_shards(self.config, len(devices))
+        self.mesh = make_mesh(tensor=num_shards, devices=devices)
+        self.params: Params = load_params(
+            model_dir, self.config, mesh=self.mesh, rules=DECODE_RULES
+        )
 
     def sampler(
-        self, completions: int, max_tokens: int, temperature: float, **rest: float
+        self, num_completions: int, max_tokens: int, temperature: float, **rest: float
     ) -> Sampler:
         """Sampling settings with this model's end tokens."""
         ends, pad = self.processor.end_ids, self.processor.pad_id
-        return Sampler(completions, max_tokens, ends, pad, temperature, **rest)
+        return Sampler(num_completions, max_tokens, ends, pad, temperature, **rest)
 
     def answer(
         self,
@@ -126,17 +128,20 @@ class Engine:
     def _batch(
         self, examples: Sequence[Example], sampler: Sampler, shapes: Shapes, rows: int, seed: int
     ) -> Iterator[Answered]:
-        batch = self.processor.collate(examples, shapes, rows + -rows % batch_ways(self.mesh))
+        batch = self.processor.collate(examples, shapes, rows + -rows % num_data_shards(self.mesh))
         prompts, seeds = shard_batch(self.mesh, (batch.prompts, batch.seeds))
         key = onto_mesh(self.mesh, jax.random.key(seed))
         with jax.set_mesh(self.mesh):
-            done = rollout(self.config, sampler, self.params, prompts, seeds, key)
-        done = jax.device_get(done)
+            completions = rollout(self.config, sampler, self.params, prompts, seeds, key)
+        completions = jax.device_get(completions)
         for row, example in enumerate(examples):
-            tokens, lengths = np.asarray(done.tokens[row]), np.asarray(done.lengths[row])
+            tokens, lengths = (
+                np.asarray(completions.tokens[row]),
+                np.asarray(completions.lengths[row]),
+            )
             yield Answered(
                 example,
                 self.processor.texts(tokens, lengths),
                 [ids[:length].tolist() for ids, length in zip(tokens, lengths, strict=True)],
-                done.ended[row].tolist(),
+                completions.done[row].tolist(),
             )

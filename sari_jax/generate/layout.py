@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.parallel.mesh import DECODING, parameter_shardings
+from sari_jax.parallel.mesh import DECODE_RULES, parameter_shardings
 
 # What the networks narrow to their dtype before they multiply.
 MATRICES = ("kernel", "embedding", "lora_a", "lora_b")
@@ -31,7 +31,7 @@ class DecodingPolicy:
         """The jitted program for these parameters, or their shapes."""
         paths = tuple(flat)
         if paths not in self._programs:  # a function that is jitted anew is compiled anew
-            placed = parameter_shardings(self.mesh, flat, DECODING)
+            placed = parameter_shardings(self.mesh, flat, DECODE_RULES)
             self._programs[paths] = jax.jit(self._narrowed, out_shardings=placed)
         return self._programs[paths]
 
@@ -43,7 +43,7 @@ class DecodingPolicy:
 
     def changing(self, flat: dict[str, Any]) -> dict[str, Any]:
         """Those that lie elsewhere or are wider than decoding takes them: of a frozen narrow model on one chip none."""
-        wanted = parameter_shardings(self.mesh, flat, DECODING)
+        wanted = parameter_shardings(self.mesh, flat, DECODE_RULES)
         return {
             path: array
             for path, array in flat.items()
@@ -53,7 +53,7 @@ class DecodingPolicy:
 
     def shapes(self, flat: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
         """What comes out, for shapes: where nothing is computed."""
-        placed = parameter_shardings(self.mesh, flat, DECODING)
+        placed = parameter_shardings(self.mesh, flat, DECODE_RULES)
         return {
             path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed[path])
             for path, leaf in jax.eval_shape(self._narrowed, flat).items()

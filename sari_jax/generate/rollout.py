@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 from sari_jax.generate.sampling import Sampler, sample
 from sari_jax.models.audio_lm import AudioLM, Leaf, Params, Prompts, bind
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.models.decoder import KeyValues, Rows
-from sari_jax.parallel.mesh import batch_ways, constrain
+from sari_jax.models.decoder import ActiveSequences, KVCache
+from sari_jax.parallel.mesh import constrain, num_data_shards
 
 # Parts of the completions that are decoded as they end: of lengths that are geometric with a mean of 0.4 of the limit,
 # about a sixth of the work is wasted. Each part compiles the loop once more, which so few steps as SHORT are not worth.
@@ -28,16 +28,16 @@ class Completions:
         tokens: [B, G, T] ids, the end token included, `pad_id` after it.
         logprobs: [B, G, T] of each token under the sampling policy, 0 after the end.
         lengths: [B, G] tokens up to and with the end token.
-        ended: [B, G] whether an end token came before the limit.
-        computed: rows decoded over all steps, of which the lengths' sum was of use; where they were decoded here. The
-            product with the shared keys, which is laid out in whole groups, is not in it.
+        done: [B, G] whether an end token came before the limit.
+        rows_decoded: rows of decoding work over all steps, padding included; None after a change of layout. The
+            lengths' sum over it is the useful share. The product with the shared keys is not counted.
     """
 
     tokens: Int[Leaf, "B G T"]
     logprobs: Float[Leaf, "B G T"]
     lengths: Int[Leaf, "B G"]
-    ended: Bool[Leaf, "B G"]
-    computed: Int[Leaf, ""] | None = None
+    done: Bool[Leaf, "B G"]
+    rows_decoded: Int[Leaf, ""] | None = None
 
     @property
     def mask(self) -> Bool[Array, "B G T"]:
@@ -49,14 +49,14 @@ class _State:
     """[I, N, ...] of the rows that are decoded, [I, R, ...] of all completions."""
 
     step: Int[Array, ""]
-    computed: Int[Array, ""]
-    rows: Rows
+    rows_decoded: Int[Array, ""]
+    rows: ActiveSequences
     hidden: Float[Array, "I N E"]  # predicts the token of this step
-    own: KeyValues  # [L, I, N, K, T, D]
+    completion_cache: KVCache  # [L, I, N, K, T, D]
     tokens: Int[Array, "I R T"]
     logprobs: Float[Array, "I R T"]
     lengths: Int[Array, "I R"]
-    ended: Bool[Array, "I R"]
+    done: Bool[Array, "I R"]
 
 
 def rollout(
@@ -68,13 +68,13 @@ def rollout(
     key: Array,
     features: Float[Array, "B A F D"] | None = None,
 ) -> Completions:
-    """Samples `sampler.completions` completions of every prompt.
+    """Samples `sampler.num_completions` completions of every prompt.
 
     The noise of a completion comes from (key, its prompt's seed, its place in the group, the step) alone:
     a prompt gives the same completions whatever stands beside it in the batch.
 
     Finished completions stop costing: as soon as those that run fit the next of `STAGES`, they are moved together and
-    decoded alone. Each device of the mesh that is set keeps its own prompts' rows.
+    decoded alone. A completion never changes its data shard.
 
     Args:
         params: over several devices as `DecodingPolicy` lays them out, or each token gathers them.
@@ -82,8 +82,8 @@ def rollout(
         key: fold the training step into it; the same key gives the same completions.
         features: the tower's output where it is known already.
     """
-    hidden, prefix = prefill(config, params, prompts, features)
-    return decode(config, sampler, params, prompts.lengths, hidden, prefix, seeds, key)
+    hidden, prompt_cache = prefill(config, params, prompts, features)
+    return decode(config, sampler, params, prompts.lengths, hidden, prompt_cache, seeds, key)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -92,10 +92,10 @@ def prefill(
     params: Params,
     prompts: Prompts,
     features: Float[Array, "B A F D"] | None = None,
-) -> tuple[Float[Array, "B E"], KeyValues]:
+) -> tuple[Float[Array, "B E"], KVCache]:
     """Each prompt once: what predicts the first new token, and the keys and values that its group shares."""
-    hidden, prefix = bind(config, params).prefill(prompts, features)
-    return hidden, jax.tree.map(lambda x: constrain(x, None, "batch", "heads"), prefix)
+    hidden, prompt_cache = bind(config, params).prefill(prompts, features)
+    return hidden, jax.tree.map(lambda x: constrain(x, None, "batch", "heads"), prompt_cache)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -105,42 +105,42 @@ def decode(
     params: Params,
     lengths: Int[Array, "B"],
     hidden: Float[Array, "B E"],
-    prefix: KeyValues,
+    prompt_cache: KVCache,
     seeds: Int[Array, "B"],
     key: Array,
 ) -> Completions:
     """The completions of prefilled prompts of these lengths: see `rollout`."""
     model = bind(config, params)
-    b, g, t = lengths.shape[0], sampler.completions, sampler.max_tokens
-    islands = batch_ways()
-    size = b * g // islands
-    rows = Rows(jnp.broadcast_to(jnp.arange(size), (islands, size)), size, g)
-    layers, _, kv_heads, _, head_dim = prefix.keys.shape
-    empty = jnp.zeros((layers, islands, size, kv_heads, t, head_dim), prefix.keys.dtype)
+    b, g, t = lengths.shape[0], sampler.num_completions, sampler.max_tokens
+    shards = num_data_shards()
+    size = b * g // shards
+    rows = ActiveSequences(jnp.broadcast_to(jnp.arange(size), (shards, size)), size, g)
+    layers, _, kv_heads, _, head_dim = prompt_cache.keys.shape
+    empty = jnp.zeros((layers, shards, size, kv_heads, t, head_dim), prompt_cache.keys.dtype)
     empty = constrain(empty, None, "batch", None, "heads")
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, seeds)
     keys = jax.vmap(lambda k: jax.vmap(jax.random.fold_in, (None, 0))(k, jnp.arange(g)))(keys)
     advance = functools.partial(
-        _advance, model, sampler, lengths, prefix, keys.reshape(islands, size)
+        _advance, model, sampler, lengths, prompt_cache, keys.reshape(shards, size)
     )
 
     state = _State(
         step=jnp.zeros((), jnp.int32),
-        computed=jnp.zeros((), jnp.int32),
+        rows_decoded=jnp.zeros((), jnp.int32),
         rows=rows,
-        hidden=rows.of_prompt(hidden),
-        own=KeyValues(empty, empty),
-        tokens=jnp.full((islands, size, t), sampler.pad_id, jnp.int32),
-        logprobs=jnp.zeros((islands, size, t), jnp.float32),
-        lengths=jnp.zeros((islands, size), jnp.int32),
-        ended=jnp.zeros((islands, size), bool),
+        hidden=rows.from_prompt(hidden),
+        completion_cache=KVCache(empty, empty),
+        tokens=jnp.full((shards, size, t), sampler.pad_id, jnp.int32),
+        logprobs=jnp.zeros((shards, size, t), jnp.float32),
+        lengths=jnp.zeros((shards, size), jnp.int32),
+        done=jnp.zeros((shards, size), bool),
     )
     stages = STAGES if t > SHORT else STAGES[:1]
     sizes = sorted({math.ceil(size * stage) for stage in stages}, reverse=True)
     for now, fewer in zip(sizes, [*sizes[1:], 0], strict=True):
         state = _move_together(state, now)
         running = lambda state, fewer=fewer: (  # noqa: E731
-            (state.step < t) & ((~state.ended).sum(axis=1).max() > fewer)
+            (state.step < t) & ((~state.done).sum(axis=1).max() > fewer)
         )
         state = jax.lax.while_loop(running, advance, state)
     of_group = lambda x: constrain(x.reshape(b, g, *x.shape[2:]), "batch")  # noqa: E731
@@ -148,24 +148,24 @@ def decode(
         tokens=of_group(state.tokens),
         logprobs=of_group(state.logprobs),
         lengths=of_group(state.lengths),
-        ended=of_group(state.ended),
-        computed=state.computed,
+        done=of_group(state.done),
+        rows_decoded=state.rows_decoded,
     )
 
 
 def _move_together(state: _State, count: int) -> _State:
-    """Leaves `count` rows of each island: all that run, and the first of the others."""
+    """Leaves `count` rows of each shard: all that run, and the first of the others."""
     rows = state.rows
     if rows.places.shape[1] == count:
         return state
-    first = jnp.argsort(rows.gather(state.ended), axis=1, stable=True)[:, :count]
-    take = jax.vmap(lambda island, order: island[order])
+    first = jnp.argsort(rows.select(state.done), axis=1, stable=True)[:, :count]
+    take = jax.vmap(lambda shard, order: shard[order])
     return state.replace(
         rows=rows.replace(places=take(rows.places, first)),
         hidden=take(state.hidden, first),
-        own=jax.tree.map(
+        completion_cache=jax.tree.map(
             lambda x: constrain(jax.vmap(take, (0, None))(x, first), None, "batch", None, "heads"),
-            state.own,
+            state.completion_cache,
         ),
     )
 
@@ -174,36 +174,41 @@ def _advance(
     model: AudioLM,
     sampler: Sampler,
     prompt_lengths: Int[Array, "B"],
-    prefix: KeyValues,
+    prompt_cache: KVCache,
     keys: Array,
     state: _State,
 ) -> _State:
     """Chooses this step's tokens and computes the hidden states that predict the next ones."""
     rows, (i, n, e) = state.rows, state.hidden.shape
     logits = model.decoder.logits(state.hidden.reshape(i * n, e))
-    step_keys = jax.vmap(jax.random.fold_in, (0, None))(rows.gather(keys).reshape(-1), state.step)
+    step_keys = jax.vmap(jax.random.fold_in, (0, None))(rows.select(keys).reshape(-1), state.step)
     tokens, logprobs = (part.reshape(i, n) for part in sample(sampler, logits, step_keys))
-    live = ~rows.gather(state.ended)
+    live = ~rows.select(state.done)
     tokens = jnp.where(live, tokens, sampler.pad_id)
-    hidden, own = model.decoder.decode(
-        model.decoder.embedded(tokens), rows, state.step, prompt_lengths, prefix, state.own
+    hidden, completion_cache = model.decoder.decode(
+        model.decoder.embedded(tokens),
+        rows,
+        state.step,
+        prompt_lengths,
+        prompt_cache,
+        state.completion_cache,
     )
     hit = live & jnp.isin(tokens, jnp.asarray(sampler.end_ids, jnp.int32))
 
     def write(whole: Array, values: Array) -> Array:
         """The rows' values in this step's column."""
-        column = rows.put(whole[..., state.step], values)
+        column = rows.scatter(whole[..., state.step], values)
         return jax.lax.dynamic_update_index_in_dim(whole, column, state.step, axis=2)
 
     return state.replace(
         step=state.step + 1,
-        computed=state.computed + i * n,
+        rows_decoded=state.rows_decoded + i * n,
         hidden=hidden,
-        own=own,
+        completion_cache=completion_cache,
         tokens=write(state.tokens, tokens),
         logprobs=write(state.logprobs, jnp.where(live, logprobs, 0.0)),
-        lengths=rows.put(state.lengths, rows.gather(state.lengths) + live),
-        ended=rows.put(state.ended, rows.gather(state.ended) | hit),
+        lengths=rows.scatter(state.lengths, rows.select(state.lengths) + live),
+        done=rows.scatter(state.done, rows.select(state.done) | hit),
     )
 
 

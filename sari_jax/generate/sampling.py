@@ -16,7 +16,7 @@ class Sampler:
     A model's own generation_config is never applied: what is not set here is off.
 
     Attributes:
-        completions: G, how many per prompt.
+        num_completions: G, how many per prompt.
         max_tokens: T, the longest completion, end token included.
         temperature: 0 chooses the likeliest token.
         top_k: keep the k likeliest tokens; 0 keeps all.
@@ -25,7 +25,7 @@ class Sampler:
         pad_id: what stands after the end.
     """
 
-    completions: int
+    num_completions: int
     max_tokens: int
     end_ids: tuple[int, ...]
     pad_id: int
@@ -35,7 +35,7 @@ class Sampler:
 
     def __post_init__(self):
         for name, ok, limit in (
-            ("completions", self.completions >= 1, "at least 1"),
+            ("num_completions", self.num_completions >= 1, "at least 1"),
             ("max_tokens", self.max_tokens >= 1, "at least 1"),
             ("temperature", self.temperature >= 0, "0 or more"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),

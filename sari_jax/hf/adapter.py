@@ -8,11 +8,11 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from sari_jax.atomic import new_directory, told
+from sari_jax.atomic import new_directory, os_errors_as_input_error
 from sari_jax.errors import InputError
 from sari_jax.hf.config import read_family
 from sari_jax.hf.export import on_host
-from sari_jax.hf.names import Names, Rule, rules
+from sari_jax.hf.names import Names, Rule, tensor_rules
 from sari_jax.hf.shards import Shards
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
@@ -57,7 +57,7 @@ def export_adapter(
         "init_lora_weights": True,
         "inference_mode": True,
     }
-    with new_directory(out) as aside, told(out):
+    with new_directory(out) as aside, os_errors_as_input_error(out):
         (aside / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
         save_file(tensors, aside / TENSORS, metadata={"format": "pt"})
 
@@ -103,7 +103,7 @@ def _tensors(
 def _by_module(config: AudioLMConfig, names: Names) -> dict[str, dict[str, Rule]]:
     """The rules of a model's parameters, by module and then by their last name: `kernel`, `bias` and the like."""
     found: dict[str, dict[str, Rule]] = {}
-    for rule in rules(config, names):
+    for rule in tensor_rules(config, names):
         *place, leaf = rule.path
         found.setdefault("/".join(place), {})[leaf] = rule
     return found

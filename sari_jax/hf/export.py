@@ -19,7 +19,7 @@ from sari_jax.atomic import new_directory
 from sari_jax.errors import InputError
 from sari_jax.hf.config import read_family
 from sari_jax.hf.family import Family
-from sari_jax.hf.names import Rule, rules
+from sari_jax.hf.names import Rule, tensor_rules
 from sari_jax.hf.shards import FLOATS, PICKLES, Shards, Stored, within
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
@@ -45,7 +45,7 @@ def export(params: Params, config: AudioLMConfig, source: Path | str, out: Path 
     flat, names = traverse_util.flatten_dict(params), family.names(shards.tensors)
     where: Places = {
         name: (rule, i if rule.layers else None)
-        for rule in rules(config, names)
+        for rule in tensor_rules(config, names)
         if rule.path in flat or _factors(rule, flat)
         for i, name in enumerate(rule.names)
     }

@@ -16,13 +16,13 @@ from jaxtyping import Array, Bool, Int
 from sari_jax.errors import InputError
 from sari_jax.hf.config import read_family
 from sari_jax.hf.family import Family
-from sari_jax.hf.names import Names, Rule, rules
+from sari_jax.hf.names import Names, Rule, tensor_rules
 from sari_jax.hf.shards import FLOATS, Shards
 from sari_jax.models.audio_lm import Params, abstract_params
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.quantized import DTYPES as QUANTIZED
 from sari_jax.models.quantized import in_eight_bits, scale_of, to_int8
-from sari_jax.parallel.mesh import TABLE, Table, parameter_sharding
+from sari_jax.parallel.mesh import TRAIN_RULES, Rules, parameter_sharding
 
 ROWS = 8192  # of a head, compared with the embedding at a time
 
@@ -33,7 +33,7 @@ def load_params(
     *,
     dtype: str | Mapping[str, str] | None = None,
     mesh: Mesh | None = None,
-    table: Table = TABLE,
+    rules: Rules = TRAIN_RULES,
 ) -> Params:
     """The parameters of a Hugging Face directory.
 
@@ -43,14 +43,14 @@ def load_params(
         dtype: of all parameters, or of each by its flat path; the source's own unless given, the widest where its
             layers differ. int8 is for the decoder's projections, whose scales then come beside them
             (`models.quantized`), and leaves others as they are.
-        mesh: where they live, by a `table` of `parallel`; one device unless given.
+        mesh: where they live, laid out by `rules` of `parallel.mesh`; one device by default.
 
     Raises:
         InputError: a shard missing or truncated; a tensor missing, unexpected, of another shape, or not finite.
     """
     shards, family = Shards(model_dir), read_family(model_dir)
     names = family.names(shards.tensors)
-    all_rules = rules(config, names)
+    all_rules = tensor_rules(config, names)
     _check(shards, family, names, all_rules, config)
     params, finite = {}, {}
     # The largest tensors first, while little else is in memory: what a tensor takes twice for a moment then never adds
@@ -60,12 +60,12 @@ def load_params(
         path = "/".join(rule.path)
         wanted = dtype if isinstance(dtype, str | None) else dtype[path]
         if wanted in QUANTIZED and in_eight_bits(path):
-            made = _in_int8(shards, rule, mesh, table)
+            made = _in_int8(shards, rule, mesh, rules)
             params[rule.path], params[tuple(scale_of(path).split("/"))], finite[rule] = made
             continue
         wanted = own if wanted in QUANTIZED else wanted
         params[rule.path], finite[rule] = _parameter(
-            shards, rule, jnp.dtype(wanted or own), mesh, table
+            shards, rule, jnp.dtype(wanted or own), mesh, rules
         )
     bad = [
         name
@@ -82,12 +82,12 @@ def load_params(
 
 
 def _parameter(
-    shards: Shards, rule: Rule, dtype: jnp.dtype, mesh: Mesh | None, table: Table
+    shards: Shards, rule: Rule, dtype: jnp.dtype, mesh: Mesh | None, rules: Rules
 ) -> tuple[Array, Bool[Array, "..."]]:
     """One parameter in its place, and whether it is finite (for each layer, if it has layers)."""
     one = _our_shape(shards, rule, rule.names[0])
     sharding = _sharding(
-        mesh, "/".join(rule.path), (rule.layers, *one) if rule.layers else one, table
+        mesh, "/".join(rule.path), (rule.layers, *one) if rule.layers else one, rules
     )
     if not rule.layers:
         array = _tensor(shards, rule, rule.name, dtype, sharding)
@@ -103,15 +103,15 @@ def _parameter(
 
 
 def _in_int8(
-    shards: Shards, rule: Rule, mesh: Mesh | None, table: Table
+    shards: Shards, rule: Rule, mesh: Mesh | None, rules: Rules
 ) -> tuple[Array, Array, Bool[Array, "L"]]:
     """A stacked kernel in eight bits, its scales, and whether each layer was finite."""
     inputs, outputs = _our_shape(shards, rule, rule.names[0])
     path, shape = "/".join(rule.path), (rule.layers, inputs, outputs)
-    sharding = _sharding(mesh, path, shape, table)
+    sharding = _sharding(mesh, path, shape, rules)
     stacked = _empty(shape, jnp.dtype(jnp.int8), sharding)
     shape = (rule.layers, 1, outputs)
-    scales = _empty(shape, jnp.dtype(jnp.float32), _sharding(mesh, scale_of(path), shape, table))
+    scales = _empty(shape, jnp.dtype(jnp.float32), _sharding(mesh, scale_of(path), shape, rules))
     flags = []
     for layer, name in enumerate(rule.names):
         kernel = _tensor(shards, rule, name, jnp.dtype(jnp.float32), _of_layer(sharding))
@@ -122,10 +122,10 @@ def _in_int8(
     return stacked, scales, jnp.stack(flags)
 
 
-def _sharding(mesh: Mesh | None, path: str, shape: tuple[int, ...], table: Table) -> Sharding:
+def _sharding(mesh: Mesh | None, path: str, shape: tuple[int, ...], rules: Rules) -> Sharding:
     if mesh is None:
         return SingleDeviceSharding(jax.devices()[0])
-    return parameter_sharding(mesh, path, shape, table)
+    return parameter_sharding(mesh, path, shape, rules)
 
 
 def _of_layer(sharding: Sharding) -> Sharding:

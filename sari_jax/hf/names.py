@@ -97,7 +97,7 @@ _DECODER_LAYER = {
 }
 
 
-def rules(config: AudioLMConfig, names: Names) -> list[Rule]:
+def tensor_rules(config: AudioLMConfig, names: Names) -> list[Rule]:
     """One rule for every parameter, with the tensors named as on the hub."""
     found = []
 

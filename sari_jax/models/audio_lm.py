@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from sari_jax.models import layers as nn
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.models.decoder import Decoder, KeyValues
+from sari_jax.models.decoder import Decoder, KVCache
 from sari_jax.models.encoder import Encoder
 from sari_jax.models.lora import adapt
 from sari_jax.models.quantized import add_scales
@@ -79,10 +79,10 @@ class AudioLM(nnx.Module):
 
     def prefill(
         self, prompts: Prompts, features: Float[Array, "B A F D"] | None = None
-    ) -> tuple[Float[Array, "B E"], KeyValues]:
+    ) -> tuple[Float[Array, "B E"], KVCache]:
         """Each prompt once: the hidden state that predicts the first new token, and the keys and values."""
-        hidden, prefix = self.decoder.prefill(self.embed(prompts, features))
-        return last(hidden, prompts.lengths), prefix
+        hidden, prompt_cache = self.decoder.prefill(self.embed(prompts, features))
+        return last(hidden, prompts.lengths), prompt_cache
 
     def hidden(
         self,

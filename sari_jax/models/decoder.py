@@ -15,10 +15,11 @@ from sari_jax.models.kernels import ATTENTION
 from sari_jax.parallel.mesh import constrain
 
 
-class KeyValues(NamedTuple):
+class KVCache(NamedTuple):
     """Keys and values of every layer.
 
-    Of a prefix: [L, B, K, P, D], one copy per prompt. Of completions: [L, B, G, K, T, D].
+    A prompt cache is [L, B, K, P, D], one copy per prompt.
+    A completion cache is [L, I, N, K, T, D]; see `ActiveSequences`.
     """
 
     keys: Array
@@ -26,14 +27,13 @@ class KeyValues(NamedTuple):
 
 
 @flax.struct.dataclass
-class Rows:
-    """Which completions are decoded: those that have ended are left out.
+class ActiveSequences:
+    """The completions that are still decoded, as rows of I data shards; finished ones are left out.
 
-    B prompts of G completions lie in I islands of R = B / I * G completions each. An island is a part of the batch
-    that one device holds: rows never leave theirs.
+    The batch is split into I data shards of R = B / I * G completions. A completion never changes its shard.
 
     Attributes:
-        places: [I, N] which of its island's completions a row is; all differ. While N = R they stand in order.
+        places: [I, N] the place of each row among its shard's R completions; all differ. While N = R they are in order.
         size: R.
         group: G.
     """
@@ -42,31 +42,31 @@ class Rows:
     size: int = flax.struct.field(pytree_node=False)
     group: int = flax.struct.field(pytree_node=False)
 
-    def gather(self, values: Shaped[Array, "I R ..."]) -> Shaped[Array, "I N ..."]:
-        """The rows' part of what every completion has."""
+    def select(self, values: Shaped[Array, "I R ..."]) -> Shaped[Array, "I N ..."]:
+        """Selects the active rows of an array over all completions."""
         if self.places.shape[1] == self.size:
             return values
-        return jax.vmap(lambda island, places: island[places])(values, self.places)
+        return jax.vmap(lambda shard, places: shard[places])(values, self.places)
 
-    def put(
+    def scatter(
         self, whole: Shaped[Array, "I R ..."], values: Shaped[Array, "I N ..."]
     ) -> Shaped[Array, "I R ..."]:
-        """What every completion has, with the rows' new values."""
+        """Writes the active rows' values into an array over all completions."""
         if self.places.shape[1] == self.size:
             return values
-        return jax.vmap(lambda island, places, rows: island.at[places].set(rows))(
+        return jax.vmap(lambda shard, places, rows: shard.at[places].set(rows))(
             whole, self.places, values
         )
 
-    def spread(self, values: Shaped[Array, "I N ..."]) -> Shaped[Array, "I R ..."]:
-        """The rows' values where their completions are, and zeros between."""
-        islands, _, *rest = values.shape
-        return self.put(jnp.zeros((islands, self.size, *rest), values.dtype), values)
+    def expand(self, values: Shaped[Array, "I N ..."]) -> Shaped[Array, "I R ..."]:
+        """Puts the active rows at their completions' places, with zeros elsewhere."""
+        shards, _, *rest = values.shape
+        return self.scatter(jnp.zeros((shards, self.size, *rest), values.dtype), values)
 
-    def of_prompt(self, values: Shaped[Array, "B ..."]) -> Shaped[Array, "I N ..."]:
-        """Each row's copy of what its prompt has."""
-        islands = values.reshape(self.places.shape[0], -1, *values.shape[1:])
-        return jax.vmap(lambda island, places: island[places // self.group])(islands, self.places)
+    def from_prompt(self, values: Shaped[Array, "B ..."]) -> Shaped[Array, "I N ..."]:
+        """Copies each prompt's value to its active rows."""
+        shards = values.reshape(self.places.shape[0], -1, *values.shape[1:])
+        return jax.vmap(lambda shard, places: shard[places // self.group])(shards, self.places)
 
 
 class DecoderLayer(nnx.Module):
@@ -89,7 +89,7 @@ class DecoderLayer(nnx.Module):
         self.up_proj = nn.linear(width, config.ffn, bias=False, dtype=dtype, rngs=rngs)
         self.down_proj = nn.linear(config.ffn, width, bias=False, dtype=dtype, rngs=rngs)
 
-    def project(
+    def qkv(
         self, x: Float[Array, "B G T E"], rope: tuple[Array, Array]
     ) -> tuple[Float[Array, "B G T H D"], Float[Array, "B G K T D"], Float[Array, "B G K T D"]]:
         """Rotated queries and keys, and values, of the normalised residual stream."""
@@ -101,7 +101,7 @@ class DecoderLayer(nnx.Module):
         q, k, v = (constrain(x, "batch", None, None, "heads") for x in (q, k, v))
         return rotate(q, rope), jnp.swapaxes(rotate(k, rope), 2, 3), jnp.swapaxes(v, 2, 3)
 
-    def finish(
+    def output_and_mlp(
         self, x: Float[Array, "B G T E"], attended: Float[Array, "B G T Q"]
     ) -> Float[Array, "B G T E"]:
         """What was attended to, then the feed-forward part; both residual."""
@@ -148,7 +148,7 @@ class Decoder(nnx.Module):
     def _rope(self, positions: Int[Array, "B G T"]) -> tuple[Array, Array]:
         return rotary(positions, self.config.head_dim, self.config.rope_theta)
 
-    def prefill(self, x: Float[Array, "B P E"]) -> tuple[Float[Array, "B P E"], KeyValues]:
+    def prefill(self, x: Float[Array, "B P E"]) -> tuple[Float[Array, "B P E"], KVCache]:
         """Embedded prefixes, padded on the right -> final hidden states and every layer's keys and values.
 
         Padding needs no mask: it comes after everything a real position may look at.
@@ -156,13 +156,13 @@ class Decoder(nnx.Module):
         size = x.shape[1]
         rope = self._rope(jnp.arange(size)[None, None])
 
-        def body(layer: DecoderLayer, x: Array, _: None) -> tuple[Array, KeyValues]:
-            q, k, v = layer.project(x, rope)
-            x = layer.finish(x, self.attend(q, (Context(k, v, causal=True),)))
-            return x, KeyValues(k[:, 0], v[:, 0])
+        def body(layer: DecoderLayer, x: Array, _: None) -> tuple[Array, KVCache]:
+            q, k, v = layer.qkv(x, rope)
+            x = layer.output_and_mlp(x, self.attend(q, (Context(k, v, causal=True),)))
+            return x, KVCache(k[:, 0], v[:, 0])
 
-        x, prefix = nn.scan(self.layers, body, x[:, None], remat=self.remat)
-        return self.norm(x[:, 0]), prefix
+        x, prompt_cache = nn.scan(self.layers, body, x[:, None], remat=self.remat)
+        return self.norm(x[:, 0]), prompt_cache
 
     def extend(
         self,
@@ -172,20 +172,23 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "B P E"], Float[Array, "B G T E"]]:
         """Prefixes and their completions through every layer together, for training and scoring.
 
-        Layer by layer the completions attend to their prefix's keys, which therefore are never stored
+        The completions attend to their prompt's keys layer by layer. These keys are never stored
         for more than one layer: P + G * T tokens of work for what the repeated form does in G * (P + T).
         """
         p, t = x.shape[1], y.shape[2]
-        prefix_rope = self._rope(jnp.arange(p)[None, None])
-        own_rope = self._rope(lengths[:, None, None] + jnp.arange(t))
+        prompt_rope = self._rope(jnp.arange(p)[None, None])
+        completion_rope = self._rope(lengths[:, None, None] + jnp.arange(t))
 
         def body(layer: DecoderLayer, xy: tuple[Array, Array], _: None) -> tuple:
             x, y = xy
-            q, k, v = layer.project(x, prefix_rope)
-            x = layer.finish(x, self.attend(q, (Context(k, v, causal=True),)))
+            q, k, v = layer.qkv(x, prompt_rope)
+            x = layer.output_and_mlp(x, self.attend(q, (Context(k, v, causal=True),)))
             shared = Context(k[:, 0], v[:, 0], lengths)
-            q, k, v = layer.project(y, own_rope)
-            return (x, layer.finish(y, self.attend(q, (shared, Context(k, v, causal=True))))), None
+            q, k, v = layer.qkv(y, completion_rope)
+            return (
+                x,
+                layer.output_and_mlp(y, self.attend(q, (shared, Context(k, v, causal=True)))),
+            ), None
 
         (x, y), _ = nn.scan(self.layers, body, (x[:, None], y), remat=self.remat)
         return self.norm(x[:, 0]), self.norm(y)
@@ -193,22 +196,22 @@ class Decoder(nnx.Module):
     def decode(
         self,
         y: Float[Array, "I N E"],
-        rows: Rows,
+        rows: ActiveSequences,
         step: Int[Array, ""],
         lengths: Int[Array, "B"],
-        prefix: KeyValues,
-        own: KeyValues,
-    ) -> tuple[Float[Array, "I N E"], KeyValues]:
+        prompt_cache: KVCache,
+        completion_cache: KVCache,
+    ) -> tuple[Float[Array, "I N E"], KVCache]:
         """One token of the completions that still run: the `step`-th after their prefixes of `lengths` tokens.
 
         All linear maps cost as many rows as there are, whatever G was. Only the product with the shared keys, which
         are read once per prompt however many ask, is laid out in whole groups.
 
         Args:
-            own: the rows' keys and values, [L, I, N, K, T, D]. They travel as the scan's carry and are written at
-                (layer, step) in place; the prefix is only read.
+            completion_cache: the rows' keys and values, [L, I, N, K, T, D]. The scan carries it and writes it in place
+                at (layer, step). The prompt cache is only read.
         """
-        rope = self._rope((rows.of_prompt(lengths)[..., None] + step).astype(jnp.int32))
+        rope = self._rope((rows.from_prompt(lengths)[..., None] + step).astype(jnp.int32))
 
         def write(buffer: Array, new: Array, index: Array) -> Array:
             return jax.lax.dynamic_update_slice(
@@ -216,18 +219,24 @@ class Decoder(nnx.Module):
             )
 
         def body(layer: DecoderLayer, carry: tuple, inputs: tuple) -> tuple:
-            (y, own), (index, prefix) = carry, inputs
-            q, k, v = layer.project(y, rope)
-            own = KeyValues(write(own.keys, k, index), write(own.values, v, index))
-            mine = (jax.lax.dynamic_index_in_dim(x, index, keepdims=False) for x in own)
-            everyone = rows.spread(q).reshape(-1, rows.group, *q.shape[2:])
+            (y, completion_cache), (index, prompt_cache) = carry, inputs
+            q, k, v = layer.qkv(y, rope)
+            completion_cache = KVCache(
+                write(completion_cache.keys, k, index), write(completion_cache.values, v, index)
+            )
+            mine = (
+                jax.lax.dynamic_index_in_dim(x, index, keepdims=False) for x in completion_cache
+            )
+            everyone = rows.expand(q).reshape(-1, rows.group, *q.shape[2:])
             shared = tuple(
-                rows.gather(x.reshape(-1, rows.size, *x.shape[2:]))
-                for x in part(everyone, Context(*prefix, lengths))
+                rows.select(x.reshape(-1, rows.size, *x.shape[2:]))
+                for x in part(everyone, Context(*prompt_cache, lengths))
             )
             attended = join([shared, part(q, Context(*mine, step + 1))]).astype(y.dtype)
-            return (layer.finish(y, attended), own), None
+            return (layer.output_and_mlp(y, attended), completion_cache), None
 
         indices = jnp.arange(self.config.layers)
-        (y, own), _ = nn.scan(self.layers, body, (y[:, :, None], own), (indices, prefix))
-        return self.norm(y[:, :, 0]), own
+        (y, completion_cache), _ = nn.scan(
+            self.layers, body, (y[:, :, None], completion_cache), (indices, prompt_cache)
+        )
+        return self.norm(y[:, :, 0]), completion_cache

@@ -23,12 +23,12 @@ SPLASH_BLOCK = 512
 
 
 def require(
-    config: AudioLMConfig, *, ways: int = 1, decoding: int = 0, platform: str | None = None
+    config: AudioLMConfig, *, num_shards: int = 1, decoding: int = 0, platform: str | None = None
 ) -> None:
     """Raises where the back end that `config` names cannot run; there is no silent way round.
 
     Args:
-        ways: how many devices share a layer's heads.
+        num_shards: how many devices share a layer's heads.
         decoding: how many do while completions are decoded, which the tower has no part in; 0: as many.
 
     Raises:
@@ -53,23 +53,23 @@ def require(
         "decoder/layers/k_proj: kv_heads": config.decoder.kv_heads,
     }
     tower = {"tower/layers/q_proj: heads": config.encoder.heads}
-    _divide(tower | decoder, "tensor", ways)
-    _divide(decoder, "decode_tensor", decoding or ways)
+    _divide(tower | decoder, "tensor", num_shards)
+    _divide(decoder, "decode_tensor", decoding or num_shards)
 
 
-def head_ways(config: AudioLMConfig, devices: int) -> int:
+def num_head_shards(config: AudioLMConfig, devices: int) -> int:
     """The most of `devices` that can share every layer's heads evenly."""
     counts = (config.encoder.heads, config.decoder.heads, config.decoder.kv_heads)
     return math.gcd(devices, *counts)
 
 
-def _divide(heads: dict[str, int], axis: str, ways: int) -> None:
+def _divide(heads: dict[str, int], axis: str, num_shards: int) -> None:
     common = math.gcd(*heads.values())
     for name, count in heads.items():
-        if count % ways:
+        if count % num_shards:
             fit = [n for n in range(1, common + 1) if common % n == 0]
             raise InputError(
-                f"config: {name} = {count} do not divide by mesh.{axis} = {ways}; choose of {fit}"
+                f"config: {name} = {count} do not divide by mesh.{axis} = {num_shards}; choose of {fit}"
             )
 
 

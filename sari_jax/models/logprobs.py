@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from sari_jax.parallel.mesh import batch_ways, constrain
+from sari_jax.parallel.mesh import constrain, num_data_shards
 
 
 def chunked_logprobs(
@@ -22,7 +22,7 @@ def chunked_logprobs(
     completions, so that each device goes through its own rows and none are moved.
     """
     size = targets.shape[-1]
-    rows = targets.size // size // batch_ways()
+    rows = targets.size // size // num_data_shards()
     places = max(1, min(size, chunk // max(rows, 1)))
     padding = -size % places
     head = unembedding.astype(hidden.dtype)

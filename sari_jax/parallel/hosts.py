@@ -29,7 +29,7 @@ SECONDS = {"SARI_JOIN_SECONDS": "300", "SARI_HEARTBEAT_SECONDS": "60"}
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def initialize_distributed() -> Iterator[None]:
     """What is inside runs on all hosts, as one run.
 
     TPU slices, Slurm, Open MPI and Kubernetes need no settings. Elsewhere JAX_COORDINATOR_ADDRESS (HOST:PORT, on
@@ -47,11 +47,11 @@ def joined() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if several():
+        if is_multihost():
             _leave(2, f"sari: {error}")
         raise
     except Exception as error:
-        if several():
+        if is_multihost():
             # Another host's end shows as an error of this one's exchange with it, in many forms.
             traceback.print_exc()
             reason = (str(error).splitlines() or [""])[0]
@@ -61,46 +61,46 @@ def joined() -> Iterator[None]:
                 " if another host is gone, start the same command again on all of them",
             )
         raise
-    if several():
+    if is_multihost():
         jax.distributed.shutdown()
 
 
-def several() -> bool:
+def is_multihost() -> bool:
     """Whether this process is one of several."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def first() -> bool:
+def is_primary() -> bool:
     """Whether this process is the one that writes and talks."""
-    return not several() or jax.process_index() == 0
+    return not is_multihost() or jax.process_index() == 0
 
 
-def tell(line: str) -> None:
+def log(line: str) -> None:
     """A line for the user on standard error, from the first host alone, above a progress bar where there is one."""
-    if first():
+    if is_primary():
         tqdm.write(line, file=sys.stderr)
 
 
-def gather(values: np.ndarray) -> np.ndarray:
+def all_gather(values: np.ndarray) -> np.ndarray:
     """[hosts, ...] of each host's values, which have the same shape and 32 bits at most."""
     with jax.transfer_guard("allow"):
         return np.asarray(multihost_utils.process_allgather(np.asarray(values)))
 
 
-def gather_text(text: str) -> list[str]:
+def all_gather_text(text: str) -> list[str]:
     """Each host's text."""
-    if not several():
+    if not is_multihost():
         return [text]
     content = np.frombuffer(text.encode(errors="backslashreplace"), np.uint8)
-    sizes = gather(np.array([len(content)], np.int32))[:, 0]
+    sizes = all_gather(np.array([len(content)], np.int32))[:, 0]
     padded = np.zeros(1 << int(sizes.max()).bit_length(), np.uint8)
     padded[: len(content)] = content
-    rows = gather(padded)
+    rows = all_gather(padded)
     return [rows[i, :size].tobytes().decode() for i, size in enumerate(sizes)]
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def raise_on_all_hosts() -> Iterator[None]:
     """What one host cannot do, none goes on from. Nothing inside may wait for another host.
 
     Raises:
@@ -110,22 +110,22 @@ def together() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if not several():
+        if not is_multihost():
             raise
         told = str(error)
-    texts = gather_text(told)
+    texts = all_gather_text(told)
     if any(texts):
         host, text = next((host, text) for host, text in enumerate(texts) if text)
-        end(text if len(set(texts)) == 1 else f"host {host}: {text}")
+        raise_collectively(text if len(set(texts)) == 1 else f"host {host}: {text}")
 
 
-def agree(facts: Mapping[str, object]) -> None:
+def assert_same_on_all_hosts(facts: Mapping[str, object]) -> None:
     """Compares settings with the other hosts', before any of them writes.
 
     Raises:
         InputError: on every host the same; the hosts that differ from most are named, and in what.
     """
-    hosts = [json.loads(text) for text in gather_text(json.dumps(facts, default=str))]
+    hosts = [json.loads(text) for text in all_gather_text(json.dumps(facts, default=str))]
     differing = []
     for key in sorted({key for host in hosts for key in host}):
         values = [json.dumps(host.get(key)) for host in hosts]
@@ -136,7 +136,7 @@ def agree(facts: Mapping[str, object]) -> None:
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
             differing.append(f"{key}: {value} on host {host}{more}, {usual} on the others")
     if differing:
-        end(
+        raise_collectively(
             f"the hosts do not run the same: {'; '.join(differing)}; start the same command, with the same"
             " code and files, on every host"
         )
@@ -230,13 +230,13 @@ def _whole(name: str, text: str) -> int:
     return int(text)
 
 
-def end(message: str) -> None:
+def raise_collectively(message: str) -> None:
     """The run ends on all hosts, which have all come here: they may wait for each other before they go.
 
     Raises:
         InputError: always.
     """
-    if several():
+    if is_multihost():
         jax.distributed.shutdown()
     raise InputError(message)
 

@@ -1,8 +1,8 @@
-"""One table from logical axes to mesh axes; change the table and the sharding changes.
+"""One rules from logical axes to mesh axes; change the rules and the sharding changes.
 
 Mesh axes: `data` (copies, across slices), `fsdp` (parameters split, batch split), `tensor` (heads, ffn, vocabulary).
 
-Decoding has a table of its own, in which weights are split over `tensor` alone, and lays the same devices out with more
+Decoding has a rules of its own, in which weights are split over `tensor` alone, and lays the same devices out with more
 of them on that axis: a decoded token reads weights where they lie and gathers none.
 """
 
@@ -22,8 +22,8 @@ from jax.sharding import PartitionSpec as P
 from sari_jax.errors import InputError
 
 AXES = ("data", "fsdp", "tensor")
-Table = Mapping[str, str | tuple[str, ...] | None]
-TABLE: Table = {
+Rules = Mapping[str, str | tuple[str, ...] | None]
+TRAIN_RULES: Rules = {
     "batch": ("data", "fsdp"),
     "layers": None,
     "embed": "fsdp",
@@ -35,8 +35,8 @@ TABLE: Table = {
     "adapter_heads": ("tensor", "fsdp"),
     "adapter_ffn": ("tensor", "fsdp"),
 }
-DECODING: Table = {
-    **TABLE,
+DECODE_RULES: Rules = {
+    **TRAIN_RULES,
     "embed": None,
     "adapter_embed": None,
     "adapter_heads": "tensor",
@@ -139,9 +139,9 @@ def decoding_mesh(mesh: Mesh, tensor: int) -> Mesh:
     return Mesh(laid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def spec(*logical: str | None, table: Table = TABLE) -> P:
+def spec(*logical: str | None, rules: Rules = TRAIN_RULES) -> P:
     """Logical axes -> a partition spec; two of them on one mesh axis is refused."""
-    axes = [table[name] if name else None for name in logical]
+    axes = [rules[name] if name else None for name in logical]
     used = [
         part for axis in axes if axis for part in (axis if isinstance(axis, tuple) else (axis,))
     ]
@@ -158,7 +158,7 @@ def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
 
 
 def parameter_sharding(
-    mesh: Mesh | AbstractMesh, path: str, shape: tuple[int, ...], table: Table = TABLE
+    mesh: Mesh | AbstractMesh, path: str, shape: tuple[int, ...], rules: Rules = TRAIN_RULES
 ) -> NamedSharding:
     """The sharding of the parameter with this flat path.
 
@@ -168,9 +168,9 @@ def parameter_sharding(
     for pattern, logical in PARAMETERS:
         if fnmatch.fnmatch(path, pattern):
             for size, name in zip(shape, logical, strict=True):
-                axis = table[name] if name else None
+                axis = rules[name] if name else None
                 if isinstance(axis, tuple):
-                    table = {**table, name: _dividing(axis, size, mesh)}
+                    rules = {**rules, name: _dividing(axis, size, mesh)}
                 elif axis and size % mesh.shape[axis]:
                     fit = [n for n in range(1, mesh.size + 1) if size % n == 0]
                     raise InputError(
@@ -178,7 +178,7 @@ def parameter_sharding(
                         f" choose {axis} of {', '.join(map(str, fit))}"
                     )
             try:
-                return NamedSharding(mesh, spec(*logical, table=table))
+                return NamedSharding(mesh, spec(*logical, rules=rules))
             except ValueError as error:
                 raise InputError(f"{path}: {error}; give one of them another axis") from error
     return NamedSharding(mesh, P())
@@ -193,7 +193,7 @@ def _dividing(
     return axes or None
 
 
-def parameter_shardings(mesh: Mesh, params: Any, table: Table = TABLE) -> Any:
+def parameter_shardings(mesh: Mesh, params: Any, rules: Rules = TRAIN_RULES) -> Any:
     """The shardings of a tree of parameters, of their shapes, or of what an optimizer keeps for each.
 
     A leaf is known by the last of its keys, a parameter's flat path; what has none is copied to every device.
@@ -202,7 +202,7 @@ def parameter_shardings(mesh: Mesh, params: Any, table: Table = TABLE) -> Any:
     def place(keys: tuple, leaf: Any) -> NamedSharding:
         names = [key.key for key in keys if isinstance(key, jax.tree_util.DictKey)]
         scalar = not names or not leaf.shape
-        return parameter_sharding(mesh, "" if scalar else names[-1], leaf.shape, table)
+        return parameter_sharding(mesh, "" if scalar else names[-1], leaf.shape, rules)
 
     return jax.tree_util.tree_map_with_path(place, params)
 
@@ -253,14 +253,14 @@ def onto_mesh(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(place, tree)
 
 
-def batch_ways(mesh: Mesh | AbstractMesh | None = None) -> int:
+def num_data_shards(mesh: Mesh | AbstractMesh | None = None) -> int:
     """How many parts a batch is split into, by default over the mesh that is set; one where none is."""
     shape = (mesh or jax.sharding.get_abstract_mesh()).shape
     return shape.get("data", 1) * shape.get("fsdp", 1)
 
 
-def own_ways(mesh: Mesh) -> list[int]:
-    """Which of the `batch_ways` parts of a batch lie on this process's devices, in order.
+def local_data_shards(mesh: Mesh) -> list[int]:
+    """Which of the `num_data_shards` parts of a batch lie on this process's devices, in order.
 
     Processes that split `tensor` between them hold, and are fed, the same parts.
     """
@@ -274,7 +274,7 @@ def own_ways(mesh: Mesh) -> list[int]:
     return sorted(int(way) for way in own)
 
 
-def own_rows(mesh: Mesh, size: int) -> list[int]:
+def local_row_indices(mesh: Mesh, size: int) -> list[int]:
     """The rows of a global batch that this process feeds: with n hosts in order, host i's the i-th n-th of them.
 
     Args:
@@ -283,33 +283,33 @@ def own_rows(mesh: Mesh, size: int) -> list[int]:
     Raises:
         InputError: the rows do not divide by the devices that split them.
     """
-    rows, left = divmod(size, batch_ways(mesh))
+    rows, left = divmod(size, num_data_shards(mesh))
     if left:
-        raise _undivided(size, batch_ways(mesh))
-    return [way * rows + row for way in own_ways(mesh) for row in range(rows)]
+        raise _undivided(size, num_data_shards(mesh))
+    return [way * rows + row for way in local_data_shards(mesh) for row in range(rows)]
 
 
-def _undivided(size: float, ways: int) -> InputError:
+def _undivided(size: float, num_shards: int) -> InputError:
     return InputError(
-        f"config: batch_size / micro_batches = {size:g} does not divide by mesh data x fsdp = {ways}"
+        f"config: batch_size / micro_batches = {size:g} does not divide by mesh data x fsdp = {num_shards}"
     )
 
 
 def shard_batch(mesh: Mesh, arrays: Any) -> Any:
-    """This process's rows of a batch, those of `own_rows` -> global arrays split over their first axis.
+    """This process's rows of a batch, those of `local_row_indices` -> global arrays split over their first axis.
 
     Raises:
         InputError: the rows do not divide by the devices that split them.
     """
     sharding = NamedSharding(mesh, spec("batch"))
-    ways, own = batch_ways(mesh), own_ways(mesh)
+    num_shards, own = num_data_shards(mesh), local_data_shards(mesh)
 
     def place(array: Any) -> jax.Array:
         rows, left = divmod(array.shape[0], len(own))
         if left:
-            raise _undivided(array.shape[0] * ways / len(own), ways)
+            raise _undivided(array.shape[0] * num_shards / len(own), num_shards)
         here = {way * rows: array[i * rows : (i + 1) * rows] for i, way in enumerate(own)}
-        shape = (rows * ways, *array.shape[1:])
+        shape = (rows * num_shards, *array.shape[1:])
         # By place and not by process: a host's devices need not stand side by side in the mesh.
         places = sharding.addressable_devices_indices_map(shape)
         parts = [here[at[0].start or 0] for at in places.values()]

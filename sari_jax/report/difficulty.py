@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sari_jax.atomic import told, write_text
+from sari_jax.atomic import os_errors_as_input_error, write_text
 from sari_jax.data.ledger import Ledger
 from sari_jax.report.curves import BLUE, GREY, new_figure, save_figure
 
@@ -24,7 +24,7 @@ def report_difficulty(
     drawn = plot_pass_rates(known, attempts, out.with_suffix(".png")) if known else {}
     report = {"scored": len(known), **drawn, **ledger.report()}
     path = out.with_suffix(".report.json")
-    with told(path):
+    with os_errors_as_input_error(path):
         write_text(path, json.dumps(report, indent=2) + "\n")
     return report
 

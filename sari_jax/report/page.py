@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from sari_jax.atomic import told, write_text
+from sari_jax.atomic import os_errors_as_input_error, write_text
 from sari_jax.errors import InputError
 from sari_jax.report.charts import Chart, make_charts
 from sari_jax.report.curves import plot_charts
@@ -58,7 +58,7 @@ def write_page(experiment: Experiment, out: Path, megabytes: int) -> dict[str, A
     sounds, counts = add_sounds(questions, limit - fixed)
     told_sounds = {"sounds": list(map(dataclasses.asdict, sounds))}
     page = _render(experiment, charts, data | {"questions": questions} | told_sounds)
-    with told(out):
+    with os_errors_as_input_error(out):
         write_text(out, page.decode())
     return {
         "out": str(out),
@@ -74,7 +74,7 @@ def write_page(experiment: Experiment, out: Path, megabytes: int) -> dict[str, A
 
 def write_pictures(experiment: Experiment, folder: Path) -> list[str]:
     """Each chart as a PNG of its own in that folder."""
-    with told(folder):
+    with os_errors_as_input_error(folder):
         return [str(path) for path in plot_charts(make_charts(experiment), folder)]
 
 
@@ -143,7 +143,7 @@ def _row(run: Run) -> list[str]:
         held_out = f"{first['accuracy']:.3f} → {last['accuracy']:.3f}"
     seconds = [row["seconds"] for row in rows if "seconds" in row]
     middle = sorted(seconds)[len(seconds) // 2] if seconds else 0.0
-    groups = run.settings.get("grpo.completions") if run.stage == "grpo" else None
+    groups = run.settings.get("grpo.num_completions") if run.stage == "grpo" else None
     batch = run.settings.get("batch_size", "")
     return [
         run.name,

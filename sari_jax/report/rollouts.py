@@ -34,7 +34,7 @@ SHARES = (
     *(Share(2, 1, 2, 2), Share(1, 1, 1, 1)),
 )
 NO_ROOM = "left out for want of room"
-KNOWN = ("text", "ended", "tokens", "total", "advantage")
+KNOWN = ("text", "done", "tokens", "total", "advantage")
 
 _SECTIONS = {tag: section for section, tag in style("structured").section_tags}
 _NAMES = {**_SECTIONS, "think": "think", "answer": "answer"}

@@ -19,8 +19,8 @@ def grpo_loss(
     mask: Bool[Array, "B G T"],
     *,
     importance: Float[Array, "B G T"] | None = None,
-    completions: Int[Array, ""] | None = None,
-    tokens: Int[Array, ""] | None = None,
+    num_completions: Int[Array, ""] | None = None,
+    num_tokens: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """min(ratio * advantage, clipped ratio * advantage), less the KL where its place is the loss, by token weights.
 
@@ -31,8 +31,8 @@ def grpo_loss(
         old_logprobs: under the policy that sampled; `stop_gradient(logprobs)` if it is the one that learns.
         reference_logprobs: None where the objective has no KL.
         importance: a weight of each token's gain, for instance `truncated_importance`; the KL is not weighted.
-        completions, tokens: of the whole batch, where this is a part of it: the parts' losses and metrics then add up
-            to the batch's.
+        num_completions, num_tokens: counts over the whole batch, where this is a part of it. The parts' losses and
+            metrics then add up to the batch's.
 
     Returns:
         The loss, and as means over tokens `kl` (by the objective's estimator), `ratio`, `clip_fraction` (of ratios
@@ -41,10 +41,10 @@ def grpo_loss(
     References:
         Shao et al. 2024, "DeepSeekMath", equation 3; `rl.objectives` for the others.
     """
-    completions = mask.any(axis=-1).sum() if completions is None else completions
-    tokens = mask.sum() if tokens is None else tokens
-    weight = AGGREGATIONS[objective.aggregation](mask, completions, tokens)
-    mean = lambda x: jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(tokens, 1)  # noqa: E731
+    num_completions = mask.any(axis=-1).sum() if num_completions is None else num_completions
+    num_tokens = mask.sum() if num_tokens is None else num_tokens
+    weight = AGGREGATIONS[objective.aggregation](mask, num_completions, num_tokens)
+    mean = lambda x: jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(num_tokens, 1)  # noqa: E731
 
     ratio = RATIOS[objective.ratio](logprobs, old_logprobs, mask)
     least, most = 1 - objective.clip_low, 1 + objective.clip_high

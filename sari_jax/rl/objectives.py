@@ -16,7 +16,7 @@ class Objective:
         clip_low, clip_high: the ratio is clipped to 1 - clip_low ... 1 + clip_high.
         kl: of `rl.kl`, which says where it is placed.
         kl_coefficient: at 0 there is no reference.
-        sampling_tries: batches that a step may draw until all groups have spread: see `rl.groups`.
+        max_generation_batches: batches that a step may draw until all groups have spread: see `rl.groups`.
         spread: the reward that has to differ within a group for that.
         rewards: of `rl.rewards`, with weights: SARI's two, and what the objective adds to them.
     """
@@ -28,7 +28,7 @@ class Objective:
     clip_high: float
     kl: str
     kl_coefficient: float
-    sampling_tries: int = 1
+    max_generation_batches: int = 1
     spread: str = "total"
     rewards: tuple[str, ...] = ("accuracy=1", "format=1")
 
@@ -43,7 +43,7 @@ OBJECTIVES: dict[str, Objective] = {
     # Yu et al. 2025, "DAPO".
     "dapo": Objective(
         *("group", "token_mean", "token", 0.2, 0.28, "k3", 0.0),
-        sampling_tries=10,
+        max_generation_batches=10,
         spread="accuracy",  # some of a group are right, and not all
         rewards=("accuracy=1", "format=1", "overlong=1"),
     ),

@@ -37,8 +37,8 @@ def phases(directory: Path, tower: str) -> dict[str, Callable[[], object]]:
     # Placed, as an update's result is: else the second update compiles again.
     state = jax.device_put(create_state(trainable, optimizer), jax.devices()[0])
     sft_step = make_sft_step(config, optimizer)
-    grpo_step = make_grpo_step(config, Grpo(completions=work.completions), optimizer)
-    sampler = Sampler(work.completions, work.new_tokens, (), 0)
+    grpo_step = make_grpo_step(config, Grpo(num_completions=work.num_completions), optimizer)
+    sampler = Sampler(work.num_completions, work.new_tokens, (), 0)
     prompts = jax.device_put(_question(batch).prompts)
     tokens = jnp.array(batch["completions"][None])
     advantages, key = jnp.array(batch["advantages"][None]), jax.random.key(0)

@@ -18,16 +18,16 @@ from sari_jax.generate.sampling import Sampler
 from sari_jax.hf.config import read_config
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.models.decoder import KeyValues
+from sari_jax.models.decoder import KVCache
 from sari_jax.models.encoder import frame_counts
 from sari_jax.models.kernels import require
 from sari_jax.models.lora import is_adapter, without_adapter
 from sari_jax.models.sizes import SIZES
 from sari_jax.models.work import BACKWARD, encoder_flops, group_flops, projector_flops
 from sari_jax.parallel.mesh import (
-    batch_ways,
     decoding_mesh,
     make_mesh,
+    num_data_shards,
     parameter_shardings,
     spec,
 )
@@ -100,12 +100,12 @@ class Programs:
         self.mesh = make_mesh(mesh.data, mesh.fsdp, mesh.tensor, devices=topology.devices)
         tensor = self.mesh.shape["tensor"]
         shared = run.mesh.decode_tensor or tensor
-        require(self.config, ways=tensor, decoding=shared, platform="tpu")
-        ways = batch_ways(self.mesh)
-        if run.batch_size % (ways * run.micro_batches):
+        require(self.config, num_shards=tensor, decoding=shared, platform="tpu")
+        num_shards = num_data_shards(self.mesh)
+        if run.batch_size % (num_shards * run.micro_batches):
             raise InputError(
                 f"config: batch_size = {run.batch_size} does not divide by data x fsdp x micro_batches ="
-                f" {ways * run.micro_batches}; one prompt for each chip is --config.batch_size={topology.chips}"
+                f" {num_shards * run.micro_batches}; one prompt for each chip is --config.batch_size={topology.chips}"
             )
         self.decoding = decoding_mesh(self.mesh, shared)
         self._lay_out_state()
@@ -180,7 +180,7 @@ class Programs:
 
     def _grpo(self) -> list[Program]:
         run, settings, config = self.run, self.run.grpo, self.config
-        rows, group, size = run.batch_size, settings.completions, settings.max_tokens
+        rows, group, size = run.batch_size, settings.num_completions, settings.max_tokens
         sampler = Sampler(
             group, size, (0, 1), 0, settings.temperature, settings.top_k, settings.top_p
         )
@@ -193,10 +193,10 @@ class Programs:
         )  # fmt: skip
         rollout = Rollout(
             prompts, done, features,
-            reference=scores if settings.refers else None,
-            old=scores if settings.rescores else None,
+            reference=scores if settings.uses_reference else None,
+            old=scores if settings.needs_old_logprobs else None,
             advantages=self._rows((rows, group), jnp.float32),
-            unmoved=jax.ShapeDtypeStruct((), jnp.bool_) if settings.refers else None,
+            unmoved=jax.ShapeDtypeStruct((), jnp.bool_) if settings.uses_reference else None,
         )  # fmt: skip
         step = make_grpo_step(config, settings, self.optimizer, run.micro_batches)
         prompt_only = rows * group_flops(config, self.tokens, [])
@@ -218,7 +218,7 @@ class Programs:
             *self._encode(rows),
             *self._decoding(sampler, rows, prompt_only, forward - prompt_only),
         ]
-        if settings.refers:
+        if settings.uses_reference:
             programs.append(
                 scoring(
                     "reference",
@@ -228,7 +228,7 @@ class Programs:
                     more=bytes_of(self.waiting),
                 )
             )
-        if settings.rescores:
+        if settings.needs_old_logprobs:
             policy = merge(self.state.params, self.frozen)
             programs.append(scoring("old", config, policy, (self.state.params, frozen)))
         flops = settings.updates_per_rollout * self._learning(forward, rows)
@@ -247,7 +247,7 @@ class Programs:
         self, sampler: Sampler, rows: int, prompt_flops: float, token_flops: float
     ) -> list[Program]:
         """The policy laid out anew, each prompt once, and the loop over tokens."""
-        config, c, group = self.config, self.config.decoder, sampler.completions
+        config, c, group = self.config, self.config.decoder, sampler.num_completions
         layout = DecodingPolicy(config, self.decoding)
         flat = layout.needed({**self.frozen, **self.state.params})
         flat_policy = layout.shapes(flat)
@@ -263,7 +263,7 @@ class Programs:
         stored = jax.ShapeDtypeStruct(
             (c.layers, rows, c.kv_heads, self.places, c.head_dim), dtype, sharding=placed
         )
-        prefix, hidden = KeyValues(stored, stored), row((c.width,), dtype)
+        prompt_cache, hidden = KVCache(stored, stored), row((c.width,), dtype)
         everywhere = NamedSharding(self.decoding, P())
         key = jax.eval_shape(lambda: jax.random.key(0))
         key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
@@ -277,7 +277,7 @@ class Programs:
         }
         weights = bytes_of(multiplied)
         token = 2 * dtype.itemsize * c.layers * c.kv_heads * c.head_dim
-        ways = batch_ways(self.decoding) * self.decoding.shape["tensor"]
+        num_shards = num_data_shards(self.decoding) * self.decoding.shape["tensor"]
         seen = rows * (self.tokens + group * sampler.max_tokens / 2)
         laid_out = lambda: layout.program(moved).lower(moved)  # noqa: E731
         return [
@@ -294,12 +294,12 @@ class Programs:
             self._program(
                 "decode",
                 lambda: decode.lower(
-                    config, sampler, policy, lengths, hidden, prefix, lengths, key
+                    config, sampler, policy, lengths, hidden, prompt_cache, lengths, key
                 ),
                 kept,
                 token_flops,
                 mesh=self.decoding,
-                more=sampler.max_tokens * (weights + token * seen / ways) - bytes_of(kept),
+                more=sampler.max_tokens * (weights + token * seen / num_shards) - bytes_of(kept),
                 turns=sampler.max_tokens,
             ),
         ]

@@ -19,7 +19,7 @@ class Step:
 
     chips: int = 8
     prompts: int = 8
-    completions: int = 8
+    num_completions: int = 8
     prompt_tokens: int = 850  # of which a clip of 30 s takes 750
     new_tokens: int = 256
 
@@ -33,12 +33,12 @@ def bounds(
     layer = c.width * c.head_dim * (2 * c.heads + 2 * c.kv_heads) + 3 * c.width * c.ffn
     weights = 2 * (c.layers * layer + c.vocabulary * c.width)  # bytes
     token = 2 * 2 * c.layers * c.kv_heads * c.head_dim  # bytes of keys and values
-    lengths = [step.new_tokens] * step.completions
+    lengths = [step.new_tokens] * step.num_completions
     tower = step.prompts * encoder_flops(config, 1500)
     prefill = step.prompts * group_flops(config, step.prompt_tokens, [])
     forward = step.prompts * group_flops(config, step.prompt_tokens, lengths)
     # A step of decoding reads the weights, each prompt's keys once, and each completion's own, half of them on average.
-    seen = step.prompts * (step.prompt_tokens + step.completions * step.new_tokens / 2)
+    seen = step.prompts * (step.prompt_tokens + step.num_completions * step.new_tokens / 2)
     read = step.new_tokens * (weights + token * seen) / bandwidth
     return {
         "tower": tower / flops,

@@ -33,7 +33,7 @@ def phases(directory: Path, tower: str, form: str) -> dict[str, Callable[[], obj
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6, weight_decay=0.0)
     extract = WhisperFeatureExtractor(feature_size=work.mel_bins)
-    group = work.completions
+    group = work.num_completions
     tokens = torch.tensor(batch["tokens"], dtype=torch.long)[None]
     completions = torch.tensor(batch["completions"], dtype=torch.long)
     advantages = torch.tensor(batch["advantages"])

@@ -19,7 +19,7 @@ class Work:
 
     Attributes:
         audio_seconds, text_tokens: of a GRPO prompt.
-        completions, new_tokens: G and T. Every completion is as long as T: no end token is drawn.
+        num_completions, new_tokens: G and T. Every completion is as long as T: no end token is drawn.
         sft_rows: ragged examples of an SFT step, with clips of up to `audio_seconds`.
         sft_parts: our side's `micro_batches`; PyTorch's pads all rows to the longest, as its trainers do.
         threads: processors of each side.
@@ -38,7 +38,7 @@ class Work:
     vocabulary: int = 32_000
     audio_seconds: float = 30.0
     text_tokens: int = 64
-    completions: int = 8
+    num_completions: int = 8
     new_tokens: int = 64
     sft_rows: int = 16
     sft_parts: int = 8
@@ -124,11 +124,13 @@ def _batch(work: Work, rng: np.random.Generator) -> dict[str, np.ndarray]:
     prompts = [prompt(int(n), int(rng.integers(32, 97))) for n in samples]
     answers = [text(int(rng.integers(16, 65))) for _ in samples]
     sounds = [0.1 * rng.standard_normal(n, np.float32) for n in samples]
-    advantages = rng.standard_normal(work.completions).astype(np.float32)
+    advantages = rng.standard_normal(work.num_completions).astype(np.float32)
     return {
         "tokens": prompt(longest, work.text_tokens),
         "waveform": 0.1 * rng.standard_normal(longest, np.float32),
-        "completions": text(work.completions * work.new_tokens).reshape(work.completions, -1),
+        "completions": text(work.num_completions * work.new_tokens).reshape(
+            work.num_completions, -1
+        ),
         "advantages": advantages,
         "sft_tokens": padded(prompts),
         "sft_lengths": np.array([len(row) for row in prompts], np.int32),

@@ -13,7 +13,7 @@ def sft_loss(
     answers: Int[Array, "B 1 T"],
     mask: Bool[Array, "B 1 T"],
     features: Float[Array, "B A F D"] | None = None,
-    tokens: Int[Array, ""] | None = None,
+    num_tokens: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Mean negative log-likelihood over the answers' tokens, in nats.
 
@@ -21,10 +21,10 @@ def sft_loss(
     carries no loss. The mean runs over the batch's tokens, as transformers' does over its labels.
 
     Args:
-        tokens: of the whole batch, where this is a part of it: the parts' losses add up to the batch's.
+        num_tokens: of the whole batch, where this is a part of it: the parts' losses add up to the batch's.
     """
     hidden = model.hidden(prompts, answers, features)
     logprobs, _ = chunked_logprobs(hidden, model.decoder.unembedding, answers)
-    tokens = jnp.maximum(mask.sum() if tokens is None else tokens, 1)
-    loss = -jnp.sum(jnp.where(mask, logprobs, 0.0)) / tokens
+    num_tokens = jnp.maximum(mask.sum() if num_tokens is None else num_tokens, 1)
+    loss = -jnp.sum(jnp.where(mask, logprobs, 0.0)) / num_tokens
     return loss, {"loss": loss, "tokens": mask.sum().astype(jnp.float32)}

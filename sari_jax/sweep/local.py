@@ -16,7 +16,7 @@ from typing import IO
 import psutil
 from tqdm import tqdm
 
-from sari_jax.atomic import told
+from sari_jax.atomic import os_errors_as_input_error
 from sari_jax.errors import InputError, one_line
 from sari_jax.sweep.memory import available_memory
 from sari_jax.sweep.plan import Planned
@@ -215,7 +215,7 @@ def alone(out: Path) -> Iterator[IO]:
     Raises:
         InputError: another sweep, or a run that one left behind, holds it.
     """
-    with told(out):
+    with os_errors_as_input_error(out):
         out.mkdir(parents=True, exist_ok=True)
         lock = (out / "lock").open("a")
     with lock:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sari_jax.atomic import told, write_text
+from sari_jax.atomic import os_errors_as_input_error, write_text
 from sari_jax.errors import InputError
 from sari_jax.rl.rewards.registry import make_scorer
 from sari_jax.train.config import Run, freeze, nearest
@@ -80,7 +80,7 @@ class Planned:
             InputError: the folder cannot be written.
         """
         text = json.dumps(dataclasses.asdict(self.run), indent=2)
-        with told(self.out):
+        with os_errors_as_input_error(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
             write_text(self.config, text + "\n")
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sari_jax.atomic import told, write_text
+from sari_jax.atomic import os_errors_as_input_error, write_text
 from sari_jax.errors import one_line
 from sari_jax.report.experiment import read_experiment
 from sari_jax.report.page import LATEST, PageTooLarge, write_page
@@ -168,7 +168,7 @@ def write_results(rows: Sequence[Row], out: Path) -> None:
     ]
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([heads, *lines])
-    with told(out):
+    with os_errors_as_input_error(out):
         write_text(out / "results.csv", table.getvalue())
         write_text(out / "results.md", _markdown(heads, lines, figure))
 

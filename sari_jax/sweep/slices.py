@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import sari_jax
-from sari_jax.atomic import told, write_text
+from sari_jax.atomic import os_errors_as_input_error, write_text
 from sari_jax.errors import InputError
 from sari_jax.sweep.plan import Planned
 
@@ -54,7 +54,7 @@ def launches(runs: list[Planned], settings: Path, way: str) -> dict[str, str]:
             "WORKDIR": run.workdir.absolute(),
         }
         text = "\n".join([*shared, *(f"{key}={value}" for key, value in own.items())])
-        with told(run.slice):
+        with os_errors_as_input_error(run.slice):
             write_text(run.slice, text + "\n")
         # A finished run has nothing left but a slice, perhaps, that could not be given back.
         wanted = verbs if not run.finished else [verb for verb in verbs if verb == "delete"]

@@ -132,7 +132,7 @@ class Checkpoints:
         folder = Path(self._manager.directory)
         damaged, aside = folder / str(step), folder.with_name("damaged") / str(step)
         told = f"{damaged}: cannot be read ({_reason(error)})"
-        if hosts.several():
+        if hosts.is_multihost():
             raise InputError(f"{told}; move it away, and the same command goes on from before")
         aside.parent.mkdir(exist_ok=True)
         if aside.exists():
@@ -140,7 +140,7 @@ class Checkpoints:
         damaged.rename(aside)
         self._manager.reload()
         before = f"the run goes on from step {self.steps[-1]}" if self.steps else "none is left"
-        hosts.tell(f"{told}; it now lies in {aside}, and {before}")
+        hosts.log(f"{told}; it now lies in {aside}, and {before}")
 
     def params(self, abstract: Any, step: int | None = None) -> dict[str, np.ndarray]:
         """The trained parameters of a step (the newest by default) in host memory, whatever devices trained them.

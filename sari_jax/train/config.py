@@ -69,7 +69,7 @@ LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
         lambda x: x == -1 or 0 <= x < math.inf,
         "finite and at least 0, or -1 for the objective's own",
     ),
-    "grpo.sampling_tries": (
+    "grpo.max_generation_batches": (
         lambda x: x == -1 or x >= 1,
         "at least 1, or -1 for the objective's own",
     ),
@@ -132,7 +132,7 @@ class Data:
     window: int = 1  # batches within which clips of like length are brought together
     workers: int = 0  # processes that read sound; 0: two threads
     limit: int = 0  # use the first N records of the file only; 0: all
-    drop_hopeless: bool = True  # GRPO: leave out pass_rate 0 where it is known
+    drop_unsolved: bool = True  # GRPO: leave out pass_rate 0 where it is known
     drop_solved: bool = False  # GRPO: leave out pass_rate 1
     max_bad_fraction: float = 0.0  # of unreadable lines before the run stops
     keep_features_gb: float = 0.0  # host memory for the frozen tower's output between epochs
@@ -158,7 +158,7 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Grpo:
-    completions: int = 8  # G; ours
+    num_completions: int = 8  # G; ours
     max_tokens: int = 512  # ours: 512 with thinking, 256 without
     temperature: float = 1.0  # ours
     top_k: int = 0
@@ -169,7 +169,7 @@ class Grpo:
     clip_high: float = -1.0
     kl: str = ""  # k1 (in the reward) | k2 | k3 (in the loss)
     kl_coefficient: float = -1.0  # 0: no reference is kept, and none is run
-    sampling_tries: int = -1  # batches that a step may draw until all groups have spread
+    max_generation_batches: int = -1  # batches that a step may draw until all groups have spread
     rewards: tuple[str, ...] = ()  # "NAME=WEIGHT"
     reward_file: str = ""  # a Python file with a function for each name that is not built in
     updates_per_rollout: int = 1  # on the same completions; steps count rollouts
@@ -178,10 +178,10 @@ class Grpo:
     overlap: bool = False
 
     @property
-    def formula(self) -> Objective:
+    def resolved_objective(self) -> Objective:
         """The objective, with what is set here in the place of its own values."""
         own = OBJECTIVES[self.objective]
-        numbers = ("clip_low", "clip_high", "kl_coefficient", "sampling_tries")
+        numbers = ("clip_low", "clip_high", "kl_coefficient", "max_generation_batches")
         return dataclasses.replace(
             own,
             kl=self.kl or own.kl,
@@ -190,17 +190,17 @@ class Grpo:
         )
 
     @property
-    def refers(self) -> bool:
+    def uses_reference(self) -> bool:
         """Whether there is a reference."""
-        return self.formula.kl_coefficient > 0
+        return self.resolved_objective.kl_coefficient > 0
 
     @property
-    def rescores(self) -> bool:
+    def needs_old_logprobs(self) -> bool:
         """Whether the trainer computes the old log-probabilities in a pass of their own, before the first update.
 
         Where that update is the only one, and by the policy that sampled, they are what it computes in any case.
         """
-        in_reward = self.refers and self.formula.kl in IN_REWARD
+        in_reward = self.uses_reference and self.resolved_objective.kl in IN_REWARD
         stale = self.overlap and self.importance_cap > 0
         return self.updates_per_rollout > 1 or in_reward or stale
 
@@ -300,14 +300,14 @@ class Run:
 
     def _check_grpo(self) -> None:
         settings = self.grpo
-        if settings.completions < 2:
+        if settings.num_completions < 2:
             raise InputError(
-                f"config: grpo.completions = {settings.completions}: a group needs at least 2"
+                f"config: grpo.num_completions = {settings.num_completions}: a group needs at least 2"
             )
-        if settings.overlap and settings.formula.sampling_tries > 1:
+        if settings.overlap and settings.resolved_objective.max_generation_batches > 1:
             raise InputError(
                 "config: grpo.overlap decodes the next batch before it is known how many this step draws; set"
-                " grpo.sampling_tries=1, or grpo.overlap=False"
+                " grpo.max_generation_batches=1, or grpo.overlap=False"
             )
         if not 0 < settings.temperature < math.inf:
             raise InputError(
@@ -350,11 +350,11 @@ class Run:
 
     @property
     def has_reference(self) -> bool:
-        return self.stage == "grpo" and self.grpo.refers
+        return self.stage == "grpo" and self.grpo.uses_reference
 
     @property
     def reward_weights(self) -> dict[str, float]:
-        return parse_weights(self.grpo.formula.rewards)
+        return parse_weights(self.grpo.resolved_objective.rewards)
 
 
 def defaults() -> ConfigDict:

@@ -107,15 +107,15 @@ class Feed:
     def _skip(self, found: dict[str, str]) -> None:
         for id, why in found.items():
             if id not in self.skipped and id not in self._known:
-                hosts.tell(f"skipped record {id}: {why}")
+                hosts.log(f"skipped record {id}: {why}")
                 self._fresh[id] = why
             self.skipped.setdefault(id, why)
 
 
 def exchanged(found: dict[str, str], failure: str) -> list[tuple[dict[str, str], str]]:
     """(what was found, what failed) on each host, in their order; texts are exchanged only where there are any."""
-    if not hosts.several():
+    if not hosts.is_multihost():
         return [(found, failure)]
-    if not hosts.gather(np.array([len(found) + bool(failure)], np.int32)).any():
+    if not hosts.all_gather(np.array([len(found) + bool(failure)], np.int32)).any():
         return []
-    return [tuple(json.loads(text)) for text in hosts.gather_text(json.dumps([found, failure]))]
+    return [tuple(json.loads(text)) for text in hosts.all_gather_text(json.dumps([found, failure]))]

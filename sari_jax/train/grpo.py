@@ -17,7 +17,14 @@ from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import Params, Prompts
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.lora import without_adapter
-from sari_jax.parallel.mesh import all_rows, local_rows, onto_mesh, own_rows, shard_batch, whole
+from sari_jax.parallel.mesh import (
+    all_rows,
+    local_row_indices,
+    local_rows,
+    onto_mesh,
+    shard_batch,
+    whole,
+)
 from sari_jax.rl.advantages import ADVANTAGES, zero_spread
 from sari_jax.rl.groups import refill, take
 from sari_jax.rl.kl import IN_REWARD, penalised
@@ -47,7 +54,7 @@ class Answers(NamedTuple):
 
     Attributes:
         samples, prompts: of each row, its clips' samples [B, A] and its prompt's tokens [B].
-        lengths, ended: of each completion [B, G].
+        lengths, done: of each completion [B, G].
         numbers: the records' [B].
         rewards: [B, G] by name, `accuracy` and `total` among them.
     """
@@ -55,7 +62,7 @@ class Answers(NamedTuple):
     samples: np.ndarray
     prompts: np.ndarray
     lengths: np.ndarray
-    ended: np.ndarray
+    done: np.ndarray
     numbers: np.ndarray
     rewards: dict[str, np.ndarray]
 
@@ -74,12 +81,12 @@ class Drawn(NamedTuple):
     Attributes:
         answers: of each, all processes' rows.
         rows: [B] which of all their rows, counted from the first batch on, the step learns from.
-        computed: rows decoded, of each.
+        rows_decoded: rows decoded, of each.
     """
 
     answers: list[Answers]
     rows: np.ndarray
-    computed: list[jax.Array]
+    rows_decoded: list[jax.Array]
 
 
 def make_grpo(
@@ -125,7 +132,7 @@ class _Sampling:
         self._shapes, self._mesh, self._rollouts = run.data.shapes, mesh, rollouts
         self._features_of = make_features(run, config, mesh, frozen)
         self._sampler = Sampler(
-            completions=settings.completions,
+            num_completions=settings.num_completions,
             max_tokens=settings.max_tokens,
             end_ids=processor.end_ids,
             pad_id=processor.pad_id,
@@ -175,7 +182,7 @@ class _Compared:
 
     def with_old(self, state: TrainState, rollout: Rollout) -> Rollout:
         """With the old log-probabilities, by the policy that sampled: the next update donates it."""
-        if not self._settings.rescores or rollout.old is not None:
+        if not self._settings.needs_old_logprobs or rollout.old is not None:
             return rollout
         params = merge(state.params, self._frozen)
         return rollout._replace(old=self._scores(self._config, params, rollout))
@@ -183,7 +190,7 @@ class _Compared:
     def with_all(self, state: TrainState, rollout: Rollout) -> Rollout:
         """With the old ones and the reference's, as far as the objective has them."""
         rollout = self.with_old(state, rollout)
-        if not self._settings.refers:
+        if not self._settings.uses_reference:
             return rollout
         # A reference that waits with the host is held here no longer than the host takes to read the text.
         kept = on_device(self._reference)
@@ -210,7 +217,8 @@ class _Steps:
         self._sampling, self._compared = sampling, compared
         self._judge, self._step, self._show, self._measure = judge, step, show, measure
         self._advantages_of = make_advantages(run.grpo)
-        self._tries, self._spread = run.grpo.formula.sampling_tries, run.grpo.formula.spread
+        objective = run.grpo.resolved_objective
+        self._tries, self._spread = objective.max_generation_batches, objective.spread
         self._updates = run.grpo.updates_per_rollout
         self._under_way: list[Rollout] = []
 
@@ -245,14 +253,14 @@ class _Steps:
         else:
             rollout, drawn = self._filled(state, rollout, all_rows(mesh, answers), another)
             totals = np.concatenate([answers.rewards["total"] for answers in drawn.answers])
-            rewards = totals[drawn.rows][own_rows(mesh, self._rows)]
+            rewards = totals[drawn.rows][local_row_indices(mesh, self._rows)]
             watch.lap("refill")
             rollout = self._compared.with_all(state, rollout)
         state, advantages, metrics = self._learnt(state, rollout, rewards, watch)
         if self._tries == 1:
             # Not before: what is exchanged would wait for the batch that is decoded ahead.
             rows = np.arange(self._rows)
-            drawn = Drawn([all_rows(mesh, answers)], rows, [completions.computed])
+            drawn = Drawn([all_rows(mesh, answers)], rows, [completions.rows_decoded])
         told = on_host(metrics) | {"updates_behind": float(behind)} | self._measure(state, drawn)
         return Updated(
             state,
@@ -281,7 +289,7 @@ class _Steps:
         """Draws further batches until every group has spread, or `tries` in all: see `rl.groups`."""
         flat = answers.flat(self._spread)
         size, places = len(flat), np.arange(len(flat))
-        drawn = Drawn([answers], places, [rollout.completions.computed])
+        drawn = Drawn([answers], places, [rollout.completions.rows_decoded])
         rollout, sampling = counted_apart(rollout), self._sampling
         while flat.any() and len(drawn.answers) < self._tries:
             count = len(drawn.answers)
@@ -292,8 +300,8 @@ class _Steps:
             places = refill(flat, fresh_flat)
             rows = np.concatenate([drawn.rows, np.arange(size) + count * size])[places]
             flat = np.concatenate([flat, fresh_flat])[places]
-            computed = [*drawn.computed, fresh.completions.computed]
-            drawn = Drawn([*drawn.answers, answers], rows, computed)
+            rows_decoded = [*drawn.rows_decoded, fresh.completions.rows_decoded]
+            drawn = Drawn([*drawn.answers, answers], rows, rows_decoded)
             if (places >= size).any():
                 where = onto_mesh(self._mesh, jax.device_put(places))
                 rollout = take(rollout, counted_apart(fresh), where, sampling.pad_id)
@@ -309,7 +317,7 @@ class _Steps:
 
     def take_up(self, state: TrainState, batch: Batch, arrays: dict[str, np.ndarray]) -> None:
         """Puts there again what `saved` gave; `batch` is theirs."""
-        mine = own_rows(self._mesh, self._rows)
+        mine = local_row_indices(self._mesh, self._rows)
         per_row = {name: array[mine] for name, array in arrays.items() if np.ndim(array)}
         others = {name: array for name, array in arrays.items() if not np.ndim(array)}
         placed = shard_batch(self._mesh, per_row) | onto_mesh(self._mesh, jax.device_put(others))
@@ -325,11 +333,11 @@ def make_judge(
     settings, answer_style = run.grpo, style(run.data.style)
 
     def judge(batch: Batch, completions: Completions) -> Answers:
-        tokens, lengths, ended = local_rows(
-            mesh, (completions.tokens, completions.lengths, completions.ended)
+        tokens, lengths, done = local_rows(
+            mesh, (completions.tokens, completions.lengths, completions.done)
         )
         texts = processor.texts(tokens.reshape(-1, tokens.shape[-1]), lengths.reshape(-1))
-        records = [record for record in batch.records for _ in range(settings.completions)]
+        records = [record for record in batch.records for _ in range(settings.num_completions)]
         scores = [
             score(Completion(text, int(length), settings.max_tokens), record, answer_style)
             for text, length, record in zip(texts, lengths.flat, records, strict=True)
@@ -339,7 +347,7 @@ def make_judge(
             for name in scores[0]
         }
         prompts = batch.prompts
-        return Answers(prompts.samples, prompts.lengths, lengths, ended, batch.seeds, rewards)
+        return Answers(prompts.samples, prompts.lengths, lengths, done, batch.seeds, rewards)
 
     return judge
 
@@ -356,7 +364,7 @@ def make_show(
             return np.concatenate([of(answers) for answers in drawn.answers])[drawn.rows]
 
         numbers, lengths = learnt(lambda a: a.numbers), learnt(lambda a: a.lengths)
-        ended = learnt(lambda a: a.ended)
+        done = learnt(lambda a: a.done)
         # In one order on however many hosts: what these exchange comes sorted.
         names = sorted(drawn.answers[0].rewards, key=lambda name: (name == "total", name))
         rewards = np.stack([learnt(lambda a, name=name: a.rewards[name]) for name in names], -1)
@@ -365,7 +373,7 @@ def make_show(
         for row, number in enumerate(numbers.tolist()):
             texts = processor.texts(tokens[row], lengths[row])
             scores = [dict(zip(names, values.tolist(), strict=True)) for values in rewards[row]]
-            each = described(texts, lengths[row], ended[row], scores, gains[row])
+            each = described(texts, lengths[row], done[row], scores, gains[row])
             samples.append(Sample(number, each))
         return samples
 
@@ -374,7 +382,7 @@ def make_show(
 
 def make_advantages(settings: Grpo) -> Callable[..., Float[Array, "B G"]]:
     """(rewards, completions, old, reference, unmoved) -> advantages; the last three are of `Rollout`."""
-    formula = settings.formula
+    formula = settings.resolved_objective
 
     @jax.jit
     def advantages(
@@ -397,9 +405,11 @@ def make_measure(
     run: Run, config: AudioLMConfig, mesh: Mesh
 ) -> Callable[[TrainState, Drawn], dict[str, float]]:
     """(state, drawn) -> what was asked and answered, over all groups that were drawn, and the step's work."""
-    settings, spread = run.grpo, run.grpo.formula.spread
+    settings, spread = run.grpo, run.grpo.resolved_objective.spread
     # Sampling, the reference, the old log-probabilities, and the updates.
-    passes = 1 + settings.refers + settings.rescores + settings.updates_per_rollout
+    passes = (
+        1 + settings.uses_reference + settings.needs_old_logprobs + settings.updates_per_rollout
+    )
     learning = make_work(config, passes=passes, updates=settings.updates_per_rollout)
     sampling = make_work(config, passes=1, updates=0)
 
@@ -416,19 +426,19 @@ def make_measure(
         return total
 
     def measure(state: TrainState, drawn: Drawn) -> dict[str, float]:
-        flat, lengths, ended = (
+        flat, lengths, done = (
             np.concatenate([of(answers) for answers in drawn.answers])
-            for of in (lambda a: a.flat(spread), lambda a: a.lengths, lambda a: a.ended)
+            for of in (lambda a: a.flat(spread), lambda a: a.lengths, lambda a: a.done)
         )
-        computed = sum(whole(mesh, drawn.computed))
+        rows_decoded = sum(whole(mesh, drawn.rows_decoded))
         found = {
             "zero_spread": float(flat.mean()),
             "completion_tokens": float(lengths.mean()),
-            "ended": float(ended.mean()),
-            "rows_idle": float(1 - lengths.sum() / computed),
+            "done_fraction": float(done.mean()),
+            "idle_fraction": float(1 - lengths.sum() / rows_decoded),
         }
-        if settings.formula.sampling_tries > 1:
-            found["tries"] = float(len(drawn.answers))
+        if settings.resolved_objective.max_generation_batches > 1:
+            found["generation_batches"] = float(len(drawn.answers))
             found["zero_spread_left"] = float(flat[drawn.rows].mean())
         return found | work(state, drawn)
 

@@ -15,7 +15,7 @@ from sari_jax.data.styles import style
 from sari_jax.errors import one_line
 from sari_jax.generate.sampling import Sampler
 from sari_jax.parallel import hosts
-from sari_jax.parallel.mesh import all_rows, local_rows, onto_mesh, own_rows, shard_batch
+from sari_jax.parallel.mesh import all_rows, local_row_indices, local_rows, onto_mesh, shard_batch
 from sari_jax.rl.rewards.completion import Completion
 from sari_jax.rl.rewards.registry import Scorer
 from sari_jax.train.config import Run
@@ -85,20 +85,20 @@ class HeldOut:
         size = run.batch_size
         order = Curriculum(order="as_written")
         schedule = make_schedule(self._records, order, batch_size=size, seed=run.seed)
-        rows = tuple(own_rows(self._mesh, size))
+        rows = tuple(local_row_indices(self._mesh, size))
         reader = Reader(self._records, self._processor, self._style, run.data.shapes, rows=rows)
         batches, samples = Batches(schedule, reader), []
-        quiet = None if hosts.first() else True
+        quiet = None if hosts.is_primary() else True
         for _ in tqdm(range(-(-count // size)), desc="held out", leave=False, disable=quiet):
             if stop():
                 batches.close()
                 return None
-            with hosts.together():
+            with hosts.raise_on_all_hosts():
                 read = next(batches)
             (batch,) = read.parts(1, run.data.shapes)
             prompts, seeds = shard_batch(self._mesh, (batch.prompts, batch.seeds))
             done = self._rollouts(self._sampler, state, prompts, seeds, self._key, None)
-            own = local_rows(self._mesh, (done.tokens, done.lengths, done.ended))
+            own = local_rows(self._mesh, (done.tokens, done.lengths, done.done))
             numbers, *answers = all_rows(self._mesh, (batch.seeds, *own))
             samples += self._judged(numbers, *answers)
         batches.close()
@@ -123,7 +123,7 @@ class HeldOut:
         for other, _ in exchanged(mine, ""):
             found |= other
         for id, why in found.items():
-            hosts.tell(f"held out: skipped record {id}: {why}")
+            hosts.log(f"held out: skipped record {id}: {why}")
         asked = self._questions
         last, why = next(reversed(found.items()), ("", ""))
         which = f"the last is {last}: {why}"
@@ -132,14 +132,12 @@ class HeldOut:
         return found
 
     def _judged(
-        self, numbers: np.ndarray, tokens: np.ndarray, lengths: np.ndarray, ended: np.ndarray
+        self, numbers: np.ndarray, tokens: np.ndarray, lengths: np.ndarray, done: np.ndarray
     ) -> list[Sample]:
         texts = self._processor.texts(tokens[:, 0], lengths[:, 0])
         samples = []
         for row, number in enumerate(numbers.tolist()):
             said = Completion(texts[row], int(lengths[row, 0]), self._sampler.max_tokens)
             scores = [self._score(said, self._records[number], self._style)]
-            samples.append(
-                Sample(number, described([texts[row]], lengths[row], ended[row], scores))
-            )
+            samples.append(Sample(number, described([texts[row]], lengths[row], done[row], scores)))
         return samples

@@ -26,7 +26,7 @@ from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.kernels import require
 from sari_jax.models.work import chip
 from sari_jax.parallel import hosts
-from sari_jax.parallel.mesh import all_rows, make_mesh, onto_mesh, own_rows, shard_batch
+from sari_jax.parallel.mesh import all_rows, local_row_indices, make_mesh, onto_mesh, shard_batch
 from sari_jax.programs import counted
 from sari_jax.rl.rewards.registry import Scorer, make_scorer
 from sari_jax.train.checkpoint import Checkpoints
@@ -72,7 +72,7 @@ def train(run: Run, workdir: Path | str, stop: Stop = lambda: False) -> dict[str
         trainer = Trainer(run, Path(workdir))
         with trainer.closing():
             row = trainer.fit(stop)
-    hosts.tell(f"{run.stage}: {programs}")
+    hosts.log(f"{run.stage}: {programs}")
     return row
 
 
@@ -93,15 +93,15 @@ class Trainer:
 
     def __init__(self, run: Run, workdir: Path):
         self.run, self.workdir = run, workdir
-        with hosts.together():
+        with hosts.raise_on_all_hosts():
             config = read_config(run.model.path, **run.model.network)
             processor = Processor(run.model.path, config)
             score = make_scorer(run.reward_weights, run.grpo.reward_file)
             settings = {**dataclasses.asdict(run), "fingerprints": fingerprints(run)}
             refuse_changes(workdir, settings)
-        hosts.agree({**flat(settings), **hosts.versions()})
+        hosts.assert_same_on_all_hosts({**flat(settings), **hosts.versions()})
         self.mesh = make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor)
-        require(config, ways=self.mesh.shape["tensor"], decoding=run.mesh.decode_tensor)
+        require(config, num_shards=self.mesh.shape["tensor"], decoding=run.mesh.decode_tensor)
         self._try_mesh()
         self.questions = read_questions(run, workdir, processor)
         self.asked = read_held_out(run, processor)
@@ -113,8 +113,8 @@ class Trainer:
 
     def _try_mesh(self) -> None:
         """Tells before anything is read that a batch does not go with the mesh or with its parts."""
-        run, rows = self.run, len(own_rows(self.mesh, self.run.batch_size))
-        with hosts.together():
+        run, rows = self.run, len(local_row_indices(self.mesh, self.run.batch_size))
+        with hosts.raise_on_all_hosts():
             if rows % run.micro_batches:
                 raise InputError(
                     f"config: micro_batches = {run.micro_batches} does not divide the {rows} rows of a host"
@@ -135,7 +135,7 @@ class Trainer:
         parts = optimizer, self.frozen, reference, rollouts, score
         self.stage = make_stage(run, config, processor, mesh, *parts)
         self.held_out = HeldOut(run, self.asked, processor, mesh, rollouts, score)
-        answers, rows = run.stage == "sft", tuple(own_rows(mesh, run.batch_size))
+        answers, rows = run.stage == "sft", tuple(local_row_indices(mesh, run.batch_size))
         asked = style(run.data.style)
         reader = Reader(self.questions.records, processor, asked, run.data.shapes, answers, rows)
         batches = Batches(self.schedule, reader, workers=run.data.workers)
@@ -149,7 +149,7 @@ class Trainer:
         resumed = self._restore()
         self.start = self.step = int(self.state.step)
         if self.step > self.run.steps:
-            hosts.end(
+            hosts.raise_collectively(
                 f"{self.workdir}: holds {self.step} steps, more than steps = {self.run.steps}; ask for as many at"
                 " least, or name a new --workdir"
             )
@@ -158,7 +158,7 @@ class Trainer:
         answered = resumed and self.step in examined(self.workdir)
         self.owed = self.held_out.due(self.step) and not answered
         self.metrics = None
-        if hosts.first():
+        if hosts.is_primary():
             start = self.step + 1 if resumed else 0
             self.metrics = Metrics(self.workdir, start, owed=self.owed)
         self.bar = tqdm(
@@ -166,7 +166,7 @@ class Trainer:
             initial=self.start,
             desc=self.run.stage,
             file=sys.stderr,
-            disable=None if hosts.first() else True,
+            disable=None if hosts.is_primary() else True,
         )
 
     def fit(self, stop: Stop) -> dict[str, Any]:
@@ -197,15 +197,15 @@ class Trainer:
                 self._save()
             finally:
                 self._close()
-            hosts.end(f"{error}. {self._safe()}")
+            hosts.raise_collectively(f"{error}. {self._safe()}")
         except NotFinite as error:
             try:
                 self._save()
             finally:
                 self._close()
-            hosts.end(str(error))
+            hosts.raise_collectively(str(error))
         except BaseException as error:
-            if not hosts.several():
+            if not hosts.is_multihost():
                 with suppress(InputError):  # a full disk; `error` is what the user has to know
                     if isinstance(error, InputError):
                         self._save()
@@ -279,7 +279,7 @@ class Trainer:
             self.metrics.sample(self.step, found.samples, self.asked.records, "held_out")
             self.metrics.examine(self.step, found.scores)
         accuracy, rows = found.scores["accuracy"], found.scores["rows"]
-        hosts.tell(f"held out after step {self.step}: accuracy {accuracy:.3f} of {rows}")
+        hosts.log(f"held out after step {self.step}: accuracy {accuracy:.3f} of {rows}")
         return False
 
     def _due(self) -> bool:
@@ -327,7 +327,7 @@ class Trainer:
     def _stopped(self) -> None:
         self._save()
         self.checkpoints.wait()
-        hosts.tell(f"{self.run.stage}: told to stop; {self._safe()}")
+        hosts.log(f"{self.run.stage}: told to stop; {self._safe()}")
 
     def _safe(self) -> str:
         if not self.step:
@@ -351,17 +351,17 @@ class Trainer:
             sum(array.size for array in flat.values()) / 1e6
             for flat in (self.state.params, self.frozen)
         )
-        hosts.tell(
+        hosts.log(
             f"{run.stage}: {count} records in {run.data.order} order, {learn:.2f}M parameters trained, {rest:.2f}M"
             f" frozen, {jax.device_count()} {jax.devices()[0].platform} device(s)"
-            + (f" on {jax.process_count()} hosts" if hosts.several() else "")
+            + (f" on {jax.process_count()} hosts" if hosts.is_multihost() else "")
             + (f", resumed after step {self.start}" if self.start else "")
         )
-        if run.data.keep_features_gb and hosts.several():
-            hosts.tell(
+        if run.data.keep_features_gb and hosts.is_multihost():
+            hosts.log(
                 f"{run.stage}: data.keep_features_gb is for one host; the tower runs in every step"
             )
-        hosts.tell(table(self.state.params))
+        hosts.log(table(self.state.params))
 
 
 def _totals_after(
@@ -392,11 +392,13 @@ def trained_params(run: Run, workdir: Path | str, step: int | None = None) -> tu
 
 def _claim(workdir: Path, settings: dict[str, Any], questions: Questions) -> None:
     """One host writes the settings and the roster, the others see them: a workdir is one folder for all."""
-    hosts.agree({"questions": zlib.crc32(repr(questions.roster).encode(errors="replace"))})
-    with hosts.together():
-        if hosts.first():
+    hosts.assert_same_on_all_hosts(
+        {"questions": zlib.crc32(repr(questions.roster).encode(errors="replace"))}
+    )
+    with hosts.raise_on_all_hosts():
+        if hosts.is_primary():
             claim(workdir, settings, questions.roster)
-    with hosts.together():
+    with hosts.raise_on_all_hosts():
         if not (workdir / "config.json").exists():
             raise InputError(
                 f"{workdir}: what the first host writes there is not seen here; name a --workdir that all"

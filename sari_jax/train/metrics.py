@@ -13,7 +13,7 @@ from sari_jax.audio.clips import load_clip
 from sari_jax.data.processor import SAMPLE_RATE
 from sari_jax.data.records import Record
 from sari_jax.errors import InputError
-from sari_jax.train.samples import Sample, told
+from sari_jax.train.samples import Sample, sample_row
 
 SHOWN = 4  # questions of a step that tensorboard shows, the first one with its sound
 
@@ -64,7 +64,7 @@ class Metrics:
             split: "train" or "held_out".
         """
         for place, (number, completions) in enumerate(samples):
-            row = told(records[number], split, completions)
+            row = sample_row(records[number], split, completions)
             _add(self._samples, {"step": step, **row})
             if place < SHOWN:
                 self._show(step, place, records[number], row)
@@ -110,7 +110,7 @@ class Metrics:
 
 
 def read_samples(workdir: Path | str) -> list[dict]:
-    """The lines of samples.jsonl; see `samples.told`."""
+    """The lines of samples.jsonl; see `samples.sample_row`."""
     return _rows_before(Path(workdir) / "samples.jsonl", None)
 
 
@@ -142,7 +142,7 @@ def _add(file: TextIO, row: dict) -> None:
 
 @contextmanager
 def _written(path: Path | str) -> Iterator[None]:
-    """What the file system refuses is told as bad input."""
+    """Raises an InputError for what the file system refuses."""
     try:
         yield
     except OSError as error:

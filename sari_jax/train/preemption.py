@@ -30,10 +30,10 @@ def noticed() -> Iterator[Stop]:
 
         nonlocal asked, calls
         calls += 1
-        if not hosts.several():
+        if not hosts.is_multihost():
             return asked
         if calls == 1:  # a signal of before they joined is known to one of them only
-            asked = bool(hosts.gather(np.array([asked], np.int32)).any())
+            asked = bool(hosts.all_gather(np.array([asked], np.int32)).any())
         return multihost_utils.reached_preemption_sync_point(calls) or asked
 
     before = signal.signal(signal.SIGTERM, ask)

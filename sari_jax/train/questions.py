@@ -60,7 +60,7 @@ def read_questions(run: Run, workdir: Path, processor: Processor) -> Questions:
         InputError: on every host the same: no file, too many unusable records, fewer than a batch, or another corpus
             than the one the run started with.
     """
-    with hosts.together():
+    with hosts.raise_on_all_hosts():
         ledger, roster = Ledger(), roster_of(workdir)
         # A run that goes on finds its questions wherever they stand now.
         records = _read(run.data.train, ledger, run.data.limit if roster is None else 0)
@@ -84,9 +84,9 @@ def read_questions(run: Run, workdir: Path, processor: Processor) -> Questions:
         return Questions(roster, matched.records, bad, total)
     unusable = {one.where for one in bad}
     records = [record for record in records if record.id not in unusable]
-    if counts.get("hopeless") or counts.get("solved"):
-        hosts.tell(
-            f"{run.data.train}: {counts['kept']} records kept; left out: {counts['hopeless']} with pass rate 0,"
+    if counts.get("unsolved") or counts.get("solved"):
+        hosts.log(
+            f"{run.data.train}: {counts['kept']} records kept; left out: {counts['unsolved']} with pass rate 0,"
             f" {counts['solved']} with pass rate 1"
         )
     return Questions(_enrolled(run, processor, records), records, bad, total)
@@ -101,7 +101,7 @@ def read_held_out(run: Run, processor: Processor) -> Questions:
     if not run.held_out.every:
         return Questions([], [], [], 0)
     path = run.held_out.data
-    with hosts.together():
+    with hosts.raise_on_all_hosts():
         ledger = Ledger()
         records = _read(path, ledger, run.held_out.limit)
         total = len(records) + len(ledger.dropped)
@@ -110,17 +110,17 @@ def read_held_out(run: Run, processor: Processor) -> Questions:
     unusable = {one.where for one in bad}
     records = [record for record in records if record.id not in unusable]
     if not records:
-        hosts.end(f"{path}: no record can be used")
+        hosts.raise_collectively(f"{path}: no record can be used")
     return Questions([], records, bad, total)
 
 
 def _judge(run: Run, path: str, bad: list[Dropped], total: int) -> None:
     """Tells of what cannot be used, as a table, and refuses more of it than is allowed."""
     if bad:
-        hosts.tell(table(path, bad, total))
+        hosts.log(table(path, bad, total))
     first = f"the first is {bad[0].where}: {bad[0].detail}" if bad else ""
     if refused := too_many(run, len(bad), total, first):
-        hosts.end(f"{path}: {refused}")
+        hosts.raise_collectively(f"{path}: {refused}")
 
 
 def too_many(run: Run, bad: int, total: int, which: str) -> str:
@@ -146,7 +146,7 @@ def _read(path: str, ledger: Ledger, limit: int) -> list[Record]:
 
 def _chosen(run: Run, records: list[Record]) -> tuple[list[Record], dict[str, int]]:
     """The records that a new run takes of those it has read, and how many it leaves out by pass rate."""
-    dropped = {"hopeless": run.data.drop_hopeless, "solved": run.data.drop_solved}
+    dropped = {"unsolved": run.data.drop_unsolved, "solved": run.data.drop_solved}
     known = any(record.pass_rate is not None for record in records)
     if run.stage == "grpo" and known and any(dropped.values()):
         return drop(records, **dropped)
@@ -158,28 +158,28 @@ def _inspected(
 ) -> list[Dropped]:
     """The records that cannot be used, of which every host finds its part; clips that are cut are told."""
     inspector = Inspector(processor, style(run.data.style), run.data.shapes, answers)
-    with hosts.together():
+    with hosts.raise_on_all_hosts():
         mine = inspect(inspector, records[jax.process_index() :: jax.process_count()])
     bad, fits = [], collections.Counter()
     told = [[dataclasses.astuple(one) for one in mine.bad], mine.fits]
-    for text in hosts.gather_text(json.dumps(told)):
+    for text in hosts.all_gather_text(json.dumps(told)):
         some, counts = json.loads(text)
         bad += [Dropped(*one) for one in some]
         fits.update(counts)
     for line in Inspected(bad, dict(fits)).notes(path):
-        hosts.tell(line)
+        hosts.log(line)
     return bad
 
 
 def _enrolled(run: Run, processor: Processor, records: list[Record]) -> list[Entry]:
     """A new run's roster."""
     if len(records) < run.batch_size:
-        hosts.end(
+        hosts.raise_collectively(
             f"{run.data.train}: {len(records)} usable records are fewer than batch_size {run.batch_size}"
         )
     lengths = None
     if run.data.window > 1:
-        with hosts.together():
+        with hosts.raise_on_all_hosts():
             sizes = run.data.shapes.audio_seconds
             lengths = sound_lengths(records, sizes, processor.seconds).tolist()
     return enrol(records, lengths)
@@ -190,4 +190,4 @@ def _tell_changes(run: Run, matched: Matched) -> None:
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     if told:
         count = len(matched.records)
-        hosts.tell(f"{run.data.train}: of the {count} questions this run started with: {told}")
+        hosts.log(f"{run.data.train}: of the {count} questions this run started with: {told}")

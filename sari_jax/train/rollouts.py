@@ -44,5 +44,5 @@ class Rollouts:
         with jax.set_mesh(self._decoding):
             done = rollout(self._config, sampler, policy, prompts, seeds, key, features)
         here = NamedSharding(self._mesh, spec("batch"))
-        counted = move(done.computed, NamedSharding(self._mesh, P()))
-        return move(done.replace(computed=None), here).replace(computed=counted)
+        counted = move(done.rows_decoded, NamedSharding(self._mesh, P()))
+        return move(done.replace(rows_decoded=None), here).replace(rows_decoded=counted)

@@ -13,7 +13,7 @@ class Sample(NamedTuple):
     """A question by its record's number, and its completions.
 
     Attributes:
-        completions: of each its `text`, whether it `ended` before the limit, its `tokens`, its rewards by name and
+        completions: of each its `text`, whether it is `done` before the limit, its `tokens`, its rewards by name and
             their `total`, and in GRPO its `advantage`.
     """
 
@@ -24,21 +24,21 @@ class Sample(NamedTuple):
 def described(
     texts: Sequence[str],
     lengths: Int[np.ndarray, "G"],
-    ended: Bool[np.ndarray, "G"],
+    done: Bool[np.ndarray, "G"],
     scores: Sequence[dict[str, float]],
     advantages: Float[np.ndarray, "G"] | None = None,
 ) -> list[dict[str, Any]]:
     """One question's completions, in the order in which they were sampled."""
     rows = [
-        {"text": text, "ended": bool(end), "tokens": int(length), **score}
-        for text, length, end, score in zip(texts, lengths, ended, scores, strict=True)
+        {"text": text, "done": bool(end), "tokens": int(length), **score}
+        for text, length, end, score in zip(texts, lengths, done, scores, strict=True)
     ]
     for row, advantage in zip(rows, [] if advantages is None else advantages, strict=False):
         row["advantage"] = round(float(advantage), 6)
     return rows
 
 
-def told(record: Record, split: str, completions: list[dict[str, Any]]) -> dict[str, Any]:
+def sample_row(record: Record, split: str, completions: list[dict[str, Any]]) -> dict[str, Any]:
     """A line of samples.jsonl, from which a page is made without the corpus.
 
     Args:

@@ -165,7 +165,7 @@ def make_sft(
             sampler = Sampler(1, answers.shape[-1], processor.end_ids, processor.pad_id, 0.0)
             seeds = shard_batch(mesh, batch.seeds)
             done = rollouts(sampler, state, prompts, seeds, root, features)
-            shown = local_rows(mesh, (done.tokens, done.lengths, done.ended))
+            shown = local_rows(mesh, (done.tokens, done.lengths, done.done))
             tokens, lengths, ended = (array[:SFT_SAMPLES] for array in shown)
             texts = processor.texts(tokens[:, 0], lengths[:, 0])
             for row, (text, record) in enumerate(zip(texts, batch.records, strict=False)):

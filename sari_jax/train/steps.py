@@ -13,7 +13,7 @@ from sari_jax.generate.rollout import Completions
 from sari_jax.models.audio_lm import Prompts, bind
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.lora import with_dropout, with_noise
-from sari_jax.parallel.mesh import batch_ways, constrain
+from sari_jax.parallel.mesh import constrain, num_data_shards
 from sari_jax.rl.loss import grpo_loss
 from sari_jax.rl.policy import completion_logprobs
 from sari_jax.rl.ratios import truncated_importance
@@ -142,7 +142,7 @@ def make_grpo_step(
         micro_batches: equal parts of each device's prompts, whose gradients are added up one after the other: the
             same update, in the memory of one part.
     """
-    formula = settings.formula
+    formula = settings.resolved_objective
 
     def old_logprobs(rollout: Rollout, logprobs: Array) -> Array:
         if rollout.old is not None:
@@ -180,8 +180,8 @@ def make_grpo_step(
             rollout.advantages,
             mask,
             importance=importance,
-            completions=completions,
-            tokens=tokens,
+            num_completions=completions,
+            num_tokens=tokens,
         )
         gap = jnp.where(mask, jnp.abs(logprobs - done.logprobs), 0.0)
         metrics |= {
@@ -233,7 +233,7 @@ def make_grpo_step(
 
 def counted_apart(rollout: Rollout) -> Rollout:
     """Rows alone, without the one number for all of them."""
-    return rollout._replace(completions=rollout.completions.replace(computed=None))
+    return rollout._replace(completions=rollout.completions.replace(rows_decoded=None))
 
 
 def over_updates(rows: dict[str, Float[Array, "U"]]) -> dict[str, Float[Array, ""]]:
@@ -245,6 +245,6 @@ def over_updates(rows: dict[str, Float[Array, "U"]]) -> dict[str, Float[Array, "
 
 def by_part(x: Array, count: int) -> Array:
     """[B, ...] -> [count, B / count, ...]: each part has its share of every device's rows, so that none are moved."""
-    ways = batch_ways()
-    x = x.reshape(ways, count, -1, *x.shape[1:]).swapaxes(0, 1)
+    num_shards = num_data_shards()
+    x = x.reshape(num_shards, count, -1, *x.shape[1:]).swapaxes(0, 1)
     return constrain(x.reshape(count, -1, *x.shape[3:]), None, "batch")

@@ -10,8 +10,8 @@ from transformers import AutoProcessor, GenerationConfig, Qwen2AudioProcessor
 
 from sari_jax.assemble import NanoSize, assemble
 from sari_jax.assemble.directory import ROWS
+from sari_jax.corpus.sources import starter
 from sari_jax.data.processor import Processor
-from sari_jax.data.sources import starter
 from sari_jax.data.styles import STYLES
 from sari_jax.errors import InputError
 from sari_jax.hf.config import read_config

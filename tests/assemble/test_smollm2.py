@@ -158,7 +158,7 @@ def test_speaks_english_through_qwen2_audio(tmp_path, recorded):
     (answer,) = engine.answer(
         [engine.processor.encode(text, [])], engine.sampler(1, 16, 0.0), shapes, rows=1
     )
-    assert "Paris" in answer.texts[0] and answer.ended == [True]
+    assert "Paris" in answer.texts[0] and answer.done == [True]
     for ours, wanted in recorded({"tokens": np.array(answer.token_ids[0])}, find):
         assert ours["tokens"].tolist() == wanted["tokens"].tolist()
         said = processor.tokenizer.decode(wanted["tokens"])

@@ -8,7 +8,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 
 from sari_jax import assets
 from sari_jax.assemble.whisper import DTYPES, encoder_tensors, read_ctranslate2
-from sari_jax.data.sources.starter.speech import Speaker
+from sari_jax.corpus.sources.starter.speech import Speaker
 from sari_jax.errors import InputError
 
 

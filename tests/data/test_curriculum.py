@@ -48,21 +48,21 @@ def test_drop(records, make_record):
     unknown = make_record(id="unknown")
     kept, counts = drop([*records, unknown])
     assert [record.id for record in kept] == ["r0", "r1", "r3", "r4", "r5", "r6", "r7", "unknown"]
-    assert counts == {"kept": 8, "hopeless": 1, "solved": 0}
+    assert counts == {"kept": 8, "unsolved": 1, "solved": 0}
     kept, counts = drop([*records, unknown], solved=True)
     assert [record.id for record in kept] == ["r0", "r3", "r4", "r5", "r6", "r7", "unknown"]
-    assert counts == {"kept": 7, "hopeless": 1, "solved": 1}
-    kept, counts = drop([*records, unknown], hopeless=False, solved=True)
+    assert counts == {"kept": 7, "unsolved": 1, "solved": 1}
+    kept, counts = drop([*records, unknown], unsolved=False, solved=True)
     assert [record.id for record in kept] == ["r0", "r2", "r3", "r4", "r5", "r6", "r7", "unknown"]
-    assert counts == {"kept": 8, "hopeless": 0, "solved": 1}
+    assert counts == {"kept": 8, "unsolved": 0, "solved": 1}
 
 
 def test_drop_may_leave_nothing(make_record):
     assert drop([make_record(pass_rate=0.0)]) == (
         [],
-        {"kept": 0, "hopeless": 1, "solved": 0},
+        {"kept": 0, "unsolved": 1, "solved": 0},
     )
-    assert drop([]) == ([], {"kept": 0, "hopeless": 0, "solved": 0})
+    assert drop([]) == ([], {"kept": 0, "unsolved": 0, "solved": 0})
 
 
 def test_staged_is_shuffled_within_equal_parts_from_easy_to_hard(make_record):

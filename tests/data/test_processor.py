@@ -287,8 +287,8 @@ def test_parts_take_the_shapes_of_the_host_that_needs_the_largest(
         [example(3 * RATE, "dog " * 40), example(RATE, "cat")],
     )
     mine, other = (processor.collate(rows, shapes) for rows in (short, long))
-    monkeypatch.setattr(hosts, "several", lambda: True)
-    monkeypatch.setattr(hosts, "gather", lambda sizes: np.stack([sizes, [other.sizes]]))
+    monkeypatch.setattr(hosts, "is_multihost", lambda: True)
+    monkeypatch.setattr(hosts, "all_gather", lambda sizes: np.stack([sizes, [other.sizes]]))
     (part,) = mine.parts(1, shapes)
     assert mine.sizes != other.sizes and part.sizes == other.sizes
     both = processor.collate(short + long, shapes)  # as one process would make of all rows

@@ -14,7 +14,7 @@ from sari_jax.data.records import Clip, read_records
 from sari_jax.data.styles import STYLES
 from sari_jax.errors import InputError
 from sari_jax.evaluate.attempts import Attempts, attempted
-from sari_jax.evaluate.difficulty import UNREADABLE, Rated, rated, sorted_out
+from sari_jax.evaluate.difficulty import UNREADABLE, Rated, drop_by_pass_rate, rated
 from sari_jax.generate.engine import Engine
 
 ATTEMPTS = Attempts(STYLES["direct"], count=2, max_tokens=4, rows=2, seed=1)
@@ -141,10 +141,10 @@ def test_attempts_that_were_cut_are_named(whole, engine, records, tmp_path):
 def test_what_is_never_right_is_dropped_and_counted(make_record):
     scored = [Rated(make_record(id=str(rate), pass_rate=rate)) for rate in (0.0, 0.5, 1.0)]
     ledger = Ledger()
-    assert [r.id for r in sorted_out(scored, ledger)] == ["0.5", "1.0"]
+    assert [r.id for r in drop_by_pass_rate(scored, ledger)] == ["0.5", "1.0"]
     assert ledger.report() == {"read": 3, "kept": 2, "dropped": {"pass rate 0": 1}}
     ledger = Ledger()
-    assert [r.id for r in sorted_out(scored, ledger, drop_solved=True)] == ["0.5"]
+    assert [r.id for r in drop_by_pass_rate(scored, ledger, drop_solved=True)] == ["0.5"]
     assert ledger.report()["dropped"] == {"pass rate 0": 1, "pass rate 1": 1}
 
 
@@ -161,7 +161,7 @@ def test_what_cannot_be_asked_is_dropped_with_its_reason_and_the_rest_answered_a
     assert [scored[i] for i in (0, 1)] == whole[1][:2]
     assert scored == rated(engine, some, ATTEMPTS, tmp_path / "attempts", settings)
     ledger = Ledger()
-    sorted_out(scored, ledger)
+    drop_by_pass_rate(scored, ledger)
     assert ledger.report()["read"] == 6 and ledger.report()["dropped"][UNREADABLE] == 3
     assert "bad.wav" in next(d.detail for d in ledger.dropped if d.reason == UNREADABLE)
 

@@ -90,10 +90,10 @@ def test_a_decoded_token_moves_no_weights(model, trained, eight):
     policy = DecodingPolicy(model.config, decoding)(flat(params))
     prompts, seeds, features = move(batch, NamedSharding(decoding, spec("batch")))
     with jax.set_mesh(decoding):
-        hidden, prefix = prefill(model.config, policy, prompts, features)
+        hidden, prompt_cache = prefill(model.config, policy, prompts, features)
         placed = NamedSharding(decoding, spec(None, "batch", "heads"))
-        assert prefix.keys.sharding.is_equivalent_to(placed, prefix.keys.ndim)
-        given = (policy, prompts.lengths, hidden, prefix, seeds, jax.random.key(0))
+        assert prompt_cache.keys.sharding.is_equivalent_to(placed, prompt_cache.keys.ndim)
+        given = (policy, prompts.lengths, hidden, prompt_cache, seeds, jax.random.key(0))
         leaves, form = jax.tree.flatten(given)
         program = jax.jit(lambda leaves: decode(model.config, SAMPLER, *form.unflatten(leaves)))
         text = program.lower(leaves).compile().as_text()

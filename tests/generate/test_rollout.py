@@ -43,7 +43,7 @@ def sampled(one_tiny):
     """12 tokens, 4 completions of 3 prompts, with any change of key, seeds, rows or settings."""
 
     def run(seeds=SEEDS, key=0, rows=(0, 1, 2), **settings):
-        chosen = dict(completions=4, max_tokens=12, end_ids=ENDS, pad_id=PAD, temperature=0.8)
+        chosen = dict(num_completions=4, max_tokens=12, end_ids=ENDS, pad_id=PAD, temperature=0.8)
         features = heard(one_tiny.sizes.tower_width)
         given = (
             one_tiny.params,
@@ -63,9 +63,9 @@ def sampled(one_tiny):
 def test_64_greedy_tokens_as_transformers(tiny_model, recorded, monkeypatch):
     monkeypatch.setattr(module, "SHORT", 64)  # one loop, as no row ends
     questions = tiny.ragged()
-    sampler = Sampler(completions=1, max_tokens=64, end_ids=(), pad_id=0, temperature=0)
+    sampler = Sampler(num_completions=1, max_tokens=64, end_ids=(), pad_id=0, temperature=0)
     done = rollout(tiny_model.config, sampler, tiny_model.params, batch(), SEEDS, jax.random.key(0))
-    assert (done.lengths == 64).all() and not done.ended.any()
+    assert (done.lengths == 64).all() and not done.done.any()
     tokens = np.asarray(done.tokens[:, 0])
     for ours, wanted in recorded(
         {"tokens": tokens}, lambda theirs: {"tokens": theirs.greedy(tiny_model, questions, 64)}
@@ -83,7 +83,7 @@ def test_what_a_batch_of_completions_looks_like(sampled):
             np.asarray(part).reshape(12, *part.shape[2:])
             for part in (done.tokens, done.logprobs, done.lengths)
         ),
-        done.ended.reshape(12),
+        done.done.reshape(12),
         np.asarray(done.mask).reshape(12, 12),
         strict=True,
     ):
@@ -93,7 +93,7 @@ def test_what_a_batch_of_completions_looks_like(sampled):
         assert (tokens[length:] == PAD).all() and not logprobs[length:].any()
         assert (logprobs[:length] < 0).all()
         assert mask.tolist() == [i < length for i in range(12)]
-    assert done.ended.any() and not done.ended.all() and len(set(done.lengths.flat)) > 3
+    assert done.done.any() and not done.done.all() and len(set(done.lengths.flat)) > 3
 
 
 def test_completions_of_a_group_differ(sampled):
@@ -180,7 +180,7 @@ def test_rows_that_still_run_are_decoded_together(sampled, monkeypatch):
     monkeypatch.setattr(module, "SHORT", 0)
     monkeypatch.setattr(module, "STAGES", (1, 1 / 2))
     staged = sampled(max_tokens=13)
-    assert whole.lengths.sum() <= staged.computed < 12 * 12
+    assert whole.lengths.sum() <= staged.rows_decoded < 12 * 12
     np.testing.assert_array_equal(staged.tokens[..., :12], whole.tokens)
     np.testing.assert_allclose(staged.logprobs[..., :12], whole.logprobs, rtol=0, atol=1e-5)
 
@@ -209,7 +209,7 @@ def test_rows_that_are_moved_together_go_on_as_they_would(sampled, one_tiny, mon
     assert "all-gather(" not in program.as_text() and "all-to-all(" not in program.as_text()
     assert {shard.data.shape for shard in moved.tokens.addressable_shards} == {(1, 4, 13)}
     moved = jax.device_get(moved)
-    assert whole.lengths.sum() <= moved.computed < 12 * 12
+    assert whole.lengths.sum() <= moved.rows_decoded < 12 * 12
     np.testing.assert_array_equal(moved.tokens[..., :12], whole.tokens)
     np.testing.assert_allclose(moved.logprobs[..., :12], whole.logprobs, rtol=0, atol=1e-5)
 
@@ -226,4 +226,4 @@ def test_finished_completions_stop_costing(one_tiny):
     prompts, features = row(batch(), *rows), row(heard(one_tiny.sizes.tower_width), *rows)
     done = rollout(one_tiny.config, sampler, params, prompts, seeds, jax.random.key(0), features)
     assert 0.3 < done.lengths.mean() / 140 < 0.45
-    assert 1 - done.lengths.sum() / done.computed < 0.25
+    assert 1 - done.lengths.sum() / done.rows_decoded < 0.25

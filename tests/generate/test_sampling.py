@@ -11,7 +11,7 @@ LOGITS = (2 * RNG.standard_normal((6, 40))).astype(np.float32)
 
 
 def sampler(**settings):
-    return Sampler(**(dict(completions=1, max_tokens=1, end_ids=(), pad_id=0) | settings))
+    return Sampler(**(dict(num_completions=1, max_tokens=1, end_ids=(), pad_id=0) | settings))
 
 
 def softmax(x):
@@ -88,7 +88,7 @@ def test_each_row_has_a_key_of_its_own():
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (dict(completions=0), "completions = 0: must be at least 1"),
+        (dict(num_completions=0), "num_completions = 0: must be at least 1"),
         (dict(max_tokens=0), "max_tokens = 0: must be at least 1"),
         (dict(temperature=-0.1), "temperature = -0.1: must be 0 or more"),
         (dict(top_k=-1), "top_k = -1: must be 0"),

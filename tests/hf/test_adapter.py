@@ -16,7 +16,6 @@ from sari_jax.hf.config import read_config
 from sari_jax.hf.export import export
 from sari_jax.hf.families import FAMILIES
 from sari_jax.hf.load import load_params
-from sari_jax.hf.names import rules
 from sari_jax.models.audio_lm import bind
 from sari_jax.models.config import Adapter
 from sari_jax.models.lora import is_adapter
@@ -154,7 +153,7 @@ def test_modules_are_called_alike_in_every_layout(family, one_tiny):
     found = [
         [
             module_name(name, layout)
-            for rule in rules(one_tiny.config, layout)
+            for rule in tensor_rules(one_tiny.config, layout)
             for name in rule.names
         ]
         for layout in FAMILIES[family].layouts

@@ -14,7 +14,7 @@ from sari_jax.hf.export import export
 from sari_jax.hf.families import FAMILIES
 from sari_jax.hf.families.qwen2_audio import QWEN2_AUDIO
 from sari_jax.hf.load import load_params
-from sari_jax.hf.names import rules
+from sari_jax.hf.names import tensor_rules
 from sari_jax.hf.shards import SINGLE, weight_map
 
 
@@ -40,7 +40,7 @@ def test_in_and_out_bit_for_bit(kind, kinds, tmp_path):
 def renamed(sizes, config, to):
     """A tiny model's tensors by another of its family's layouts."""
     tensors, hub = tiny.weights(sizes), tiny.names_of(sizes)
-    pairs = zip(rules(config, hub), rules(config, to), strict=True)
+    pairs = zip(tensor_rules(config, hub), tensor_rules(config, to), strict=True)
     names = {
         old: new
         for ours, theirs in pairs

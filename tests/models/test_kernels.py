@@ -108,7 +108,7 @@ def test_the_whole_network_by_a_kernel(one_tiny, monkeypatch):
 def test_a_back_end_that_cannot_run_is_refused(name, dtype, platform, told, one_tiny):
     config = dataclasses.replace(one_tiny.config, attention=name, dtype=dtype)
     with pytest.raises(InputError, match=told):
-        require(config, ways=8, platform=platform)
+        require(config, num_shards=8, platform=platform)
 
 
 def test_those_that_can(one_tiny):

@@ -19,7 +19,13 @@ from sari_jax.models.audio_lm import bind
 from sari_jax.models.config import Adapter
 from sari_jax.models.lora import without_adapter
 from sari_jax.models.quantized import in_eight_bits, scale_of, to_int8
-from sari_jax.parallel.mesh import DECODING, TABLE, decoding_mesh, make_mesh, parameter_sharding
+from sari_jax.parallel.mesh import (
+    DECODE_RULES,
+    TRAIN_RULES,
+    decoding_mesh,
+    make_mesh,
+    parameter_sharding,
+)
 from sari_jax.sft.loss import sft_loss
 from sari_jax.train.config import Model, Run
 from sari_jax.train.optimizer import merge, partition
@@ -145,7 +151,7 @@ def test_read_from_a_directory(mesh, tmp_path):
         assert laid_out[path].dtype == (jnp.bfloat16 if "/lora_" in path else array.dtype), path
         lies, decoded = (
             parameter_sharding(place, path, array.shape, table)
-            for place, table in ((over, TABLE), (decoding, DECODING))
+            for place, table in ((over, TRAIN_RULES), (decoding, DECODE_RULES))
         )
         assert array.sharding.is_equivalent_to(lies, array.ndim), path
         assert laid_out[path].sharding.is_equivalent_to(decoded, array.ndim), path

@@ -18,7 +18,7 @@ from sari_jax.parallel import hosts, mesh as m
 def of(places):  # a mesh that has the devices in these places
     return Mesh(np.array(jax.devices())[places], m.AXES, axis_types=(AxisType.Auto,) * 3)
 
-with hosts.joined():
+with hosts.initialize_distributed():
     me = jax.process_index()
     print("stdout is the command's alone", flush=True) if me == 0 else None
     side_by_side = of(np.arange(8).reshape(1, 8, 1))
@@ -31,7 +31,7 @@ with hosts.joined():
     }
     batch = np.arange(48, dtype=np.int32).reshape(16, 3)
     for mesh, rows in wanted.items():
-        mine = m.own_rows(mesh, 16)
+        mine = m.local_row_indices(mesh, 16)
         assert mine == list(rows), (me, mine)
         with jax.transfer_guard("disallow"), jax.set_mesh(mesh):
             placed = m.shard_batch(mesh, {"x": batch[mine]})
@@ -48,18 +48,18 @@ with hosts.joined():
         assert key.sharding.device_set == set(mesh.devices.flat)
         bits = m.whole(mesh, jax.jit(jax.random.bits)(key))
         assert bits == jax.random.bits(jax.random.key(5))
-    np.testing.assert_array_equal(hosts.gather(np.array([me, 7], np.int32)), [[0, 7], [1, 7]])
-    assert hosts.gather_text("ä" * 300 * me) == ["", "ä" * 300]
-    with hosts.together():
+    np.testing.assert_array_equal(hosts.all_gather(np.array([me, 7], np.int32)), [[0, 7], [1, 7]])
+    assert hosts.all_gather_text("ä" * 300 * me) == ["", "ä" * 300]
+    with hosts.raise_on_all_hosts():
         pass
-    hosts.agree({"seed": 1, "model.path": "a"})
-    hosts.first() and print("agreed", flush=True)
+    hosts.assert_same_on_all_hosts({"seed": 1, "model.path": "a"})
+    hosts.is_primary() and print("agreed", flush=True)
     if me:
         mine = {"seed": 1, "optimizer.b1": 0.5, "version.jax": "0"}
     else:
         mine = {"seed": 1, "optimizer.b1": 0.9, "version.jax": "1"}
     try:
-        hosts.agree(mine)
+        hosts.assert_same_on_all_hosts(mine)
     except InputError as error:
         print(error, flush=True)
     else:
@@ -86,17 +86,17 @@ from sari_jax.errors import InputError
 from sari_jax.parallel import hosts
 
 try:
-    with hosts.joined():
+    with hosts.initialize_distributed():
         how = sys.argv[1]
         if how == "together":
-            with hosts.together():
+            with hosts.raise_on_all_hosts():
                 if jax.process_index() == 1:
                     raise InputError("clip.wav: no such sound file")
-        hosts.gather(np.zeros(1, np.int32))
+        hosts.all_gather(np.zeros(1, np.int32))
         if jax.process_index() == 1:
             raise InputError("alone") if how == "alone" else SystemError("a mistake")
         for _ in range(10**6):
-            hosts.gather(np.zeros(1, np.int32))
+            hosts.all_gather(np.zeros(1, np.int32))
 except InputError as error:
     sys.exit(f"sari: {error}")
 """
@@ -135,17 +135,17 @@ def alone(monkeypatch, **environ):
 def test_one_process_asks_for_no_others(monkeypatch):
     assert alone(monkeypatch) is None
     assert alone(monkeypatch, SLURM_NTASKS="1") is None
-    with hosts.joined():
-        assert not hosts.several() and hosts.first()
-        assert hosts.gather_text("x") == ["x"]
-        hosts.agree({"a": 1})
-        with pytest.raises(InputError, match="^as it is$"), hosts.together():
+    with hosts.initialize_distributed():
+        assert not hosts.is_multihost() and hosts.is_primary()
+        assert hosts.all_gather_text("x") == ["x"]
+        hosts.assert_same_on_all_hosts({"a": 1})
+        with pytest.raises(InputError, match="^as it is$"), hosts.raise_on_all_hosts():
             raise InputError("as it is")
 
 
 def test_half_of_a_character_is_told_to_other_hosts(monkeypatch):
-    monkeypatch.setattr(hosts, "several", lambda: True)
-    assert hosts.gather_text("row \ud83d") == ["row \\ud83d"]
+    monkeypatch.setattr(hosts, "is_multihost", lambda: True)
+    assert hosts.all_gather_text("row \ud83d") == ["row \\ud83d"]
 
 
 def test_settings_of_the_environment(monkeypatch):

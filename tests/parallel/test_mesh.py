@@ -8,8 +8,8 @@ from jax.sharding import PartitionSpec as P
 
 from sari_jax.errors import InputError
 from sari_jax.parallel.mesh import (
-    DECODING,
-    TABLE,
+    DECODE_RULES,
+    TRAIN_RULES,
     across_slices,
     make_mesh,
     onto_mesh,
@@ -24,7 +24,7 @@ def test_an_adapter_is_split_as_far_as_its_long_axis_divides():
     for size, axes in ((16, ("tensor", "fsdp")), (12, ("tensor",)), (6, None)):
         found = parameter_sharding(mesh, path, (2, 3, size))
         assert found.spec == P(None, None, axes), size
-    decoding = parameter_sharding(mesh, path, (2, 3, 16), DECODING)
+    decoding = parameter_sharding(mesh, path, (2, 3, 16), DECODE_RULES)
     assert decoding.spec == P(None, None, "tensor")
 
 
@@ -85,9 +85,9 @@ def test_parameters_lie_where_the_table_says(path, shape, wanted):
     mesh = make_mesh(1, 4, 2)
     assert parameter_sharding(mesh, path, shape).spec == wanted
     placed = jax.device_put(jnp.zeros(shape), parameter_sharding(mesh, path, shape))
-    ways = {"fsdp": 4, "tensor": 2, None: 1}
+    num_shards = {"fsdp": 4, "tensor": 2, None: 1}
     local = [
-        size // ways[axis]
+        size // num_shards[axis]
         for size, axis in zip(shape, tuple(wanted) or (None,) * len(shape), strict=True)
     ]
     assert placed.addressable_shards[0].data.shape == tuple(local)
@@ -106,7 +106,7 @@ def test_two_logical_axes_on_one_mesh_axis_are_refused():
 
 
 def test_a_table_with_a_collision_names_the_parameter():
-    table = {**TABLE, "ffn": "fsdp"}
+    table = {**TRAIN_RULES, "ffn": "fsdp"}
     with pytest.raises(
         InputError, match="up_proj/kernel: logical axes .* land twice on one mesh axis"
     ):

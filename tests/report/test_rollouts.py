@@ -18,7 +18,7 @@ ALL = SHARES[0]
 def row(step, name, split="train", clip="a.wav", **more):
     one = {
         "text": "<answer>cat</answer>",
-        "ended": True,
+        "done": True,
         "tokens": 3,
         "accuracy": 1.0,
         "total": 2.0,

@@ -236,7 +236,7 @@ def test_the_losses_of_a_batchs_parts_add_up_to_its_own(name):
     arrays = (*drawn(spread=1e-3 if name == "gspo" else 0.4), MASK)
     objective = dataclasses.replace(OBJECTIVES[name], kl_coefficient=0.04)
     loss, _, metrics = ours(*arrays, objective)
-    counts = {"completions": jnp.array(6), "tokens": jnp.array(LENGTHS.sum())}
+    counts = {"num_completions": jnp.array(6), "num_tokens": jnp.array(LENGTHS.sum())}
     part = jax.jit(lambda *arrays: grpo_loss(objective, *arrays, **counts))
     parts = [part(*(jnp.array(x[b : b + 1]) for x in arrays)) for b in range(2)]
     assert sum(float(part) for part, _ in parts) == pytest.approx(loss, rel=1e-5)

@@ -24,6 +24,6 @@ def test_the_table_in_the_docs():
     page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
     for name, o in OBJECTIVES.items():
         clip = "none" if o.clip_low == OFF else f"{o.clip_low:.9g} / {o.clip_high:.9g}"
-        numbers = f"{clip} | {o.kl} | {o.kl_coefficient:g} | {o.sampling_tries}"
+        numbers = f"{clip} | {o.kl} | {o.kl_coefficient:g} | {o.max_generation_batches}"
         row = f"| `{name}` | {o.advantages} | {o.aggregation} | {o.ratio} | {numbers} |"
         assert row in page, row

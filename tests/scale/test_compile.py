@@ -52,7 +52,7 @@ def compiled(stage, *words, code=0, **rest):
 def test_grpo_on_four_chips(model):
     told = compiled(
         "grpo", f"--config.model.path={model}", "--config.batch_size=4",
-        "--config.grpo.completions=2", "--config.grpo.max_tokens=16", "--config.mesh.decode_tensor=2",
+        "--config.grpo.num_completions=2", "--config.grpo.max_tokens=16", "--config.mesh.decode_tensor=2",
         "--config.model.attention=splash", "--audio-seconds", "2", "--text-tokens", "16",
     )  # fmt: skip
     assert (told["topology"], told["chips"], told["hbm_gib_per_chip"], told["fits"]) == (

@@ -61,7 +61,7 @@ def test_an_objective_keeps_and_runs_what_it_compares_with(eight):
         found = Programs(dataclasses.replace(FULL, grpo=settings), eight)
         names = [program.name for program in found.all()]
         assert names == ["encode", "policy", "prefill", "decode", *scoring, "update"]
-        spared = 0 if settings.refers else 2 * count / 8  # in bfloat16, over eight chips
+        spared = 0 if settings.uses_reference else 2 * count / 8  # in bfloat16, over eight chips
         assert whole.resident - found.resident == pytest.approx(spared, rel=0.02)
         updates = whole.all()[-1].flops * settings.updates_per_rollout
         assert found.all()[-1].flops == pytest.approx(updates)

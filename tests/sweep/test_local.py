@@ -244,7 +244,7 @@ from sari_jax.train.flags import read_config_file
 def suggest(trial):
     base = read_config_file({config!r}, {overrides!r})
     seed = trial.suggest_int("seed", 0, 99)
-    values = {{"seed": seed, "stage": "grpo", "grpo.completions": 2, "grpo.max_tokens": 4}}
+    values = {{"seed": seed, "stage": "grpo", "grpo.num_completions": 2, "grpo.max_tokens": 4}}
     values |= {{"steps": 40, "checkpoint.every": 1}}
     if trial.number == 1:
         values["data.train"] = "nowhere.jsonl"

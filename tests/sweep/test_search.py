@@ -62,7 +62,7 @@ def test_draws_stay_within_their_bounds_and_begin_alike():
     values = {
         RATE: log_uniform(1e-6, 1e-2),
         "grpo.temperature": uniform(0.5, 1.5),
-        "grpo.completions": uniform(4, 9),
+        "grpo.num_completions": uniform(4, 9),
         "data.style": ["direct", "free"],
     }
     many = list(sampled(defaults(), values, 200, seed=3))
@@ -71,7 +71,7 @@ def test_draws_stay_within_their_bounds_and_begin_alike():
     assert -6 <= min(rates) < -5.5 and -2.5 < max(rates) <= -2
     assert 0.3 < sum(rate < -4 for rate in rates) / 200 < 0.7
     assert all(0.5 <= run.grpo.temperature <= 1.5 for run in runs)
-    assert {run.grpo.completions for run in runs} == {4, 5, 6, 7, 8, 9}
+    assert {run.grpo.num_completions for run in runs} == {4, 5, 6, 7, 8, 9}
     assert {run.data.style for run in runs} == {"direct", "free"}
     names = [name for name, _ in many]
     assert len(set(names)) == 200 and all(map(NAME.fullmatch, names))

@@ -183,7 +183,7 @@ def settings(stage, model, data, **changes):
             "data.shapes.answer_tokens": (16,),
             "data.shapes.prompt_tokens": (512,),
             "optimizer.learning_rate": 0.01,
-            "grpo.completions": 2,
+            "grpo.num_completions": 2,
             "grpo.max_tokens": 8,
             **changes,
         }

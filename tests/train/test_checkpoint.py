@@ -170,18 +170,18 @@ MOVE = (
     STATE
     + """
 folder, do, *sizes = sys.argv[1:]
-with hosts.joined():
+with hosts.initialize_distributed():
     mesh = make_mesh(*map(int, sizes))
     checkpoints = Checkpoints(folder, keep=2)
     if do == "save":
-        ahead = {"tokens": np.arange(6).reshape(2, 3), "computed": np.array(7)}
+        ahead = {"tokens": np.arange(6).reshape(2, 3), "rows_decoded": np.array(7)}
         checkpoints.save(make(mesh, 3), {"next_index": 4}, {"examples": 5}, ahead)
         checkpoints.wait()
     else:
         found = checkpoints.restore(make(mesh, 0))
         assert int(found.state.step) == 3 and found.data == {"next_index": 4} and found.counters == {"examples": 5}
         check(found.state, mesh)
-        assert found.under_way["tokens"].tolist() == [[0, 1, 2], [3, 4, 5]] and found.under_way["computed"] == 7
+        assert found.under_way["tokens"].tolist() == [[0, 1, 2], [3, 4, 5]] and found.under_way["rows_decoded"] == 7
     checkpoints.close()
 """
 )

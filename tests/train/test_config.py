@@ -102,7 +102,7 @@ def test_numbers_below_their_least(key, value):
 
 def test_a_group_of_one_is_no_group():
     config = defaults().to_dict()
-    config["stage"], config["grpo"]["completions"] = "grpo", 1
+    config["stage"], config["grpo"]["num_completions"] = "grpo", 1
     with pytest.raises(InputError, match="at least 2"):
         freeze(config)
 
@@ -121,9 +121,9 @@ def test_whole_numbers_pass_as_floats():
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objective_by_name_has_its_own_values(name):
     run = grpo(objective=name)
-    assert run.grpo.formula == OBJECTIVES[name]
-    assert run.has_reference == run.grpo.refers == (name in ("grpo", "rloo"))
-    assert run.grpo.rescores == (name == "rloo")  # its KL is in the reward
+    assert run.grpo.resolved_objective == OBJECTIVES[name]
+    assert run.has_reference == run.grpo.uses_reference == (name in ("grpo", "rloo"))
+    assert run.grpo.needs_old_logprobs == (name == "rloo")  # its KL is in the reward
 
 
 def test_what_is_set_by_hand_takes_the_place_of_an_objectives_own():
@@ -132,19 +132,22 @@ def test_what_is_set_by_hand_takes_the_place_of_an_objectives_own():
     expected = dataclasses.replace(
         own, clip_high=0.5, kl="k2", kl_coefficient=0.1, rewards=("accuracy=2",)
     )
-    assert run.grpo.formula == expected and run.has_reference
+    assert run.grpo.resolved_objective == expected and run.has_reference
     assert run.reward_weights == {"accuracy": 2.0}
     assert not grpo(kl_coefficient=0.0).has_reference
-    once = grpo(objective="dapo", overlap=True, sampling_tries=1)
-    assert once.grpo.formula == dataclasses.replace(own, sampling_tries=1)
+    once = grpo(objective="dapo", overlap=True, max_generation_batches=1)
+    assert once.grpo.resolved_objective == dataclasses.replace(own, max_generation_batches=1)
 
 
 def test_when_the_trainer_computes_the_old_log_probabilities_apart():
-    assert not grpo().grpo.rescores and not grpo(overlap=True).grpo.rescores
-    assert not grpo(importance_cap=2.0).grpo.rescores
-    assert grpo(importance_cap=2.0, overlap=True).grpo.rescores
-    assert grpo(updates_per_rollout=2).grpo.rescores
-    assert grpo(kl="k1").grpo.rescores and not grpo(kl="k1", kl_coefficient=0.0).grpo.rescores
+    assert not grpo().grpo.needs_old_logprobs and not grpo(overlap=True).grpo.needs_old_logprobs
+    assert not grpo(importance_cap=2.0).grpo.needs_old_logprobs
+    assert grpo(importance_cap=2.0, overlap=True).grpo.needs_old_logprobs
+    assert grpo(updates_per_rollout=2).grpo.needs_old_logprobs
+    assert (
+        grpo(kl="k1").grpo.needs_old_logprobs
+        and not grpo(kl="k1", kl_coefficient=0.0).grpo.needs_old_logprobs
+    )
 
 
 def test_updates_of_a_run():
@@ -166,7 +169,7 @@ def test_default_rewards_and_the_objectives():
         ({"objective": "dr-grpo"}, "did you mean 'dr_grpo'"),
         (
             {"objective": "dapo", "overlap": True},
-            "grpo.overlap decodes .*; set grpo.sampling_tries=1",
+            "grpo.overlap decodes .*; set grpo.max_generation_batches=1",
         ),
         ({"kl": "k4"}, "grpo.kl = 'k4' is unknown"),
         ({"updates_per_rollout": 0}, "grpo.updates_per_rollout = 0 must be at least 1"),
@@ -191,7 +194,7 @@ def test_bad_settings_of_grpo(settings, told):
         ("data.max_bad_fraction", 1.5, "at least 0 and at most 1"),
         ("data.keep_features_gb", math.inf, "finite and at least 0"),
         ("grpo.top_p", 1.5, "above 0 and at most 1"),
-        ("grpo.sampling_tries", 0, "at least 1, or -1 for the objective's own"),
+        ("grpo.max_generation_batches", 0, "at least 1, or -1 for the objective's own"),
         ("grpo.kl_coefficient", -0.04, "finite and at least 0, or -1 for the objective's own"),
         ("grpo.kl_coefficient", math.nan, "finite and at least 0"),
         ("grpo.clip_high", -0.2, "at least 0, or -1 for the objective's own"),

@@ -68,7 +68,7 @@ def words(stage, model, folder, workdir, **more) -> list[str]:
     if stage == "grpo":
         more = {
             **{"grpo.rewards": "('vowels=1',)", "grpo.reward_file": folder / "reward.py"},
-            **{"grpo.completions": 4, "grpo.max_tokens": 8, "grpo.overlap": True},
+            **{"grpo.num_completions": 4, "grpo.max_tokens": 8, "grpo.overlap": True},
         } | more
     config = ROOT / f"configs/{stage}_nano.py"
     settings = changes(folder, **{"model.path": model}) | more

@@ -28,7 +28,7 @@ def brevity(completion, record, style):
 """
 # Groups that differ in their rewards, in one shape.
 CHANGES = {
-    "grpo.completions": 2,
+    "grpo.num_completions": 2,
     "grpo.kl_coefficient": -1.0,  # the objective's, and not that of the config file
     "grpo.overlap": False,
     "data.style": "direct",
@@ -41,7 +41,7 @@ KINDS = {
     # Draws further batches, in an order that follows what the step has learnt from the ones before.
     "dapo": {
         "grpo.objective": "dapo",
-        "grpo.sampling_tries": 3,
+        "grpo.max_generation_batches": 3,
         "grpo.rewards": "('accuracy=1', 'overlong=0.5')",
     },
     # Decodes ahead, keeps the old log-probabilities with it, and goes two updates on.
@@ -87,7 +87,7 @@ def test_what_an_objective_tells_of_its_steps(kind, answering, scored, reward_fi
 
 
 def drew_more(workdir):
-    tries = [int(row["tries"]) for row in rows(workdir)]
+    tries = [int(row["generation_batches"]) for row in rows(workdir)]
     assert max(tries) > 1 and set(tries) <= {1, 2, 3}
     asked = [json.loads(line) for line in (workdir / "questions.jsonl").read_text().splitlines()]
     assert [len(row["ids"]) for row in asked] == [4 * count for count in tries]
@@ -95,7 +95,7 @@ def drew_more(workdir):
     for row, count in zip(rows(workdir), tries, strict=True):
         assert count == 3 or row["zero_spread_left"] == 0
         assert row["zero_spread_left"] <= row["zero_spread"]
-        assert "kl" not in row and "seconds_refill" in row and -1 <= row["overlong"] <= 0
+        assert "kl" not in row and "seconds_resample" in row and -1 <= row["overlong"] <= 0
     assert rows(workdir)[-1]["examples"] == 4 * sum(tries)
     assert any(row["zero_spread_left"] < row["zero_spread"] for row in rows(workdir))
 

@@ -125,7 +125,7 @@ def test_a_sample_holds_all_that_a_page_shows(tmp_path, records):
         "completions": [
             {
                 "text": "a\nb",
-                "ended": True,
+                "done": True,
                 "tokens": 3,
                 "format": 0.0,
                 "accuracy": 1.0,
@@ -134,7 +134,7 @@ def test_a_sample_holds_all_that_a_page_shows(tmp_path, records):
             | {"advantage": 0.5},
             {
                 "text": "no",
-                "ended": False,
+                "done": False,
                 "tokens": 1,
                 "format": 0.0,
                 "accuracy": 1.0,

@@ -33,7 +33,7 @@ CHANGES = {
     "samples_every": 4,
     "checkpoint.every": 3,
     "data.style": "direct",
-    "data.drop_hopeless": False,
+    "data.drop_unsolved": False,
     "data.shapes.prompt_tokens": "(192,)",
     "data.shapes.audio_seconds": "(4.0,)",
     "data.shapes.audios": "(1, 2)",
@@ -43,7 +43,7 @@ CHANGES = {
 OF_STAGE = {
     "sft": {"data.shapes.answer_tokens": "(12, 16)", "mesh.tensor": 2},
     "grpo": {
-        **{"grpo.overlap": True, "grpo.completions": 4, "mesh.fsdp": 2, "mesh.data": -1},
+        **{"grpo.overlap": True, "grpo.num_completions": 4, "mesh.fsdp": 2, "mesh.data": -1},
         "mesh.decode_tensor": 2,
         **{"held_out.every": 4, "held_out.limit": 9, "held_out.max_tokens": 12},
     },
@@ -127,15 +127,15 @@ def test_two_hosts_find_the_losses_of_one_process(stage, model, uneven, pair, tm
 
 def test_two_hosts_draw_as_many_batches_as_one_process(model, uneven, tmp_path):
     """And keep the same groups of them, which go from one host to the other."""
-    changes = {"grpo.overlap": False, "grpo.objective": "dapo", "grpo.sampling_tries": 3}
-    changes |= {"steps": 3, "grpo.completions": 2}
+    changes = {"grpo.overlap": False, "grpo.objective": "dapo", "grpo.max_generation_batches": 3}
+    changes |= {"steps": 3, "grpo.num_completions": 2}
     together, alone = tmp_path / "together", tmp_path / "alone"
     pod(words("grpo", model, uneven, together, **changes))
     one = {"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1, "mesh.decode_tensor": 0}
     done = finish(words("grpo", model, uneven, alone, **changes, **one))
     assert done.returncode == 0, done.stderr[-2000:]
     found, expected = untimed(together), untimed(alone)
-    assert max(row["tries"] for row in found) > 1
+    assert max(row["generation_batches"] for row in found) > 1
     assert any(row["zero_spread_left"] < row["zero_spread"] for row in found)
     for row, wanted in zip(found, expected, strict=True):
         gaps = [of.pop("sampler_gap") for of in (row, wanted)]

@@ -174,7 +174,7 @@ def relative(model, older, name, **settings):
     (_, sampled_by), (_, reference) = older
     rollout = rollout_of(QUESTIONS, ANSWERS, 3)
     old = scores(model, sampled_by, rollout)
-    kept = scores(model, reference, rollout) if settings.refers else None
+    kept = scores(model, reference, rollout) if settings.uses_reference else None
     advantages = make_advantages(settings)(jnp.array(REWARDS), rollout.completions, old, kept)
     rollout = rollout._replace(reference=kept, old=old, advantages=advantages)
     done = rollout.completions.replace(logprobs=old)
@@ -309,7 +309,7 @@ def narrowed(model, dtype):
 def test_rounding_moves_no_policy_off_its_reference(dtype, updates, one_tiny):
     """The reference's scores are by other programs than the update's, whose batch is in two parts; and rounded more."""
     model, optimizer = narrowed(one_tiny, dtype), make_optimizer(Optimizer(learning_rate=1e-2), 10)
-    settings = Grpo(completions=3, kl_coefficient=0.04, updates_per_rollout=updates)
+    settings = Grpo(num_completions=3, kl_coefficient=0.04, updates_per_rollout=updates)
     step = make_grpo_step(model.config, settings, optimizer, 2)
     rollout = rollout_of(QUESTIONS, ANSWERS, 3)
     rollout = rollout._replace(features=encode(model.config, model.params, rollout.prompts))
@@ -321,7 +321,7 @@ def test_rounding_moves_no_policy_off_its_reference(dtype, updates, one_tiny):
         before = jax.device_get(learns[0])
         given = rollout._replace(
             reference=kept + noise,
-            old=kept if settings.rescores else None,
+            old=kept if settings.needs_old_logprobs else None,
             advantages=rewards,
             unmoved=unmoved,
         )
@@ -350,7 +350,7 @@ def test_groups_of_completions_of_one_token(one_tiny):
     rollout = rollout_of([question], answers, 2)
     short = rollout.completions
     short = short.replace(tokens=short.tokens[..., :1], logprobs=short.logprobs[..., :1])
-    settings = Grpo(completions=2, max_tokens=1, kl_coefficient=0.0)
+    settings = Grpo(num_completions=2, max_tokens=1, kl_coefficient=0.0)
     advantages = jnp.array([[1.0, -1.0]])
     rollout = rollout._replace(completions=short, advantages=advantages)
     loss, metrics, gradient = stepped(one_tiny, grpo_step(one_tiny.config, settings), rollout)

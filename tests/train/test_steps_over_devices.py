@@ -75,8 +75,8 @@ def on(mesh, model, stage, micro_batches=1, settings=SETTINGS):
             state, metrics = step(state, frozen, halves if in_two else whole)
         else:
             done = Completions(tokens, reference, mask.sum(-1), mask.any(-1))
-            kept = reference if settings.refers else None
-            old = reference + 0.3 if settings.rescores else None
+            kept = reference if settings.uses_reference else None
+            old = reference + 0.3 if settings.needs_old_logprobs else None
             step = make_grpo_step(model.config, settings, tiny.recording(), micro_batches)
             rollout = Rollout(prompts, done, features, kept, old, advantages)
             state, metrics = step(state, frozen, rollout)

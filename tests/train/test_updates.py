@@ -48,8 +48,8 @@ def test_the_loss_falls(one_tiny, features):
 @pytest.mark.numerics
 def test_the_reward_rises(one_tiny, features):
     """Tokens of the vocabulary's upper half are rewarded, wherever they stand in an answer."""
-    settings = Grpo(completions=8, max_tokens=4, kl_coefficient=0.0)
-    sampler = Sampler(settings.completions, settings.max_tokens, (), 0)
+    settings = Grpo(num_completions=8, max_tokens=4, kl_coefficient=0.0)
+    sampler = Sampler(settings.num_completions, settings.max_tokens, (), 0)
     optimizer = make_optimizer(Optimizer(learning_rate=1e-2), 30)
     step = make_grpo_step(one_tiny.config, settings, optimizer)
     trainable, frozen = decoder_of(one_tiny)
@@ -62,7 +62,7 @@ def test_the_reward_rises(one_tiny, features):
         rewards.append(float(found.mean()))
         given = Rollout(
             PROMPTS,
-            done.replace(computed=None),
+            done.replace(rows_decoded=None),
             features,
             advantages=group_advantages(jnp.array(found)),
         )

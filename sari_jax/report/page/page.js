@@ -217,7 +217,7 @@
       make("span", {}, `reward ${number(one.total)}`),
       one.advantage === undefined ? null : make("span", {}, `advantage ${signed(one.advantage)}`),
       ...Object.entries(others).map(([name, value]) => make("span", {}, `${name} ${number(value)}`)),
-      make("span", {}, `${one.tokens} tokens${one.ended ? "" : ", cut at the limit"}`),
+      make("span", {}, `${one.tokens} tokens${one.done ? "" : ", cut at the limit"}`),
     ];
     const pieces = one.spans.map(([section, text]) =>
       section === "" ? text : make(section === "tag" ? "span" : "mark", { class: section }, text));

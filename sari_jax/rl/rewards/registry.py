@@ -25,10 +25,10 @@ REWARDS: dict[str, Reward] = {
 }
 # What a step's other numbers, and a completion's, are called in the files of a run.
 RESERVED = frozenset(
-    "advantage audio_seconds clip_fraction completion_tokens ended entropy examples gradient_norm importance kl"
-    " learning_rate loss mfu model_tflop parameter_norm ratio records_skipped reward rows rows_idle sampler_gap skipped"
-    " skipped_in_a_row skipped_total step text tokens total tries update_norm updates_behind zero_spread"
-    " zero_spread_left".split()
+    "advantage audio_seconds clip_fraction completion_tokens done done_fraction entropy examples generation_batches"
+    " gradient_norm idle_fraction importance kl learning_rate loss mfu model_tflop parameter_norm ratio records_skipped"
+    " reward rows sampler_gap skipped skipped_in_a_row skipped_total step text tokens total update_norm updates_behind"
+    " zero_spread zero_spread_left".split()
 )
 
 
