@@ -16,6 +16,7 @@ from sari_jax.hf.config import read_config
 from sari_jax.hf.export import export
 from sari_jax.hf.families import FAMILIES
 from sari_jax.hf.load import load_params
+from sari_jax.hf.names import tensor_rules
 from sari_jax.models.audio_lm import bind
 from sari_jax.models.config import Adapter
 from sari_jax.models.lora import is_adapter
