@@ -20,7 +20,13 @@ from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.kernels import num_head_shards
-from sari_jax.parallel.mesh import DECODE_RULES, make_mesh, num_data_shards, onto_mesh, shard_batch
+from sari_jax.parallel.mesh import (
+    DECODE_RULES,
+    make_mesh,
+    num_data_shards,
+    put_on_mesh,
+    shard_batch,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +136,7 @@ class Engine:
     ) -> Iterator[Answered]:
         batch = self.processor.collate(examples, shapes, rows + -rows % num_data_shards(self.mesh))
         prompts, seeds = shard_batch(self.mesh, (batch.prompts, batch.seeds))
-        key = onto_mesh(self.mesh, jax.random.key(seed))
+        key = put_on_mesh(self.mesh, jax.random.key(seed))
         with jax.set_mesh(self.mesh):
             completions = rollout(self.config, sampler, self.params, prompts, seeds, key)
         completions = jax.device_get(completions)

@@ -19,11 +19,11 @@ from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.lora import without_adapter
 from sari_jax.parallel.mesh import (
     all_rows,
+    fetch_global,
     local_row_indices,
     local_rows,
-    onto_mesh,
+    put_on_mesh,
     shard_batch,
-    whole,
 )
 from sari_jax.rl.advantages import ADVANTAGES, zero_spread
 from sari_jax.rl.groups import refill, take
@@ -141,7 +141,7 @@ class _Sampling:
             top_p=settings.top_p,
         )
         self.pad_id = processor.pad_id
-        self._root = onto_mesh(mesh, jax.random.key(run.seed))
+        self._root = put_on_mesh(mesh, jax.random.key(run.seed))
         self._fold, self._after = jax.jit(jax.random.fold_in), jax.jit(lambda step: step + 1)
 
     def alike(self, batch: Batch) -> Batch:
@@ -153,7 +153,7 @@ class _Sampling:
         key = self._fold(self._root, self._after(state.step) if ahead else state.step)
         if not draw:
             return key
-        return self._fold(key, onto_mesh(self._mesh, jax.device_put(np.int32(draw))))
+        return self._fold(key, put_on_mesh(self._mesh, jax.device_put(np.int32(draw))))
 
     def read(self, state: TrainState, batch: Batch) -> tuple[Prompts, jax.Array | None]:
         """The prompts on their devices, and what the tower hears in them if it does not learn."""
@@ -303,7 +303,7 @@ class _Steps:
             rows_decoded = [*drawn.rows_decoded, fresh.completions.rows_decoded]
             drawn = Drawn([*drawn.answers, answers], rows, rows_decoded)
             if (places >= size).any():
-                where = onto_mesh(self._mesh, jax.device_put(places))
+                where = put_on_mesh(self._mesh, jax.device_put(places))
                 rollout = take(rollout, counted_apart(fresh), where, sampling.pad_id)
         return rollout, drawn
 
@@ -312,15 +312,15 @@ class _Steps:
         if not self._under_way:
             return None
         (rollout,) = self._under_way
-        old = {} if rollout.old is None else {"old": whole(self._mesh, rollout.old)}
-        return {**vars(whole(self._mesh, rollout.completions)), **old}
+        old = {} if rollout.old is None else {"old": fetch_global(self._mesh, rollout.old)}
+        return {**vars(fetch_global(self._mesh, rollout.completions)), **old}
 
     def take_up(self, state: TrainState, batch: Batch, arrays: dict[str, np.ndarray]) -> None:
         """Puts there again what `saved` gave; `batch` is theirs."""
         mine = local_row_indices(self._mesh, self._rows)
         per_row = {name: array[mine] for name, array in arrays.items() if np.ndim(array)}
         others = {name: array for name, array in arrays.items() if not np.ndim(array)}
-        placed = shard_batch(self._mesh, per_row) | onto_mesh(self._mesh, jax.device_put(others))
+        placed = shard_batch(self._mesh, per_row) | put_on_mesh(self._mesh, jax.device_put(others))
         old = placed.pop("old", None)
         prompts, features = self._sampling.read(state, self._sampling.alike(batch))
         self._under_way.append(Rollout(prompts, Completions(**placed), features, old=old))
@@ -368,7 +368,7 @@ def make_show(
         # In one order on however many hosts: what these exchange comes sorted.
         names = sorted(drawn.answers[0].rewards, key=lambda name: (name == "total", name))
         rewards = np.stack([learnt(lambda a, name=name: a.rewards[name]) for name in names], -1)
-        tokens, gains = whole(mesh, (completions.tokens, advantages))
+        tokens, gains = fetch_global(mesh, (completions.tokens, advantages))
         samples = []
         for row, number in enumerate(numbers.tolist()):
             texts = processor.texts(tokens[row], lengths[row])
@@ -430,7 +430,7 @@ def make_measure(
             np.concatenate([of(answers) for answers in drawn.answers])
             for of in (lambda a: a.flat(spread), lambda a: a.lengths, lambda a: a.done)
         )
-        rows_decoded = sum(whole(mesh, drawn.rows_decoded))
+        rows_decoded = sum(fetch_global(mesh, drawn.rows_decoded))
         found = {
             "zero_spread": float(flat.mean()),
             "completion_tokens": float(lengths.mean()),

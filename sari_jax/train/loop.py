@@ -26,7 +26,7 @@ from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.kernels import require
 from sari_jax.models.work import chip
 from sari_jax.parallel import hosts
-from sari_jax.parallel.mesh import all_rows, local_row_indices, make_mesh, onto_mesh, shard_batch
+from sari_jax.parallel.mesh import all_rows, local_row_indices, make_mesh, put_on_mesh, shard_batch
 from sari_jax.programs import counted
 from sari_jax.rl.rewards.registry import Scorer, make_scorer
 from sari_jax.train.checkpoint import Checkpoints
@@ -128,7 +128,7 @@ class Trainer:
         trainable, self.frozen = starting_params(run, config, mesh)
         optimizer = make_optimizer(run.optimizer, run.updates)
         reference = make_reference(run.model, trainable) if run.has_reference else {}
-        self.state = onto_mesh(mesh, create_state(trainable, optimizer))
+        self.state = put_on_mesh(mesh, create_state(trainable, optimizer))
         del trainable  # donated step by step with the state: nobody else may hold them
         rollouts = Rollouts(run, config, mesh, self.frozen)
         make_stage = {"sft": make_sft, "grpo": make_grpo}[run.stage]

@@ -9,7 +9,7 @@ from sari_jax.generate.rollout import Completions, encode, rollout
 from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.parallel.mesh import decoding_mesh, move, spec
+from sari_jax.parallel.mesh import decoding_mesh, reshard, spec
 from sari_jax.train.config import Run
 from sari_jax.train.optimizer import Flat, merge
 from sari_jax.train.state import TrainState
@@ -39,10 +39,10 @@ class Rollouts:
         if features is None:
             features = encode(self._config, merge(flat, {}), prompts)
         policy, rows = self._policy(flat), NamedSharding(self._decoding, spec("batch"))
-        prompts, seeds, features = move((prompts, seeds, features), rows)
-        key = move(key, NamedSharding(self._decoding, P()))
+        prompts, seeds, features = reshard((prompts, seeds, features), rows)
+        key = reshard(key, NamedSharding(self._decoding, P()))
         with jax.set_mesh(self._decoding):
             done = rollout(self._config, sampler, policy, prompts, seeds, key, features)
         here = NamedSharding(self._mesh, spec("batch"))
-        counted = move(done.rows_decoded, NamedSharding(self._mesh, P()))
-        return move(done.replace(rows_decoded=None), here).replace(rows_decoded=counted)
+        counted = reshard(done.rows_decoded, NamedSharding(self._mesh, P()))
+        return reshard(done.replace(rows_decoded=None), here).replace(rows_decoded=counted)

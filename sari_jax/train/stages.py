@@ -19,7 +19,7 @@ from sari_jax.models.work import step_flops
 from sari_jax.parallel.mesh import (
     all_rows,
     local_rows,
-    onto_mesh,
+    put_on_mesh,
     shard_batch,
 )
 from sari_jax.rl.rewards.completion import Completion
@@ -138,7 +138,7 @@ def make_sft(
     features_of = make_features(run, config, mesh, frozen)
     answer_style = style(run.data.style)
     # Greedy decoding takes a key and does not use it.
-    root = onto_mesh(mesh, jax.random.key(run.seed))
+    root = put_on_mesh(mesh, jax.random.key(run.seed))
 
     def sft(
         state: TrainState, batch: Batch, sampled: bool, ahead: Batch | None, another: Another
