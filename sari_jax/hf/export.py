@@ -23,7 +23,7 @@ from sari_jax.hf.names import Rule, tensor_rules
 from sari_jax.hf.shards import FLOATS, PICKLES, Shards, Stored, within
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.models.lora import merged
+from sari_jax.models.lora import merge_adapter
 
 Places = dict[str, tuple[Rule, int | None]]
 
@@ -121,7 +121,7 @@ def _ours(
     mine = lambda array: on_host(array if layer is None else array[layer])  # noqa: E731
     kernel = mine(flat[rule.path]) if rule.path in flat else rule.to_ours(shards.read(name))
     factors = [mine(array).astype(np.float32) for array in _factors(rule, flat)]
-    return merged(kernel.astype(np.float32), *factors, scale) if factors else kernel
+    return merge_adapter(kernel.astype(np.float32), *factors, scale) if factors else kernel
 
 
 def _theirs(rule: Rule, array: np.ndarray, stored: Stored, name: str) -> memoryview:

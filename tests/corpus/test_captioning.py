@@ -144,7 +144,7 @@ def test_no_more_is_decoded_than_the_model_takes(nano_processor, clips, tmp_path
     _, ledger = run(Scripted(nano_processor), clips[:2], tmp_path / "out.jsonl")
     assert asked == [1, 1]
     (dropped,) = ledger.dropped
-    assert dropped.reason == UNREADABLE and "exceeds 1 s" in dropped.detail
+    assert dropped.reason == UNREADABLE and "longer than the limit of 1 s" in dropped.detail
 
 
 def test_a_completion_that_says_nothing_is_counted(nano_processor, clips, tmp_path):
