@@ -47,7 +47,7 @@ class Completions:
 
     @property
     def mask(self) -> Bool[Array, "B G T"]:
-        """Which tokens belong to the completions, end tokens included."""
+        """True for tokens that belong to the completions, end tokens included."""
         return jnp.arange(self.tokens.shape[-1]) < self.lengths[..., None]
 
 

@@ -233,8 +233,8 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "I N E"], KVCache]:
         """Decodes one token of each active completion: the `step`-th after a prompt of `lengths` tokens.
 
-        The linear maps compute the N active rows of each shard. Only the product with the prompt's keys is computed
-        for whole groups: these keys are read once for a prompt, however many of its completions are active.
+        The linear maps compute the N active rows of each shard. The keys of a prompt are read once, however many of its
+        completions are active.
 
         Args:
             y: the embedded tokens.
@@ -251,20 +251,6 @@ class Decoder(nnx.Module):
                 buffer, new[None].astype(buffer.dtype), (layer, 0, 0, 0, step, 0)
             )
 
-        def attend(q: Array, prompt: KVCache, completion: KVCache) -> Array:
-            grouped = rows.expand(q).reshape(-1, rows.group, *q.shape[2:])
-            to_prompt = partial_attention(
-                grouped, Context(prompt.keys, prompt.values, visible=lengths)
-            )
-            # From whole groups back to the active rows.
-            to_prompt = jax.tree.map(
-                lambda x: rows.select(x.reshape(-1, rows.size, *x.shape[2:])), to_prompt
-            )
-            to_completion = partial_attention(
-                q, Context(completion.keys, completion.values, visible=step + 1)
-            )
-            return merge_partials([to_prompt, to_completion])
-
         def body(layer: DecoderLayer, carry: tuple, inputs: tuple) -> tuple:
             y, completion_cache = carry
             index, prompt = inputs
@@ -276,11 +262,32 @@ class Decoder(nnx.Module):
             completion = jax.tree.map(
                 lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), completion_cache
             )
-            attended = attend(q, prompt, completion).astype(y.dtype)
-            return (layer.output_and_mlp(y, attended), completion_cache), None
+            attended = _attend_to_caches(
+                q,
+                rows,
+                Context(prompt.keys, prompt.values, visible=lengths),
+                Context(completion.keys, completion.values, visible=step + 1),
+            )
+            y = layer.output_and_mlp(y, attended.astype(y.dtype))
+            return (y, completion_cache), None
 
         indices = jnp.arange(self.config.layers)
         (y, completion_cache), _ = layers.scan(
             self.layers, body, (y[:, :, None], completion_cache), (indices, prompt_cache)
         )
         return self.norm(y[:, :, 0]), completion_cache
+
+
+def _attend_to_caches(
+    q: Float[Array, "I N 1 H D"], rows: ActiveSequences, prompt: Context, completion: Context
+) -> Float[Array, "I N 1 H*D"]:
+    """Attention of active rows to their prompts' keys and to their own.
+
+    Only the product with the prompts' keys is computed for whole groups, finished completions included.
+    """
+    grouped = rows.expand(q).reshape(-1, rows.group, *q.shape[2:])
+    to_prompt = jax.tree.map(
+        lambda x: rows.select(x.reshape(-1, rows.size, *x.shape[2:])),
+        partial_attention(grouped, prompt),
+    )
+    return merge_partials([to_prompt, partial_attention(q, completion)])
