@@ -19,12 +19,12 @@ from sari_jax.errors import InputError
 from sari_jax.models.config import Adapter, AudioLMConfig
 from sari_jax.models.layers import Linear
 
-ADAPTER_PATHS = "*/lora_[ab]"
+LEAVES = "*/lora_[ab]"
 
 
 def is_adapter(path: str) -> bool:
     """Whether the parameter at this flat path belongs to an adapter."""
-    return fnmatch.fnmatch(path, ADAPTER_PATHS)
+    return fnmatch.fnmatch(path, LEAVES)
 
 
 def add_adapters(model: nnx.Module, adapter: Adapter, key: Array) -> None:
