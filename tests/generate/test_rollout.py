@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -228,3 +229,15 @@ def test_finished_completions_stop_costing(one_tiny):
     done = rollout(one_tiny.config, sampler, params, prompts, seeds, jax.random.key(0), features)
     assert 0.3 < done.lengths.mean() / 140 < 0.45
     assert 1 - done.lengths.sum() / done.rows_decoded < 0.25
+
+
+def test_profiles_name_the_modules(one_tiny):
+    """The scopes that a profiler shows, in the locations of the lowered program; nothing is compiled."""
+    sampler = Sampler(num_completions=2, max_tokens=4, end_ids=ENDS, pad_id=PAD)
+
+    def sample(params, key):
+        return rollout(one_tiny.config, sampler, params, batch(), SEEDS, key)
+
+    program = jax.jit(sample).lower(one_tiny.params, jax.random.key(0))
+    scopes = set(re.findall(r"\w+(?=/)", program.as_text(debug_info=True)))
+    assert {"encoder", "attention", "mlp", "head", "sampling"} <= scopes
