@@ -150,8 +150,9 @@ def ours(model: Path, clip: Path, logits: Path, dtype: str = "bfloat16") -> None
     sound = np.zeros((1, 1, size), np.float32)
     sound[0, 0, : len(waveform)] = waveform
     here = np.flatnonzero(tokens == config.audio_token_id)
-    audio_index = np.full((1, len(tokens)), -1, np.int32)
-    audio_index[0, here] = np.arange(len(here))
+    audio_index = np.full((1, len(tokens), 2), -1, np.int32)
+    audio_index[0, here, 0] = 0
+    audio_index[0, here, 1] = np.arange(len(here))
     prompts = Prompts(
         tokens[None],
         np.array([len(tokens)], np.int32),

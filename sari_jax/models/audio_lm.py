@@ -35,15 +35,15 @@ class Prompts:
     Attributes:
         tokens: [B, P] ids, padded on the right.
         lengths: [B] tokens without padding; at least 1.
-        audio_index: [B, P] for a token that stands for audio, clip * F + frame among the row's features; -1 for text.
-            F is waveform samples / 640.
+        audio_index: [B, P, 2] for a token that stands for audio, its clip and the frame of the clip's features; -1 for
+            text.
         waveforms: [B, A, S] float32 at 16 kHz, zero after each clip's end.
         samples: [B, A] samples of each clip without padding; 0 for a slot without a clip.
     """
 
     tokens: Int[Leaf, "B P"]
     lengths: Int[Leaf, "B"]
-    audio_index: Int[Leaf, "B P"]
+    audio_index: Int[Leaf, "B P 2"]
     waveforms: Float[Leaf, "B A S"]
     samples: Int[Leaf, "B A"]
 
@@ -76,11 +76,12 @@ class AudioLM(nnx.Module):
         """Token embeddings, with projected audio features in place of audio tokens."""
         features = self.encode(prompts) if features is None else features
         audio = constrain(self.projector(features), "batch")
+        clip, frame = prompts.audio_index[..., :1], prompts.audio_index[..., 1:]
+        index = jnp.maximum(clip * audio.shape[2] + frame, 0)
         audio = audio.reshape(audio.shape[0], -1, audio.shape[-1])
-        index = jnp.maximum(prompts.audio_index, 0)[..., None]
         audio = jnp.take_along_axis(audio, index, axis=1)
         text = self.decoder.embed_tokens(prompts.tokens)
-        return jnp.where(prompts.audio_index[..., None] >= 0, audio, text)
+        return jnp.where(clip >= 0, audio, text)
 
     def prefill(
         self, prompts: Prompts, features: Float[Array, "B A F D"] | None = None

@@ -109,11 +109,13 @@ def _prompts(
 ) -> Prompts:
     """Of one clip each, in the largest shapes; a run's own sizes are chosen from there."""
     tokens = np.pad(tokens, ((0, 0), (0, LONGEST // 640 + 1024 - tokens.shape[1])))
-    places = tokens == AUDIO_ID
+    is_audio = tokens == AUDIO_ID
+    frames = np.where(is_audio, np.cumsum(is_audio, axis=1) - 1, -1)
+    clips = np.where(is_audio, 0, -1)
     return Prompts(
         tokens,
         lengths.astype(np.int32),
-        np.where(places, np.cumsum(places, axis=1) - 1, -1).astype(np.int32),
+        np.stack([clips, frames], axis=-1).astype(np.int32),
         np.pad(waveforms, ((0, 0), (0, LONGEST - waveforms.shape[1])))[:, None],
         samples.astype(np.int32)[:, None],
     )

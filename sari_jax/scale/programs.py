@@ -356,7 +356,7 @@ class Programs:
         return Prompts(
             row((self.places,), jnp.int32),
             row((), jnp.int32),
-            row((self.places,), jnp.int32),
+            row((self.places, 2), jnp.int32),
             row((1, self.samples), jnp.float32),
             row((1,), jnp.int32),
         )
