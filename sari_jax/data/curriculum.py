@@ -41,37 +41,37 @@ class Ranked(Protocol):
     pass_rate: float | None
 
 
-Numbers = list[int]
+Indices = list[int]
 
 
-def easy_to_hard(records: Sequence[Ranked], numbers: Numbers, stages: int) -> Numbers:
-    rates = _pass_rates(records, numbers)
-    return sorted(numbers, key=lambda number: -rates[number])
+def easy_to_hard(records: Sequence[Ranked], indices: Indices, stages: int) -> Indices:
+    rates = _pass_rates(records, indices)
+    return sorted(indices, key=lambda index: -rates[index])
 
 
-def hard_to_easy(records: Sequence[Ranked], numbers: Numbers, stages: int) -> Numbers:
-    rates = _pass_rates(records, numbers)
-    return sorted(numbers, key=lambda number: rates[number])
+def hard_to_easy(records: Sequence[Ranked], indices: Indices, stages: int) -> Indices:
+    rates = _pass_rates(records, indices)
+    return sorted(indices, key=lambda index: rates[index])
 
 
-def staged(records: Sequence[Ranked], numbers: Numbers, stages: int) -> Numbers:
-    """Equal parts from easy to hard, each in the shuffled order that the numbers come in."""
-    rank = {number: place for place, number in enumerate(numbers)}
-    parts = np.array_split(easy_to_hard(records, numbers, stages), stages)
-    return [number for part in parts for number in sorted(part.tolist(), key=rank.__getitem__)]
+def staged(records: Sequence[Ranked], indices: Indices, stages: int) -> Indices:
+    """Equal parts from easy to hard, each in the shuffled order that the indices come in."""
+    rank = {index: place for place, index in enumerate(indices)}
+    parts = np.array_split(easy_to_hard(records, indices, stages), stages)
+    return [index for part in parts for index in sorted(part.tolist(), key=rank.__getitem__)]
 
 
-def as_written(records: Sequence[Ranked], numbers: Numbers, stages: int) -> Numbers:
-    return sorted(numbers)
+def as_written(records: Sequence[Ranked], indices: Indices, stages: int) -> Indices:
+    return sorted(indices)
 
 
-def random(records: Sequence[Ranked], numbers: Numbers, stages: int) -> Numbers:
-    return numbers
+def random(records: Sequence[Ranked], indices: Indices, stages: int) -> Indices:
+    return indices
 
 
-# Each takes all records and some of their numbers, shuffled, and puts those in order; a stable sort leaves ties
+# Each takes all records and some of their indices, shuffled, and puts those in order; a stable sort leaves ties
 # shuffled.
-ORDERS: dict[str, Callable[[Sequence[Ranked], Numbers, int], Numbers]] = {
+ORDERS: dict[str, Callable[[Sequence[Ranked], Indices, int], Indices]] = {
     "easy_to_hard": easy_to_hard,
     "hard_to_easy": hard_to_easy,
     "staged": staged,
@@ -80,8 +80,8 @@ ORDERS: dict[str, Callable[[Sequence[Ranked], Numbers, int], Numbers]] = {
 }
 
 
-def order(records: Sequence[Ranked], name: str, seed: int, *, stages: int = 3) -> Numbers:
-    """Every record's number once, in the order of that name; equal pass rates fall as the seed says.
+def order(records: Sequence[Ranked], name: str, seed: int, *, stages: int = 3) -> Indices:
+    """Every record's index once, in the order of that name; equal pass rates fall as the seed says.
 
     Raises:
         InputError: unknown order, or an order by pass rate over records without one.
@@ -90,16 +90,16 @@ def order(records: Sequence[Ranked], name: str, seed: int, *, stages: int = 3) -
 
 
 def order_some(
-    records: Sequence[Ranked], numbers: Sequence[int], name: str, seed: int, *, stages: int = 3
-) -> Numbers:
-    """`numbers`, places in `records`, in the order of that name, ties and random orders by `seed`.
+    records: Sequence[Ranked], indices: Sequence[int], name: str, seed: int, *, stages: int = 3
+) -> Indices:
+    """`indices`, places in `records`, in the order of that name, ties and random orders by `seed`.
 
     Raises:
         InputError: unknown order, or an order by pass rate over records without one.
     """
     if name not in ORDERS:
         raise InputError(f"order {name!r} is unknown; choose {', '.join(ORDERS)}")
-    shuffled = np.random.default_rng(seed).permutation(np.asarray(numbers, int)).tolist()
+    shuffled = np.random.default_rng(seed).permutation(np.asarray(indices, int)).tolist()
     return ORDERS[name](records, shuffled, stages)
 
 
@@ -124,13 +124,11 @@ def drop(
     return kept, {"kept": len(kept), **out}
 
 
-def _pass_rates(records: Sequence[Ranked], numbers: Sequence[int]) -> list[float]:
-    missing = [
-        records[number].id for number in sorted(numbers) if records[number].pass_rate is None
-    ]
+def _pass_rates(records: Sequence[Ranked], indices: Sequence[int]) -> list[float]:
+    missing = [records[index].id for index in sorted(indices) if records[index].pass_rate is None]
     if missing:
         raise InputError(
-            f"curriculum: {len(missing)} of {len(numbers)} records have no pass_rate ({missing[0]} is the first);"
+            f"curriculum: {len(missing)} of {len(indices)} records have no pass_rate ({missing[0]} is the first);"
             " add it with `sari score`, or use the order 'random'"
         )
     return [record.pass_rate for record in records]

@@ -13,7 +13,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from sari_jax.data.curriculum import Numbers
+from sari_jax.data.curriculum import Indices
 from sari_jax.data.processor import Batch, Example, Processor, Shapes
 from sari_jax.data.records import Record
 from sari_jax.data.schedule import Plan, Schedule
@@ -28,7 +28,7 @@ SUBSTITUTES = 64
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """The numbers of a global batch -> the arrays of this process's rows, sound read from disk.
+    """The indices of a global batch -> the arrays of this process's rows, sound read from disk.
 
     A record that cannot be read is skipped: the next readable question of its batch is asked in its place, and so a
     second time, with other samples. Which one that is depends on the batch and on the files alone.
@@ -45,21 +45,21 @@ class Reader:
     answers: bool = False
     rows: tuple[int, ...] | None = None
 
-    def __call__(self, numbers: Numbers) -> dict[str, Any]:
-        """The fields of a `Batch` but its records, and `bad`: [number, why] of each record that was skipped.
+    def __call__(self, indices: Indices) -> dict[str, Any]:
+        """The fields of a `Batch` but its records, and `bad`: [index, why] of each record that was skipped.
 
         `bad` alone comes back where a row has no substitute either.
         """
-        turns, bad = repeats(numbers), {}
+        turns, bad = repeats(indices), {}
         examples, asked = [], []
-        for row in self.mine(list(range(len(numbers)))):
-            for distance, number in enumerate(self._candidates(numbers, row)):
-                if number in bad:
+        for row in self.mine(list(range(len(indices)))):
+            for distance, index in enumerate(self._candidates(indices, row)):
+                if index in bad:
                     continue
                 try:
-                    examples.append(self.example(number))
+                    examples.append(self.example(index))
                 except InputError as error:
-                    bad[number] = str(error)
+                    bad[index] = str(error)
                     continue
                 # Another turn than the question's own, and than that of other rows it stands in for.
                 asked.append(turns[row] if distance == 0 else 255 - distance % 128)
@@ -72,25 +72,25 @@ class Reader:
         arrays = {name: value for name, value in vars(batch).items() if name != "records"}
         return arrays | {"prompts": vars(batch.prompts), "bad": list(bad.items())}
 
-    def example(self, number: int) -> Example:
+    def example(self, index: int) -> Example:
         """One record, read and measured.
 
         Raises:
             InputError: it is gone, cannot be read, or fits no shape.
         """
-        record = self.records[number]
+        record = self.records[index]
         if record is None:
             raise InputError(GONE)
-        example = self.processor.question(record, self.style, number=number, answer=self.answers)
+        example = self.processor.question(record, self.style, index=index, answer=self.answers)
         self.processor.sizes([example], self.shapes)
         return example
 
-    def _candidates(self, numbers: Numbers, row: int) -> Iterator[int]:
+    def _candidates(self, indices: Indices, row: int) -> Iterator[int]:
         """A row's own question, the others of its batch, and those that follow in the data file."""
-        yield from numbers[row:]
-        yield from numbers[:row]
+        yield from indices[row:]
+        yield from indices[:row]
         for after in range(1, min(SUBSTITUTES, len(self.records))):
-            yield (numbers[row] + after) % len(self.records)
+            yield (indices[row] + after) % len(self.records)
 
     def slim(self) -> "Reader":
         """For another process, which gets a copy: without the chains that it does not read."""
@@ -102,17 +102,17 @@ class Reader:
         ]
         return dataclasses.replace(self, records=bare)
 
-    def mine(self, numbers: Numbers) -> Numbers:
-        return numbers if self.rows is None else [numbers[row] for row in self.rows]
+    def mine(self, indices: Indices) -> Indices:
+        return indices if self.rows is None else [indices[row] for row in self.rows]
 
 
-def repeats(numbers: Numbers) -> list[int]:
+def repeats(indices: Indices) -> list[int]:
     """How often each of them stands before its place: [7, 4, 7, 7] -> [0, 0, 1, 2]"""
     seen: collections.Counter[int] = collections.Counter()
     found = []
-    for number in numbers:
-        found.append(seen[number])
-        seen[number] += 1
+    for index in indices:
+        found.append(seen[index])
+        seen[index] += 1
     return found
 
 
@@ -132,8 +132,8 @@ class Batches(Iterator[Batch]):
         read_ahead: batches that wait, for each worker.
 
     Attributes:
-        position: the number of the next batch.
-        bad: why each record, by its number, could not be read by this process so far.
+        position: the index of the next batch.
+        bad: why each record, by its index, could not be read by this process so far.
     """
 
     def __init__(
@@ -161,13 +161,13 @@ class Batches(Iterator[Batch]):
             raise NothingReadable(
                 f"no question of batch {self.position + 1} can be read, nor any near it"
             )
-        records = tuple(self._reader.records[number] for number in arrays["seeds"].tolist())
+        records = tuple(self._reader.records[index] for index in arrays["indices"].tolist())
         self.position += 1
         return Batch(records=records, **arrays | {"prompts": Prompts(**arrays["prompts"])})
 
-    def learn(self, numbers: Numbers, rates: Sequence[float]) -> None:
+    def learn(self, indices: Indices, rates: Sequence[float]) -> None:
         """Tells the schedule, batch by batch, how often each question of it was answered right."""
-        self._schedule.learn(numbers, rates)
+        self._schedule.learn(indices, rates)
 
     def state(self, position: int | None = None) -> dict[str, Any]:
         """Goes on from here, or from a `position` there was after the last `learn`."""

@@ -63,7 +63,7 @@ class Example:
     waveforms: tuple[np.ndarray, ...]
     record: Record | None = None
     answer: np.ndarray | None = None
-    number: int = 0
+    index: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +74,14 @@ class Batch:
         prompts: of B rows; rows past `len(records)` repeat the first one and count nowhere.
         answers: [B, 1, T] supervised targets, or None.
         answer_mask: [B, 1, T], false for padding and for padded rows.
-        seeds: [B] each example's number.
+        indices: [B] the place of each row's record in the dataset.
         records: the real rows' records.
         pad_id: what stands after a row's tokens.
         repeats: [B] how often a row's example stands before it in the batch of all processes; None for never.
     """
 
     prompts: Prompts
-    seeds: np.ndarray
+    indices: np.ndarray
     records: tuple[Record, ...]
     answers: np.ndarray | None = None
     answer_mask: np.ndarray | None = None
@@ -91,7 +91,7 @@ class Batch:
     @property
     def draws(self) -> np.ndarray:
         """[B] seeds for sampling: an example that is asked again in the same batch is answered anew."""
-        return self.seeds if self.repeats is None else self.seeds + self.repeats * REPEAT
+        return self.indices if self.repeats is None else self.indices + self.repeats * REPEAT
 
     def parts(self, count: int, shapes: Shapes) -> list["Batch"]:
         """The rows in `count` equal parts from short to long, each in the smallest shapes that hold its own rows.
@@ -126,7 +126,7 @@ class Batch:
         records = tuple(self.records[row] for row in rows if row < len(self.records))
         taken = Prompts(*(array[rows] for array in vars(whole).values()))
         repeats = None if self.repeats is None else self.repeats[rows]
-        part = Batch(taken, self.seeds[rows], records, answers, mask, self.pad_id, repeats)
+        part = Batch(taken, self.indices[rows], records, answers, mask, self.pad_id, repeats)
         return part.sized(tokens, audios, samples, longest)
 
     @property
@@ -151,7 +151,7 @@ class Batch:
             answers, mask = (
                 _fit(x, (answer,), fill) for x, fill in ((answers, self.pad_id), (mask, False))
             )
-        return Batch(prompts, self.seeds, self.records, answers, mask, self.pad_id, self.repeats)
+        return Batch(prompts, self.indices, self.records, answers, mask, self.pad_id, self.repeats)
 
 
 def _fit(array: np.ndarray, sizes: tuple[int, ...], fill: int) -> np.ndarray:
@@ -263,7 +263,7 @@ class Processor:
         record: Record,
         style: Style,
         *,
-        number: int = 0,
+        index: int = 0,
         answer: bool = False,
         waveforms: Sequence[np.ndarray] | None = None,
     ) -> Example:
@@ -288,7 +288,7 @@ class Processor:
             rendered = style.render(record)
             self._refuse_special(rendered, "chain")
             target = self.tokens(rendered + END)
-        return dataclasses.replace(example, record=record, answer=target, number=number)
+        return dataclasses.replace(example, record=record, answer=target, index=index)
 
     def _refuse_special(self, text: str, called: str) -> None:
         """
@@ -325,11 +325,11 @@ class Processor:
         lengths = np.ones(rows, np.int32)
         audio_index = np.full((rows, p), -1, np.int32)
         waveforms, samples = np.zeros((rows, a, s), np.float32), np.zeros((rows, a), np.int32)
-        seeds = np.zeros(rows, np.int32)
+        indices = np.zeros(rows, np.int32)
         for row in range(rows):
             example = examples[row if row < real else 0]
             size = len(example.tokens)
-            tokens[row, :size], lengths[row], seeds[row] = example.tokens, size, example.number
+            tokens[row, :size], lengths[row], indices[row] = example.tokens, size, example.index
             places = [
                 np.arange(frame_counts(len(w))[1]) + i * (s // STRIDE)
                 for i, w in enumerate(example.waveforms)
@@ -349,7 +349,7 @@ class Processor:
                 answers[row, 0, : len(example.answer)] = example.answer
                 mask[row, 0, : len(example.answer)] = True
         records = tuple(e.record for e in examples if e.record)
-        return Batch(prompts, seeds, records, answers, mask, self.pad_id)
+        return Batch(prompts, indices, records, answers, mask, self.pad_id)
 
     def sizes(self, examples: Sequence[Example], shapes: Shapes) -> tuple[int, int, int, int]:
         """The buckets that hold all examples: prompt tokens, clips, samples of a clip, answer tokens or 0.

@@ -60,9 +60,9 @@ def enrol(records: Sequence[Record], lengths: Sequence[int] | None = None) -> li
             digest(record),
             record.source,
             record.pass_rate,
-            None if lengths is None else int(lengths[number]),
+            None if lengths is None else int(lengths[index]),
         )
-        for number, record in enumerate(records)
+        for index, record in enumerate(records)
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from sari_jax.data.curriculum import ADAPTIVE, Curriculum, Numbers, Ranked, order_some
+from sari_jax.data.curriculum import ADAPTIVE, Curriculum, Indices, Ranked, order_some
 from sari_jax.errors import InputError
 
 # Ours. How far one rollout moves a question's pass rate, and how much of a chance what is solved or unsolved keeps.
@@ -15,9 +15,9 @@ SPEED, FLOOR = 0.5, 0.02
 
 
 class Plan(NamedTuple):
-    """Batches from `start` up to `end`: `batches[i]` are the records' numbers in batch `start + i`."""
+    """Batches from `start` up to `end`: `batches[i]` are the records' indices in batch `start + i`."""
 
-    batches: Sequence[Numbers]
+    batches: Sequence[Indices]
     start: int
     end: int
 
@@ -42,11 +42,11 @@ class Fixed:
         lengths: np.ndarray | None = None,
     ):
         self._size, self._window, self._lengths = batch_size, curriculum.window, lengths
-        self._last: tuple[int, list[Numbers]] = (-1, [])
+        self._last: tuple[int, list[Indices]] = (-1, [])
         groups = mixed(records, curriculum.mix)
         streams = [
-            _stream(records, numbers, curriculum, seed + place)
-            for place, (numbers, _) in enumerate(groups)
+            _stream(records, indices, curriculum, seed + place)
+            for place, (indices, _) in enumerate(groups)
         ]
         stream = streams[0]
         if len(streams) > 1:
@@ -56,10 +56,10 @@ class Fixed:
     def __len__(self) -> int:
         return len(self._windows) * self._window
 
-    def __getitem__(self, batch: int) -> Numbers:
+    def __getitem__(self, batch: int) -> Indices:
         window, place = divmod(batch, self._window)
-        number, batches = self._last
-        if number != window:
+        last, batches = self._last
+        if last != window:
             batches = alike(self._windows[window], self._size, self._lengths)
             self._last = window, batches
         return batches[place]
@@ -67,7 +67,7 @@ class Fixed:
     def plan(self, batch: int) -> Plan:
         return Plan(self, 0, len(self))
 
-    def learn(self, numbers: Numbers, rates: Sequence[float]) -> None:
+    def learn(self, indices: Indices, rates: Sequence[float]) -> None:
         """Nothing to learn here."""
 
     def state(self) -> dict[str, Any]:
@@ -101,37 +101,37 @@ class Adaptive:
         self._first = np.array([0.5 if rate is None else rate for rate in rates])
         self._rates, self._block = self._first.copy(), -1
         self._learnt = 0
-        self._pending: list[tuple[int, Numbers, list[float]]] = []
+        self._pending: list[tuple[int, Indices, list[float]]] = []
 
     def plan(self, batch: int) -> Plan:
         block = batch // self._refresh
         start = block * self._refresh
         if block != self._block:
             due = [update for update in self._pending if update[0] < start - 1]
-            for _, numbers, rates in due:
-                for number, rate in zip(numbers, rates, strict=True):
-                    self._rates[number] += SPEED * (rate - self._rates[number])
+            for _, indices, rates in due:
+                for index, rate in zip(indices, rates, strict=True):
+                    self._rates[index] += SPEED * (rate - self._rates[index])
             self._pending = self._pending[len(due) :]
             self._block = block
         return Plan(self._draw(), start, start + self._refresh)
 
-    def _draw(self) -> list[Numbers]:
+    def _draw(self) -> list[Indices]:
         rng = np.random.default_rng([self._seed, self._block])
         weights = self._rates * (1 - self._rates) + FLOOR
         shares = np.array([weight for _, weight in self._groups])
         counts = rng.multinomial(self._size * self._refresh, shares / shares.sum())
         drawn = []
-        for (numbers, _), count in zip(self._groups, counts, strict=True):
-            chances = weights[numbers] / weights[numbers].sum()
-            drawn.append(rng.choice(numbers, count, replace=count > len(numbers), p=chances))
+        for (indices, _), count in zip(self._groups, counts, strict=True):
+            chances = weights[indices] / weights[indices].sum()
+            drawn.append(rng.choice(indices, count, replace=count > len(indices), p=chances))
         shuffled = rng.permutation(np.concatenate(drawn)).tolist()
         span = self._size * self._window
         windows = [shuffled[at : at + span] for at in range(0, len(shuffled), span)]
         return [batch for window in windows for batch in alike(window, self._size, self._lengths)]
 
-    def learn(self, numbers: Numbers, rates: Sequence[float]) -> None:
+    def learn(self, indices: Indices, rates: Sequence[float]) -> None:
         """What the next batch's rollouts gave, in the order of batches."""
-        self._pending.append((self._learnt, list(numbers), [float(rate) for rate in rates]))
+        self._pending.append((self._learnt, list(indices), [float(rate) for rate in rates]))
         self._learnt += 1
 
     def state(self) -> dict[str, Any]:
@@ -139,15 +139,15 @@ class Adaptive:
         return {
             "block": self._block,
             "learnt": self._learnt,
-            "rates": [[number, float(self._rates[number])] for number in moved],
+            "rates": [[index, float(self._rates[index])] for index in moved],
             "pending": [list(update) for update in self._pending],
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._block, self._learnt = state["block"], state["learnt"]
         self._rates = self._first.copy()
-        for number, rate in state["rates"]:
-            self._rates[number] = rate
+        for index, rate in state["rates"]:
+            self._rates[index] = rate
         self._pending = [tuple(update) for update in state["pending"]]
 
 
@@ -171,25 +171,25 @@ def make_schedule(
     return kind(records, curriculum, batch_size=batch_size, seed=seed, lengths=lengths)
 
 
-def alike(numbers: Numbers, size: int, lengths: np.ndarray | None) -> list[Numbers]:
+def alike(indices: Indices, size: int, lengths: np.ndarray | None) -> list[Indices]:
     """A window's questions in batches of clips of like length; the batches by where their questions stood before."""
-    places = np.arange(len(numbers))
+    places = np.arange(len(indices))
     if lengths is not None:
-        places = np.argsort(lengths[numbers], kind="stable")
-    batches = [places[at : at + size] for at in range(0, len(numbers), size)]
+        places = np.argsort(lengths[indices], kind="stable")
+    batches = [places[at : at + size] for at in range(0, len(indices), size)]
     batches.sort(key=lambda batch: batch.mean())
-    return [[numbers[place] for place in batch] for batch in batches]
+    return [[indices[place] for place in batch] for batch in batches]
 
 
-def mixed(records: Sequence[Ranked], mix: Sequence[str]) -> list[tuple[Numbers, float]]:
-    """The records' numbers by the pattern that their source matches, and each pattern's weight.
+def mixed(records: Sequence[Ranked], mix: Sequence[str]) -> list[tuple[Indices, float]]:
+    """The records' indices by the pattern that their source matches, and each pattern's weight.
 
     Raises:
         InputError: a share that does not read PATTERN=WEIGHT, a pattern without records, a record without a pattern.
     """
     if not mix:
         return [(list(range(len(records))), 1.0)]
-    groups: dict[str, tuple[Numbers, float]] = {}
+    groups: dict[str, tuple[Indices, float]] = {}
     for share in mix:
         pattern, _, weight = share.rpartition("=")
         try:
@@ -200,25 +200,25 @@ def mixed(records: Sequence[Ranked], mix: Sequence[str]) -> list[tuple[Numbers, 
             raise InputError(
                 f"config: data.mix: {share!r} does not read SOURCE=WEIGHT, as 'avqa*=2'"
             )
-    for number, record in enumerate(records):
+    for index, record in enumerate(records):
         pattern = next((p for p in groups if fnmatch.fnmatchcase(record.source, p)), None)
         if pattern is None:
             raise InputError(
                 f"config: data.mix: record {record.id} is of source {record.source!r}, which no pattern names;"
                 " add one, or '*=1' for the rest"
             )
-        groups[pattern][0].append(number)
-    for pattern, (numbers, _) in groups.items():
-        if not numbers:
+        groups[pattern][0].append(index)
+    for pattern, (indices, _) in groups.items():
+        if not indices:
             raise InputError(f"config: data.mix: no record is of source {pattern!r}")
     return list(groups.values())
 
 
 def _stream(
-    records: Sequence[Ranked], numbers: Numbers, curriculum: Curriculum, seed: int
+    records: Sequence[Ranked], indices: Indices, curriculum: Curriculum, seed: int
 ) -> grain.MapDataset:
     """Endlessly, epoch after epoch."""
     if curriculum.order == "random":
-        return grain.MapDataset.source(numbers).seed(seed).shuffle().repeat()
-    ordered = order_some(records, numbers, curriculum.order, seed, stages=curriculum.stages)
+        return grain.MapDataset.source(indices).seed(seed).shuffle().repeat()
+    ordered = order_some(records, indices, curriculum.order, seed, stages=curriculum.stages)
     return grain.MapDataset.source(ordered).repeat()

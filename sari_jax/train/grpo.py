@@ -347,7 +347,7 @@ def make_judge(
             for name in scores[0]
         }
         prompts = batch.prompts
-        return Answers(prompts.samples, prompts.lengths, lengths, done, batch.seeds, rewards)
+        return Answers(prompts.samples, prompts.lengths, lengths, done, batch.indices, rewards)
 
     return judge
 

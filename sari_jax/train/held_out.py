@@ -96,10 +96,10 @@ class HeldOut:
             with hosts.raise_on_all_hosts():
                 read = next(batches)
             (batch,) = read.parts(1, run.data.shapes)
-            prompts, seeds = shard_batch(self._mesh, (batch.prompts, batch.seeds))
+            prompts, seeds = shard_batch(self._mesh, (batch.prompts, batch.indices))
             done = self._rollouts(self._sampler, state, prompts, seeds, self._key, None)
             own = local_rows(self._mesh, (done.tokens, done.lengths, done.done))
-            numbers, *answers = all_rows(self._mesh, (batch.seeds, *own))
+            numbers, *answers = all_rows(self._mesh, (batch.indices, *own))
             samples += self._judged(numbers, *answers)
         batches.close()
         skipped = self._skipped(batches.bad)

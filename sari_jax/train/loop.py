@@ -308,7 +308,7 @@ class Trainer:
 
     def _asked(self, batch: Batch) -> str:
         """A digest of a batch's questions over all hosts, row by row, and of how often each is asked in it."""
-        numbers, turns = all_rows(self.mesh, (batch.seeds, batch.repeats))
+        numbers, turns = all_rows(self.mesh, (batch.indices, batch.repeats))
         asked = zip(numbers.tolist(), turns.tolist(), strict=True)
         rows = [f"{digest(self.questions.records[number])} {turn}" for number, turn in asked]
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
@@ -407,7 +407,7 @@ def _claim(workdir: Path, settings: dict[str, Any], questions: Questions) -> Non
 
 
 def _not_finite(run: Run, step: int, mesh: Mesh, batch: Batch, records: list[Record | None]) -> str:
-    ids = [records[number].id for number in all_rows(mesh, batch.seeds)]
+    ids = [records[number].id for number in all_rows(mesh, batch.indices)]
     more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
     return (
         f"loss or gradient was not finite in {run.max_skipped} updates in a row, the last at step {step}, whose"

@@ -150,7 +150,7 @@ def make_sft(
             batch.prompts.samples,
             batch.prompts.lengths,
             batch.answer_mask.sum(-1),
-            batch.seeds,
+            batch.indices,
         )
         split = [batch]
         if run.micro_batches > 1:
@@ -163,7 +163,7 @@ def make_sft(
         if sampled:
             batch, (prompts, answers, _, features) = split[0], parts[0]
             sampler = Sampler(1, answers.shape[-1], processor.end_ids, processor.pad_id, 0.0)
-            seeds = shard_batch(mesh, batch.seeds)
+            seeds = shard_batch(mesh, batch.indices)
             done = rollouts(sampler, state, prompts, seeds, root, features)
             shown = local_rows(mesh, (done.tokens, done.lengths, done.done))
             tokens, lengths, ended = (array[:SFT_SAMPLES] for array in shown)
@@ -172,7 +172,7 @@ def make_sft(
                 said = Completion(text, int(lengths[row, 0]), sampler.max_tokens)
                 scores = [score(said, record, answer_style)]
                 completions = described([text], lengths[row], ended[row], scores)
-                samples.append(Sample(int(batch.seeds[row]), completions))
+                samples.append(Sample(int(batch.indices[row]), completions))
             watch.lap("sample")
         state, metrics = step(state, frozen, parts)
         watch.lap("update", metrics)

@@ -81,12 +81,12 @@ def test_a_question_is_read_from_disk(processor, make_record, tmp_path):
     soundfile.write(tmp_path / "dog.wav", sound, RATE, subtype="FLOAT")
     clips = (Clip(str(tmp_path / "dog.wav"), 0.25, 0.5), Clip(str(tmp_path / "dog.wav")))
     record = make_record(audio=clips)
-    example = processor.question(record, STRUCTURED, number=7, answer=True)
+    example = processor.question(record, STRUCTURED, index=7, answer=True)
     np.testing.assert_array_equal(example.waveforms[0], sound[4000:8000])
     np.testing.assert_array_equal(example.waveforms[1], sound)
     asked = question_text(record.question, record.choices, STRUCTURED)
     assert example.text == processor.prompt_text(asked, 2)
-    assert (example.record, example.number) == (record, 7)
+    assert (example.record, example.index) == (record, 7)
     assert processor.tokenizer.decode(example.answer) == STRUCTURED.render(record) + END
     assert example.answer[-1] == processor.end_ids[0]
     assert processor.question(record, STRUCTURED).answer is None
@@ -256,15 +256,15 @@ def test_rows_beyond_the_examples_repeat_the_first_and_count_nowhere(
 ):
     examples = [
         dataclasses.replace(
-            encode(RATE), record=make_record(id="a"), answer=processor.tokens("dog"), number=5
+            encode(RATE), record=make_record(id="a"), answer=processor.tokens("dog"), index=5
         ),
         dataclasses.replace(
-            encode(9_000), record=make_record(id="b"), answer=processor.tokens("cat"), number=6
+            encode(9_000), record=make_record(id="b"), answer=processor.tokens("cat"), index=6
         ),
     ]
     batch = processor.collate(examples, Shapes(), rows=4)
     assert [record.id for record in batch.records] == ["a", "b"]
-    assert batch.seeds.tolist() == [5, 6, 5, 5]
+    assert batch.indices.tolist() == [5, 6, 5, 5]
     for row in (2, 3):
         np.testing.assert_array_equal(batch.prompts.tokens[row], batch.prompts.tokens[0])
         np.testing.assert_array_equal(batch.prompts.waveforms[row], batch.prompts.waveforms[0])

@@ -44,7 +44,7 @@ def test_a_window_brings_clips_of_like_length_together(records):
     assert spread(windowed) < spread(plain) / 1.5
     for start in range(0, 16, 4):  # and none leaves its window
         before, after = (
-            sorted(number for batch in range(start, start + 4) for number in schedule[batch])
+            sorted(index for batch in range(start, start + 4) for index in schedule[batch])
             for schedule in (plain, windowed)
         )
         assert before == after
@@ -62,8 +62,8 @@ def test_batches_of_a_window_keep_the_order_that_their_questions_had():
 def test_sources_have_their_shares_and_each_goes_from_easy_to_hard(records):
     some = records(60)
     schedule = plan(some, Curriculum("easy_to_hard", mix=("a*=3", "b*=1")), batch_size=8)
-    seen = [number for batch in range(5) for number in schedule[batch]]
-    shares = Counter(some[number].source[0] for number in seen)
+    seen = [index for batch in range(5) for index in schedule[batch]]
+    shares = Counter(some[index].source[0] for index in seen)
     assert shares == {"a": 30, "b": 10}
     for letter in "ab":
         rates = [some[n].pass_rate for n in seen if some[n].source[0] == letter]
@@ -91,9 +91,9 @@ def test_adaptive_draws_what_is_neither_solved_nor_hopeless(make_record):
     some = [make_record(id=str(i), pass_rate=rate) for i, rate in enumerate(rates)]
     batches, start, end = plan(some, Curriculum(ADAPTIVE, refresh=25)).plan(0)
     assert (len(batches), start, end) == (25, 0, 25)
-    drawn = [number for batch in batches for number in batch]
+    drawn = [index for batch in batches for index in batch]
     assert len(set(drawn)) == 100  # none twice within a draw
-    between = sum(number >= 600 for number in drawn)
+    between = sum(index >= 600 for index in drawn)
     expected = 100 * (0.25 + FLOOR) / (0.25 + 3 * FLOOR)
     assert between == pytest.approx(expected, abs=12)
 
@@ -121,8 +121,8 @@ def test_adaptive_goes_on_exactly_from_any_batch(records, behind):
             for batch in range(step, step + 1 + behind):
                 batches, start, _ = schedule.plan(batch)
                 seen.append((batch, batches[batch - start]))
-            numbers = [n for batch, numbers in seen if batch == step for n in numbers[:1]][:1]
-            schedule.learn(numbers, [(step % 5) / 4] * len(numbers))
+            indices = [n for batch, indices in seen if batch == step for n in indices[:1]][:1]
+            schedule.learn(indices, [(step % 5) / 4] * len(indices))
 
     whole, parts, state = [], [], None
     straight = plan(some, curriculum, batch_size=4, seed=3)
@@ -135,7 +135,7 @@ def test_adaptive_goes_on_exactly_from_any_batch(records, behind):
         run(schedule, first, stop, parts)
         state = schedule.state()
     assert parts == whole
-    assert len({str(numbers) for _, numbers in whole}) > 15
+    assert len({str(indices) for _, indices in whole}) > 15
 
 
 def test_adaptive_needs_no_pass_rate_and_an_order_does(make_record):

@@ -414,7 +414,7 @@ def test_the_losses_of_a_batchs_parts_add_up_to_its_own(one_tiny):
         )
 
     parts = batch.parts(2, Shapes((24, 29, 40), (4, 24, 32), (0.7, 1.0), (2,)))
-    assert [part.seeds.tolist() for part in parts] == [[1, 2], [3, 0]]
+    assert [part.indices.tolist() for part in parts] == [[1, 2], [3, 0]]
     small, large = (part.prompts for part in parts)
     assert small.tokens.shape[1] < large.tokens.shape[1]
     assert (small.waveforms.shape[-1], large.waveforms.shape[-1]) == (11_520, 16_000)
