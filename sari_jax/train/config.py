@@ -140,7 +140,13 @@ class Data:
 
     @property
     def curriculum(self) -> Curriculum:
-        return Curriculum(self.order, self.stages, self.window, self.mix, self.refresh)
+        return Curriculum(
+            order=self.order,
+            stages=self.stages,
+            window=self.window,
+            mix=self.mix,
+            refresh=self.refresh,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -177,5 +177,5 @@ def test_a_place_that_cannot_be_written(nano_processor, clips, tmp_path):
     ],
 )
 def test_whole_sentences(text, ended, whole):
-    example = Example("", np.zeros(1, np.int32), ())
+    example = Example(text="", tokens=np.zeros(1, np.int32), waveforms=())
     assert whole_sentences(Answered(example, [text], [[1]], [ended])) == whole

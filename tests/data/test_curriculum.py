@@ -37,7 +37,7 @@ def test_random_needs_no_pass_rate(make_record):
 def test_what_an_order_refuses(records, make_record):
     for name in ("easy_to_hard", "hard_to_easy"):
         with pytest.raises(
-            InputError, match="1 of 9 records have no pass_rate \\(new is the first\\)"
+            InputError, match="1 of 9 records have no pass_rate \\(the first is new\\)"
         ):
             order([*records, make_record(id="new")], name, 0)
     with pytest.raises(InputError, match="order 'easy' is unknown; choose easy_to_hard"):
