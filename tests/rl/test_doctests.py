@@ -9,7 +9,9 @@ import pytest
 import sari_jax.rl
 
 # Modules without an example: their functions need a model, or a file.
-WITHOUT = {"sari_jax.rl.policy", "sari_jax.rl.rewards", "sari_jax.rl.rewards.file"}
+WITHOUT = {
+    f"sari_jax.rl.{name}" for name in ("policy", "rewards", "rewards.file", "rewards.functions")
+}
 MODULES = {
     found.name: importlib.import_module(found.name)
     for found in pkgutil.walk_packages(sari_jax.rl.__path__, "sari_jax.rl.")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 from sari_jax.data.records import Record
 from sari_jax.data.styles import Style
@@ -10,6 +11,7 @@ from sari_jax.rl.rewards.answer import accuracy_reward, format_reward
 from sari_jax.rl.rewards.chain import consistency_reward, sections_reward
 from sari_jax.rl.rewards.completion import Completion
 from sari_jax.rl.rewards.file import load_rewards
+from sari_jax.rl.rewards.functions import Functions
 from sari_jax.rl.rewards.length import length_reward, overlong_reward
 from sari_jax.user_file import reason
 
@@ -67,7 +69,11 @@ def parse_weights(shares: Iterable[str]) -> dict[str, float]:
     return weights
 
 
-def make_scorer(weights: Mapping[str, float], reward_file: str = "") -> Scorer:
+def make_scorer(
+    weights: Mapping[str, float],
+    reward_file: str = "",
+    functions: Functions = MappingProxyType({}),
+) -> Scorer:
     """Makes a function that computes all rewards of a completion.
 
         total = sum of weight * reward over the names with a weight
@@ -83,8 +89,9 @@ def make_scorer(weights: Mapping[str, float], reward_file: str = "") -> Scorer:
     {'accuracy': 1.0, 'format': 0.0, 'total': 2.0}
 
     Args:
-        weights: by name, of rewards in REWARDS or in the reward file.
-        reward_file: a user's Python file with a function for each name that is not in REWARDS; "" for none.
+        weights: by name, of rewards in REWARDS, in the reward file or among the functions.
+        reward_file: a user's Python file with a function for each name that is unknown otherwise; "" for none.
+        functions: the user's functions by name, which `check_functions` has accepted.
 
     Returns:
         A function (completion, record, style) -> each reward by name, before its weight, and their `total`. `accuracy`
@@ -94,13 +101,14 @@ def make_scorer(weights: Mapping[str, float], reward_file: str = "") -> Scorer:
         InputError: a reward is unknown, the file cannot be used, or it defines a built-in reward. The scorer raises it
             if a user's function fails or returns something other than a finite number.
     """
-    unknown = [name for name in weights if name not in REWARDS]
+    unknown = [name for name in weights if name not in REWARDS and name not in functions]
     if unknown and not reward_file:
         raise InputError(
             f"config: grpo.rewards: {unknown[0]!r} is unknown; choose {', '.join(REWARDS)},"
             " or set grpo.reward_file to a file with a function of that name"
         )
     own = load_rewards(reward_file, unknown, taken=REWARDS) if reward_file else {}
+    own = {**own, **functions}
     rewards = {name: REWARDS[name] for name in weights if name in REWARDS} | own
     # Pass rates are computed from it.
     rewards.setdefault("accuracy", accuracy_reward)
