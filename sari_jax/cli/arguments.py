@@ -55,7 +55,7 @@ def overrides(sub: argparse.ArgumentParser) -> None:
     sub.set_defaults(takes_overrides=True)
     sub.epilog = (
         "--config.KEY=VALUE changes a setting of the config, as in --config.optimizer.learning_rate=1e-5."
-        " sari_jax/train/config.py names them all."
+        " docs/settings.md lists them all."
     )
 
 

@@ -61,7 +61,7 @@ def test_muon_orthogonalises_each_layers_matrix_and_leaves_the_rest_to_adam():
     gradient = {path: jnp.asarray(rng.standard_normal(shape)) for path, shape in shapes.items()}
 
     def updates(gradient):
-        optimizer = make_optimizer(Optimizer("muon", learning_rate=0.1, clip_norm=1e9), 10)
+        optimizer = make_optimizer(Optimizer(name="muon", learning_rate=0.1, clip_norm=1e9), 10)
         _, state = optimizer.update(gradient, optimizer.init(params), params)
         return optimizer.update(gradient, state, params)[0]  # the first step has rate 0
 

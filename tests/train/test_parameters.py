@@ -24,7 +24,7 @@ FACTORS = {
 
 def started(model, **settings):
     run = Run(model=Model(str(model.directory), **settings))
-    config = read_config(model.directory, adapter=run.model.added)
+    config = read_config(model.directory, adapter=run.model.network_adapter)
     return run, config, *starting_params(run, config, make_mesh(8, 1, 1))
 
 
