@@ -1,12 +1,12 @@
 """Curriculum-guided GRPO of a model of 3B or 7B parameters: SARI's second stage, in full or by adapters.
 
 Reproduces: the stage, on your data, easy questions first. Settings are ours, after R1-AQA and Ke-Omni-R: G=8,
-temperature 1, rate 1e-6, beta 0.04. With `lora`, which the paper does not do, adapters are trained instead of the model:
-rank 32 on all the decoder's projections, alpha 64, ten times the rate, completions of up to 256 tokens.
-Costs: not run at full size yet. Memory below is of weights and Adam's moments in float32 and the reference in bfloat16,
-over all devices, besides activations. docs/scale.md has more slices.
+temperature 1, rate 1e-6, beta 0.04. With `lora`, which the paper does not do, adapters are trained instead of the
+model: rank 32 on all the decoder's projections, alpha 64, ten times the rate, completions of up to 256 tokens.
+Costs: not run at full size yet. Memory is that of weights and Adam's moments in float32 and the reference in bfloat16,
+over all devices, besides activations. Slices hold one prompt per chip; docs/scale.md says which were compiled for.
 
-| configs/grpo.py:        | trains                                 | memory | compiled for                       |
+| configs/grpo.py:        | trains                                 | memory | slices                             |
 |-------------------------|----------------------------------------|--------|------------------------------------|
 | `qwen2_audio_7b`        | Qwen2-Audio-7B-Instruct                | 112 GB | v5e:4x4, v6e:2x4 and larger slices |
 | `qwen2_5_omni_3b`       | Qwen2.5-Omni-3B's thinker              |  50 GB | v5e:2x4                            |

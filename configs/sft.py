@@ -3,10 +3,10 @@
 Reproduces: the stage, on your data; the paper publishes no hyperparameters, so these are ours. With `lora`, which the
 paper does not do, adapters are trained instead of the model: rank 32 on all the decoder's projections, alpha 64,
 dropout 0.05, ten times the rate of full training.
-Costs: not run at full size yet. Memory below is of weights, gradients and Adam's moments in float32, over all devices,
-besides activations.
+Costs: not run at full size yet. Memory is that of weights, gradients and Adam's moments in float32, over all devices,
+besides activations. docs/scale.md says which slices were compiled for.
 
-| configs/sft.py:         | trains                                 | memory | compiled for |
+| configs/sft.py:         | trains                                 | memory | slice        |
 |-------------------------|----------------------------------------|--------|--------------|
 | `qwen2_audio_7b`        | Qwen2-Audio-7B-Instruct                | 127 GB | v5e:4x4      |
 | `qwen2_5_omni_3b`       | Qwen2.5-Omni-3B's thinker              |  57 GB | v5e:2x4      |

@@ -1,6 +1,6 @@
-"""A run's settings: ml_collections files at the door, frozen dataclasses inside.
+"""A run's settings. Config files give an ml_collections `ConfigDict`; `freeze` makes a frozen `Run` of it.
 
-Each field states its default, its limit and its meaning; docs/settings.md is written from them:
+Each field states its default, its limit and its meaning. docs/settings.md is written from the fields:
 
     python -m sari_jax.train.config > docs/settings.md
 
@@ -29,7 +29,7 @@ from sari_jax.rl.rewards.registry import make_scorer, parse_weights
 from sari_jax.settings import build, check, plain, setting, tables
 
 DTYPES = ("float32", "bfloat16")
-# How the limit ends of a setting that the objective sets unless it is set here.
+# The end of the limit of a setting that comes from the objective unless it is set.
 BY_OBJECTIVE = ", or -1 for the objective's own"
 AXIS = "at least 1; one axis may be -1: what the others leave"
 
