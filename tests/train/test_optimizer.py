@@ -87,7 +87,7 @@ def test_runs_that_differ_in_their_rate_are_one_program(name):
     params = {"a/kernel": jnp.linspace(-1.0, 1.0, 12).reshape(3, 4)}
     programs, found = set(), {}
     for rate in (1e-2, 2e-2):
-        optimizer = make_optimizer(Optimizer(name, learning_rate=rate, weight_decay=0.1), 10)
+        optimizer = make_optimizer(Optimizer(name=name, learning_rate=rate, weight_decay=0.1), 10)
         state, update = optimizer.init(params), jax.jit(optimizer.update)
         programs.add(update.lower(params, state, params).as_text())
         _, state = update(params, state, params)  # the first step has rate 0
