@@ -254,6 +254,9 @@ class Grpo:
     reward_file: str = setting(
         "", doc="A Python file with a function for each reward that is not built in."
     )
+    reward_functions: tuple[str, ...] = setting(
+        (), doc="Names of the rewards that `sari_jax.train` is given as functions."
+    )
     updates_per_rollout: int = setting(
         1, at_least=1, doc="Updates on the same completions. `steps` counts rollouts."
     )
@@ -363,7 +366,9 @@ class Run:
         check(self)
         # A reward file's names are known once it is read.
         if not self.grpo.reward_file:
-            make_scorer(self.reward_weights)
+            given = self.grpo.reward_functions
+            weights = self.reward_weights
+            make_scorer({name: weights[name] for name in weights if name not in given})
         self._check_adapter()
         if self.batch_size % self.micro_batches:
             raise InputError(

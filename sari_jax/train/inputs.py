@@ -3,6 +3,7 @@
 import dataclasses
 import zlib
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.kernels import require
 from sari_jax.parallel import hosts
 from sari_jax.parallel.mesh import local_row_indices, make_mesh, shard_batch
-from sari_jax.rl.rewards.registry import Scorer, make_scorer
+from sari_jax.rl.rewards.functions import Functions, check_functions
+from sari_jax.rl.rewards.registry import REWARDS, Scorer, make_scorer
 from sari_jax.train.config import Run
 from sari_jax.train.questions import Questions, read_held_out, read_questions
 from sari_jax.train.workdir import claim, fingerprints, flat, refuse_changes
@@ -40,8 +42,11 @@ class Inputs:
     held_out: Questions
 
 
-def read_inputs(run: Run, workdir: Path) -> Inputs:
+def read_inputs(run: Run, workdir: Path, rewards: Functions = MappingProxyType({})) -> Inputs:
     """Reads and checks the settings, the model's files, the data and the workdir. All hosts call this.
+
+    Args:
+        rewards: a function for each name of `grpo.reward_functions`.
 
     Raises:
         InputError: on every host the same: one of them cannot be used, or the hosts differ.
@@ -49,8 +54,9 @@ def read_inputs(run: Run, workdir: Path) -> Inputs:
     with hosts.raise_on_all_hosts():
         config = read_config(run.model.path, **run.model.network)
         processor = Processor(run.model.path, config)
-        score = make_scorer(run.reward_weights, run.grpo.reward_file)
-        settings = {**dataclasses.asdict(run), "fingerprints": fingerprints(run)}
+        check_functions(rewards, run.grpo.reward_functions, taken=REWARDS)
+        score = make_scorer(run.reward_weights, run.grpo.reward_file, rewards)
+        settings = {**dataclasses.asdict(run), "fingerprints": fingerprints(run, rewards)}
         refuse_changes(workdir, settings)
     hosts.assert_same_on_all_hosts({**flat(settings), **hosts.versions()})
     mesh = make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor)

@@ -1,8 +1,9 @@
 """The loop that serves both stages."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 import jax
 
@@ -11,31 +12,15 @@ from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.parallel import hosts
 from sari_jax.programs import counted
+from sari_jax.rl.rewards.functions import Functions
+from sari_jax.train.callbacks import Callback
 from sari_jax.train.checkpoint import Checkpoints
 from sari_jax.train.config import Run
 from sari_jax.train.inputs import read_inputs
 from sari_jax.train.optimizer import merge
 from sari_jax.train.parameters import shapes_of
 from sari_jax.train.preemption import Stop
-from sari_jax.train.samples import Sample
 from sari_jax.train.trainer import Trainer
-
-
-class StepEvent(NamedTuple):
-    """A step that was just made, as callbacks see it.
-
-    Attributes:
-        step: its number, from 1.
-        metrics: the numbers of its line in metrics.jsonl.
-        samples: completions, in those steps that have some.
-    """
-
-    step: int
-    metrics: dict[str, float]
-    samples: list[Sample]
-
-
-Callback = Callable[[StepEvent], None]
 
 
 def never() -> bool:
@@ -44,7 +29,12 @@ def never() -> bool:
 
 
 def train(
-    run: Run, workdir: Path | str, stop: Stop = never, *, callbacks: Sequence[Callback] = ()
+    run: Run,
+    workdir: Path | str,
+    stop: Stop = never,
+    *,
+    rewards: Functions = MappingProxyType({}),
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Runs or resumes a run to its last step, and logs how many programs that took.
 
@@ -52,7 +42,9 @@ def train(
 
     Args:
         stop: asked before every step, whether to end there.
-        callbacks: called after every step, on every host.
+        rewards: a function for each name of `grpo.reward_functions`.
+        callbacks: each is called after every step, in the main thread of the first host. An exception in one ends the
+            run; the same call goes on from the last checkpoint.
 
     Returns:
         The last step's metrics, `step`, and whether the run is `finished`.
@@ -64,7 +56,7 @@ def train(
             then is saved.
     """
     with counted() as programs:
-        inputs = read_inputs(run, Path(workdir))
+        inputs = read_inputs(run, Path(workdir), rewards)
         trainer = Trainer(run, inputs, Path(workdir))
         with trainer.closing():
             trainer.evaluate_if_due(stop)
@@ -72,8 +64,7 @@ def train(
                 with jax.profiler.StepTraceAnnotation("train", step_num=trainer.step + 1):
                     result = trainer.advance()
                 trainer.log(result)
-                for callback in callbacks:
-                    callback(StepEvent(trainer.step, result.metrics, result.samples))
+                trainer.call_back(callbacks, result)
                 trainer.save_if_due()
                 trainer.evaluate_if_due(stop)
             summary = trainer.summary()
