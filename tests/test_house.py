@@ -78,6 +78,10 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "sari_jax/train/held_out.py": "train/test_loop.py and train/test_pods.py examine on the way",
     "sari_jax/train/samples.py": "train/test_metrics.py writes them and reads them again",
     "sari_jax/train/stages.py": "train/test_loop.py runs both stages",
+    "sari_jax/train/sft.py": "train/test_loop.py runs it",
+    "sari_jax/train/scoring.py": "train/test_grpo.py runs it with and without a reference",
+    "sari_jax/train/inputs.py": "train/test_loop.py and train/test_pods.py give it good and bad ones",
+    "sari_jax/train/trainer.py": "train/test_loop.py kills, stops and resumes it",
 }
 
 
