@@ -5,7 +5,7 @@ import io
 import numpy as np
 from jaxtyping import Float
 
-from sari_jax.audio.files import SAMPLE_RATE, load_waveform, read_header
+from sari_jax.audio.files import load_waveform, read_header
 from sari_jax.audio.packed import packed_clip, shard_of
 from sari_jax.audio.spans import LONGEST, UNKNOWN, Fit, span
 
@@ -61,7 +61,7 @@ def _header(path: str) -> tuple[int, int]:
     """A clip's rate and its number of samples, which are counted where the header leaves them open."""
     rate, samples = read_header(_source(path), name=path)
     if samples == UNKNOWN:
-        return SAMPLE_RATE, len(load_clip(path))
+        return 16_000, len(load_clip(path))
     return rate, samples
 
 

@@ -25,7 +25,6 @@ from sari_jax.audio.spans import LONGEST, SLACK, UNKNOWN, Span, span, too_long
 from sari_jax.audio.wav import Patches, open_header
 from sari_jax.errors import InputError, one_line
 
-SAMPLE_RATE = 16_000  # Hz of every waveform in sari_jax
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # Hz; a file of 1 Hz would grow 16,000-fold
 LOUDEST = (
     1e6  # full scale is 1, and 32,768 where integers were stored as floats; beyond, mels overflow
@@ -39,7 +38,7 @@ def load_waveform(
     *,
     start: float | None = None,
     end: float | None = None,
-    sample_rate: int = SAMPLE_RATE,
+    sample_rate: int = 16_000,
     longest: float = LONGEST,
     name: str | None = None,
 ) -> Float[np.ndarray, "S"]:

@@ -10,8 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sari_jax.audio.clips import measure
-from sari_jax.audio.files import SAMPLE_RATE
-from sari_jax.audio.spans import Fit
+from sari_jax.audio.spans import SAMPLE_RATE, Fit
 from sari_jax.data.ledger import Dropped
 from sari_jax.data.processor import Processor, Shapes
 from sari_jax.data.records import Record

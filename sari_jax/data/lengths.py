@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sari_jax.audio.clips import duration, measure
-from sari_jax.audio.files import SAMPLE_RATE
+from sari_jax.audio.spans import SAMPLE_RATE
 from sari_jax.data.processor import clip_size
 from sari_jax.data.records import Clip, Record
 from sari_jax.errors import InputError

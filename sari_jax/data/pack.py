@@ -16,8 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from sari_jax.audio.clips import load_clip
-from sari_jax.audio.files import SAMPLE_RATE
 from sari_jax.audio.packed import Shards, writing
+from sari_jax.audio.spans import SAMPLE_RATE
 from sari_jax.data.ledger import Ledger
 from sari_jax.data.records import Clip, Record, write_records
 from sari_jax.errors import InputError
