@@ -114,22 +114,34 @@ def make_scorer(
     rewards.setdefault("accuracy", accuracy_reward)
 
     def scorer(completion: Completion, record: Record, style: Style) -> dict[str, float]:
-        values = {}
-        for name, reward in rewards.items():
-            try:
-                values[name] = float(reward(completion, record, style))
-            except Exception as error:
-                if name not in own:
-                    raise
-                raise InputError(
-                    f"reward {name!r} failed on a completion of record {record.id}: {reason(error)}"
-                ) from error
-            if not math.isfinite(values[name]):
-                raise InputError(
-                    f"reward {name!r} of a completion of record {record.id} is {values[name]}, not a finite number;"
-                    " mend the function"
-                )
+        values = {
+            name: _value(name, reward, name in own, completion, record, style)
+            for name, reward in rewards.items()
+        }
         total = sum(weights.get(name, 0.0) * value for name, value in values.items())
         return values | {"total": float(total)}
 
     return scorer
+
+
+def _value(
+    name: str, reward: Reward, is_users: bool, completion: Completion, record: Record, style: Style
+) -> float:
+    """Returns the value of one reward.
+
+    Raises:
+        InputError: a user's function fails, or the value is not finite.
+    """
+    try:
+        value = float(reward(completion, record, style))
+    except Exception as error:
+        if not is_users:
+            raise
+        raise InputError(
+            f"reward {name!r} failed on a completion of record {record.id}: {reason(error)}; mend the function"
+        ) from error
+    if not math.isfinite(value):
+        raise InputError(
+            f"reward {name!r} of a completion of record {record.id} is {value}, not a finite number; mend the function"
+        )
+    return value
