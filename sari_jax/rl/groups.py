@@ -21,7 +21,9 @@ from sari_jax.models.audio_lm import Prompts
 from sari_jax.parallel.mesh import constrain
 
 
-def refill(flat: Bool[np.ndarray, "B"], fresh_flat: Bool[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
+def refill(
+    zero_spread: Bool[np.ndarray, "B"], fresh_zero_spread: Bool[np.ndarray, "B"]
+) -> Int[np.ndarray, "B"]:
     """Chooses which groups to go on with, among B kept groups and B fresh ones.
 
     A group with spread stays where it is. Fresh groups with spread take the places of the others, in order, as far as
@@ -32,16 +34,17 @@ def refill(flat: Bool[np.ndarray, "B"], fresh_flat: Bool[np.ndarray, "B"]) -> In
     [0, 4, 2]
 
     Args:
-        flat: true for a kept group without spread.
-        fresh_flat: true for a fresh group without spread.
+        zero_spread: true for a kept group without spread.
+        fresh_zero_spread: true for a fresh group without spread.
 
     Returns:
         The place of each group to go on with: below B among the kept groups, from B on among the fresh ones.
     """
-    places = np.arange(len(flat), dtype=np.int32)
-    free, usable = np.flatnonzero(flat), np.flatnonzero(~fresh_flat)
+    places = np.arange(len(zero_spread), dtype=np.int32)
+    free = np.flatnonzero(zero_spread)
+    usable = np.flatnonzero(~fresh_zero_spread)
     count = min(len(free), len(usable))
-    places[free[:count]] = len(flat) + usable[:count]
+    places[free[:count]] = len(zero_spread) + usable[:count]
     return places
 
 
