@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from sari_jax.settings import setting
+
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
@@ -48,21 +50,22 @@ class DecoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-    """Low-rank adapters (Hu et al. 2021): see `models.lora`.
+    """Low-rank adapters (Hu et al. 2021): see `models.lora`."""
 
-    Attributes:
-        rank: of A B; 0: no adapters.
-        alpha: A B is multiplied by alpha / rank.
-        rslora: A B is multiplied by alpha / sqrt(rank) instead (Kalajdzievski 2023).
-        dropout: probability that an input of an adapter is dropped, only in the pass that is differentiated.
-        targets: path patterns of the projections that have an adapter.
-    """
-
-    rank: int = 0
-    alpha: float = 16.0
-    rslora: bool = False
-    dropout: float = 0.0
-    targets: tuple[str, ...] = ("decoder/layers/*_proj",)
+    rank: int = setting(0, at_least=0, doc="Rank of A B; 0: no adapters.")
+    alpha: float = setting(
+        16.0, hint="above 0 with an adapter", doc="A B is scaled by alpha / rank; ours."
+    )
+    rslora: bool = setting(False, doc="Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023).")
+    dropout: float = setting(
+        0.0,
+        at_least=0,
+        below=1,
+        doc="Dropout of an adapter's input, only in the pass that is differentiated.",
+    )
+    targets: tuple[str, ...] = setting(
+        ("decoder/layers/*_proj",), doc="Path patterns of the projections that get an adapter."
+    )
 
     @property
     def scale(self) -> float:
