@@ -234,10 +234,12 @@ def draw_curves(summary: dict[str, Any], out: Path) -> None:
         for arm in (arm for arm in arms if arm in summary["arms"]):
             told = summary["arms"][arm]
             steps, place = np.array(told["steps"], float), len(lines)
-            lines.append(Line(arm, steps, np.mean(told["held_out"], axis=0), place=place))
+            mean = np.mean(told["held_out"], axis=0)
+            lines.append(Line(name=arm, steps=steps, values=mean, place=place))
             for curve in told["held_out"]:
                 axes.plot(steps, curve, color=COLOURS[place], lw=0.8, alpha=0.35)
-        draw(axes, Chart(title, title, "validation accuracy", tuple(lines)))
+        unit = "validation accuracy"
+        draw(axes, Chart(key=title, title=title, unit=unit, lines=tuple(lines)))
     save_figure(figure, out)
 
 

@@ -151,7 +151,7 @@ def test_the_keyboard_is_enough(of_a_run, opened):
     page.keyboard.press("/")
     page.keyboard.type("nobody says this")
     assert options(page).count() == 0
-    assert "Nothing matches" in page.locator("#detail").inner_text()
+    assert "No rollout matches" in page.locator("#detail").inner_text()
 
 
 def test_a_finger_scrolls_over_charts(of_hostile_texts, chromium):
@@ -205,10 +205,10 @@ def test_hostile_texts_stay_texts(of_hostile_texts, opened):
         options(page).nth(number).click()
     wait_for_charts(page)
     assert page.evaluate("window.taken") is None
-    assert page.locator("main img:not(.sight img)").count() == 0
+    assert page.locator("main img:not(.view img)").count() == 0
     assert f"Which? {HOSTILE}" in page.locator("#detail h3").inner_text()
     assert HOSTILE in page.locator(".completion .text").first.inner_text()
-    assert "no sound on this page" in page.locator("#detail").inner_text()
+    assert "no audio on this page" in page.locator("#detail").inner_text()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
