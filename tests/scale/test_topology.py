@@ -30,5 +30,5 @@ def test_a_name_that_is_none(name):
 
 
 def test_a_shape_that_the_kind_does_not_come_in():
-    with pytest.raises(InputError, match="topology v5e:3x5: the TPU compiler does not give it"):
+    with pytest.raises(InputError, match="topology v5e:3x5: the TPU compiler does not know it"):
         topology("v5e:3x5")
