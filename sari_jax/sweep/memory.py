@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 
 # Control groups come in two versions. Each row has a version's controller, as /proc/self/cgroup names it and as its
-# folder is named; the files of the limit and of the use; and the line of memory.stat with the bytes of cached files that
-# can be dropped.
+# folder is named; the files of the limit and of the use; and the line of memory.stat with the bytes of cached files
+# that can be dropped.
 VERSIONS = (
     ("", "memory.max", "memory.current", "inactive_file"),
     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
