@@ -21,7 +21,7 @@ from sari_jax.scale.work import AUDIO_ID, RATE, read
 from sari_jax.train.config import Grpo, Optimizer
 from sari_jax.train.optimizer import make_optimizer, merge, partition
 from sari_jax.train.state import create_state
-from sari_jax.train.steps import Part, Rollout, make_grpo_step, make_sft_step
+from sari_jax.train.updates import Rollout, SftPart, grpo_update, sft_update
 
 # The most samples of a clip.
 LONGEST = 30 * RATE
@@ -50,12 +50,11 @@ class JaxSide:
         self.params = load_params(directory / "model", self.config)
         trained = ("*",) if self.tower_learns else ("projector/*", "decoder/*")
         trainable, self.frozen = partition(jax.tree.map(jnp.copy, self.params), trained)
-        optimizer = make_optimizer(Optimizer(), steps=1000)
+        self.optimizer = make_optimizer(Optimizer(), steps=1000)
         # On the device, as an update's result is; otherwise the second update would compile again.
-        self.state = jax.device_put(create_state(trainable, optimizer), jax.devices()[0])
+        self.state = jax.device_put(create_state(trainable, self.optimizer), jax.devices()[0])
         group = work.num_completions
-        self.sft_update = make_sft_step(self.config, optimizer)
-        self.grpo_update = make_grpo_step(self.config, Grpo(num_completions=group), optimizer)
+        self.settings = Grpo(num_completions=group)
         self.sampler = Sampler(
             num_completions=group, max_tokens=work.new_tokens, end_ids=(), pad_id=0
         )
@@ -71,7 +70,7 @@ class JaxSide:
             done=jnp.ones(rows, bool),
         )
         self.parts = [
-            jax.device_put(Part(part.prompts, part.answers, part.answer_mask))
+            jax.device_put(SftPart(part.prompts, part.answers, part.answer_mask))
             for part in _examples(batch).parts(work.sft_parts, SHAPES)
         ]
 
@@ -104,13 +103,20 @@ class JaxSide:
     ) -> dict[str, jax.Array]:
         """Takes one step down the gradient of GRPO's loss."""
         rollout = Rollout(
-            self.prompts,
-            self.completions,
-            features,
-            reference_logprobs,
+            prompts=self.prompts,
+            completions=self.completions,
+            features=features,
+            reference=reference_logprobs,
             advantages=self.advantages,
         )
-        self.state, metrics = self.grpo_update(self.state, self.frozen, rollout)
+        self.state, metrics = grpo_update(
+            self.state,
+            self.frozen,
+            rollout,
+            config=self.config,
+            settings=self.settings,
+            optimizer=self.optimizer,
+        )
         return metrics
 
     def grpo_step(self) -> object:
@@ -121,7 +127,9 @@ class JaxSide:
     def sft_step(self) -> dict[str, jax.Array]:
         """Takes one step down the gradient of the answers' mean cross-entropy."""
         parts = [part._replace(features=self.features(part.prompts)) for part in self.parts]
-        self.state, metrics = self.sft_update(self.state, self.frozen, parts)
+        self.state, metrics = sft_update(
+            self.state, self.frozen, parts, config=self.config, optimizer=self.optimizer
+        )
         return metrics
 
 

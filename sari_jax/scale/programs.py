@@ -1,6 +1,7 @@
 """The programs that a run compiles, with shapes in place of arrays: neither weights nor chips are needed."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +39,7 @@ from sari_jax.train.optimizer import make_optimizer, merge
 from sari_jax.train.parameters import learning, shapes_of
 from sari_jax.train.reference import dtype_of
 from sari_jax.train.state import create_state
-from sari_jax.train.steps import Part, Rollout, make_grpo_step, make_sft_step
+from sari_jax.train.updates import Rollout, SftPart, grpo_update, sft_update
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,14 +165,18 @@ class Programs:
         run = self.run
         longest = run.data.shapes.answer_tokens[-1]
         rows = run.batch_size // run.micro_batches
-        part = Part(
-            self._prompts(rows),
-            self._array((rows, 1, longest), jnp.int32),
-            self._array((rows, 1, longest), jnp.bool_),
-            self._features(rows),
+        part = SftPart(
+            prompts=self._prompts(rows),
+            answers=self._array((rows, 1, longest), jnp.int32),
+            mask=self._array((rows, 1, longest), jnp.bool_),
+            features=self._features(rows),
         )
-        step = make_sft_step(
-            self.config, self.optimizer, dropout=run.model.adapter.dropout, seed=run.seed
+        step = functools.partial(
+            sft_update,
+            config=self.config,
+            optimizer=self.optimizer,
+            dropout=run.model.adapter.dropout,
+            seed=run.seed,
         )
         step = jax.jit(step, donate_argnums=0)
         # Two micro-batches stand for all: more of them take more time and no more memory.
@@ -230,9 +235,9 @@ class Programs:
             done=self._array(groups, jnp.bool_),
         )
         return Rollout(
-            self._prompts(rows),
-            completions,
-            self._features(rows),
+            prompts=self._prompts(rows),
+            completions=completions,
+            features=self._features(rows),
             reference=logprobs if settings.uses_reference else None,
             old=logprobs if settings.needs_old_logprobs else None,
             advantages=self._array(groups, jnp.float32),
@@ -286,10 +291,21 @@ class Programs:
 
     def _grpo_update(self, rollout: Rollout, forward: float) -> Program:
         run = self.run
-        step = make_grpo_step(self.config, run.grpo, self.optimizer, run.micro_batches)
+
+        def lower() -> Any:
+            return grpo_update.lower(
+                self.state,
+                self.frozen,
+                rollout,
+                config=self.config,
+                settings=run.grpo,
+                optimizer=self.optimizer,
+                micro_batches=run.micro_batches,
+            )
+
         return self._program(
             "update",
-            lambda: step.lower(self.state, self.frozen, rollout),
+            lower,
             (self.state, self._without_tower(self.frozen)),
             run.grpo.updates_per_rollout * self._learning(forward, run.batch_size),
             kernels=True,
