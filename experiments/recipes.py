@@ -1,12 +1,12 @@
 """Compiles each config of a real size for the slices that its docstring names: docs/scale.md holds the table.
 
 The lines `sari compile --config configs/NAME.py --topology ...` of docstrings are run as they are written, each in a
-process of its own; what is compiled already, by the same code, is not compiled again. Takes some minutes and up to 8 GB
-for each.
+process of its own. A line that the same code has compiled already is not compiled again. Each takes some minutes and up
+to 8 GB.
 
     python -m experiments.recipes --out runs/recipes [--only NAME ...]
 
-What ends up there: table.md, and a JSON file for each line. Exit 1 where something does not fit.
+It leaves table.md and a JSON file for each line. Exit 1 if something does not fit.
 """
 
 import argparse
@@ -50,11 +50,11 @@ def main() -> int:
         found.append((name, words, json.loads(kept.read_text())))
         write_text(args.out / "table.md", table(found))
     print(table(found))
-    return 0 if all(told["fits"] for _, _, told in found) else 1
+    return 0 if all(result["fits"] for _, _, result in found) else 1
 
 
 def recipes() -> Iterator[tuple[str, list[str]]]:
-    """(config's name, a line's words) of every config whose docstring has such lines."""
+    """Yields (the config's name, a line's words) for all lines of the configs' docstrings."""
     for path in sorted((ROOT / "configs").glob("*.py")):
         docstring = ast.get_docstring(ast.parse(path.read_text()), clean=False) or ""
         for line, name in LINE.findall(docstring):
@@ -62,10 +62,13 @@ def recipes() -> Iterator[tuple[str, list[str]]]:
 
 
 def digest(words: list[str]) -> str:
-    """Of all that the compiler's answer follows from: the line, its config, this code, the releases, the compiler."""
+    """Returns a digest of everything that decides the compiler's answer.
+
+    That is the line, its config, this code, the releases of libraries and the compiler.
+    """
     compiler = [each.version for each in distributions(name="libtpu")]
-    said = [words, (ROOT / words[2]).read_text(), hosts.versions(), compiler]
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    inputs = [words, (ROOT / words[2]).read_text(), hosts.versions(), compiler]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def compiled(words: list[str]) -> dict[str, Any]:
@@ -74,7 +77,8 @@ def compiled(words: list[str]) -> dict[str, Any]:
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode not in (0, 1) or not done.stdout:
         sys.exit(done.returncode or 1)
-    return json.loads(done.stdout)  # 1: it does not fit, and the table says so
+    # With exit 1 the run does not fit, which the table shows.
+    return json.loads(done.stdout)
 
 
 def table(found: list[tuple[str, list[str], dict[str, Any]]]) -> str:
@@ -82,17 +86,18 @@ def table(found: list[tuple[str, list[str], dict[str, Any]]]) -> str:
         "| config | topology and settings | state | peak | of | in | fits |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, words, told in found:
-        where, settings = words[4], " ".join(word.removeprefix("--config.") for word in words[5:])
-        program, worst = max(told["programs"].items(), key=lambda item: item[1]["peak_hbm_gib"])
+    for name, words, result in found:
+        topology = words[4]
+        settings = " ".join(word.removeprefix("--config.") for word in words[5:])
+        program, worst = max(result["programs"].items(), key=lambda item: item[1]["peak_hbm_gib"])
         cells = [
             f"`{name}`",
-            f"{where} {settings}".strip(),
-            f"{told['state_gib_per_chip']:.2f}",
+            f"{topology} {settings}".strip(),
+            f"{result['state_gib_per_chip']:.2f}",
             f"{worst['peak_hbm_gib']:.2f}",
-            f"{told['usable_gib_per_chip']:.2f}",
+            f"{result['usable_gib_per_chip']:.2f}",
             program,
-            "yes" if told["fits"] else "**no**",
+            "yes" if result["fits"] else "**no**",
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"

@@ -1,4 +1,4 @@
-"""What each config of a real size says it is compiled for can be asked as it is written."""
+"""The `sari compile` lines in the docstrings of configs of real sizes work as they are written."""
 
 import math
 
@@ -29,7 +29,7 @@ def test_a_line_is_of_its_own_config(name, words):
 
 def test_the_table_names_the_program_that_needs_most():
     programs = {"decode": {"peak_hbm_gib": 12.345}, "update": {"peak_hbm_gib": 11.0}}
-    told = {"programs": programs, "state_gib_per_chip": 4.0, "usable_gib_per_chip": 15.75}
+    result = {"programs": programs, "state_gib_per_chip": 4.0, "usable_gib_per_chip": 15.75}
     words = [
         "compile",
         "--config",
@@ -38,6 +38,6 @@ def test_the_table_names_the_program_that_needs_most():
         "v5e:2x2",
         "--config.batch_size=4",
     ]
-    text = table([("a", words, told | {"fits": True}), ("a", words, told | {"fits": False})])
+    text = table([("a", words, result | {"fits": True}), ("a", words, result | {"fits": False})])
     assert "| `a` | v5e:2x2 batch_size=4 | 4.00 | 12.35 | 15.75 | decode | yes |" in text
     assert text.count("**no**") == 1

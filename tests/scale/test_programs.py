@@ -1,4 +1,4 @@
-"""The programs of a run are those that its loop compiles; how they look compiled is test_compile.py's."""
+"""The programs of a run are those that training compiles; test_compile.py compiles them."""
 
 import dataclasses
 
