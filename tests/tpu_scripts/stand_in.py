@@ -36,7 +36,7 @@ def hosts():
 
 
 def fault(verb):
-    """Returns the fault of this call of `verb`, or None; faults.json holds {verb: [None or fault, ...]}, one per call."""
+    """Returns the fault of this call of `verb` or None; faults.json has {verb: [None or fault, ...]}, one per call."""
     faults = read("faults.json", {})
     due = faults.get(verb) or [None]
     faults[verb] = due[1:]
@@ -64,7 +64,7 @@ def stop(message, code=1):
 
 
 def end_runs():
-    """Ends the processes of this cloud's hosts. A process id in a file may be another's by now, so it is checked first."""
+    """Ends the processes of this cloud's hosts; checks each process first, since its number may be another's by now."""
     import glob
     import signal
 
