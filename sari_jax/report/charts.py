@@ -201,7 +201,7 @@ def _pass_rates(run: Run, place: int) -> Chart:
 
 
 class PassRates(NamedTuple):
-    """How many questions have a pass rate in each bin of `LEVELS`, at two times.
+    """Counts of questions with a pass rate in each bin of `LEVELS`, at two times.
 
     Attributes:
         before, after: counts per bin.

@@ -15,7 +15,7 @@ from sari_jax.report.sounds import Sound, read_sound
 
 
 class Share(NamedTuple):
-    """How much of a run a page shows.
+    """The amount of a run that a page shows.
 
     Attributes:
         steps: training steps.
