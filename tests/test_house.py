@@ -33,7 +33,7 @@ LAYERS = [
     {"programs"},
     {"assets"},
     {"digests"},
-    {"atomic", "foreign", "user_file"},
+    {"atomic", "foreign", "settings", "user_file"},
     {"errors", "noise"},
 ]
 # The parts that a training job runs. They never import the tools, which build corpora, report, sweep or measure.

@@ -25,7 +25,7 @@ def model(tmp_path_factory) -> Path:
 
 def sari(stage, *words, config="qwen2_audio_7b"):
     """Runs `sari compile` as users do: in a process of its own, without the tests' type checks and devices."""
-    file = ROOT / f"configs/{stage}_{config}.py"
+    file = ROOT / f"configs/{stage}.py:{config}"
     command = [
         sys.executable,
         "-m",

@@ -21,7 +21,10 @@ LONGEST, MOST_MARKS = (
     200,
 )  # characters of a question or reply; letters that may mark choices
 
-_TAGS = (Tags(), Tags("THINK", *(name.upper() for name in SECTIONS), "RESPONSE"))
+_TAGS = (
+    Tags(),
+    Tags(think="THINK", answer="RESPONSE", **{name: name.upper() for name in SECTIONS}),
+)
 _TAG_NAMES = sorted({name.lower() for tags in _TAGS for name in dataclasses.astuple(tags)})
 _STYLES = [(make_style("structured", tags), make_style("free", tags)) for tags in _TAGS]
 # Possessive, so that nothing is tried twice.
