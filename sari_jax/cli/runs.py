@@ -216,13 +216,13 @@ def compile_for_tpu(args: argparse.Namespace) -> int:
     from sari_jax.train.flags import read_config_file
 
     run = freeze(read_config_file(args.config, args.overrides))
-    told = compile_run(
+    result = compile_run(
         run,
         args.topology,
         slices=args.slices,
-        question=Question(args.audio_seconds, args.text_tokens),
+        question=Question(audio_seconds=args.audio_seconds, text_tokens=args.text_tokens),
         only=args.programs or (),
-        tell=lambda line: print(line, file=sys.stderr, flush=True),
+        log=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    print_result(args, told, table(told))
-    return 0 if told["fits"] else 1
+    print_result(args, result, table(result))
+    return 0 if result["fits"] else 1

@@ -76,9 +76,9 @@ def _look(args: argparse.Namespace) -> int:
     out = Path(args.out)
     runs = read_runs(Path(args.file), out, elsewhere=True)
     with alone(out):
-        told = Results(out, runs, looking=True).told()
-    print_result(args, told, _text(told))
-    return 0 if len(told[FINISHED]) == len(runs) else 1
+        summary = Results(out, runs, looking=True).summary()
+    print_result(args, summary, _text(summary))
+    return 0 if len(summary[FINISHED]) == len(runs) else 1
 
 
 def _launch(args: argparse.Namespace) -> int:
@@ -102,8 +102,8 @@ def _launch(args: argparse.Namespace) -> int:
         try:
             stopped = _start(args, todo, args.trials or len(runs), results, study, lock)
         finally:
-            told = results.told()
-    done = len(told[FINISHED]) == len(results.rows)
+            summary = results.summary()
+    done = len(summary[FINISHED]) == len(results.rows)
     if study and stopped:  # trials that nobody asked for yet stand in no row
         done = False
     if stopped and not done:
@@ -111,7 +111,7 @@ def _launch(args: argparse.Namespace) -> int:
             "sweep: told to stop; runs under way have saved, and the same command goes on",
             file=sys.stderr,
         )
-    print_result(args, told, _text(told))
+    print_result(args, summary, _text(summary))
     return 0 if done else 1
 
 
@@ -137,7 +137,7 @@ def _start(
         row = results.put(run, state, reason)
         if study:
             try:
-                study.tell(row)
+                study.record(row)
             except InputError as error:
                 # The other runs go on; when the sweep is started again, the study hears of this one.
                 untold.append(error)
