@@ -19,7 +19,7 @@ from sari_jax.atomic import new_directory
 from sari_jax.corpus.sources import starter
 from sari_jax.data.records import Record
 from sari_jax.data.styles import STYLES, Style, question_text
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, require
 
 AUDIO_CONFIG = {
     "model_type": "qwen2_audio_encoder",
@@ -167,6 +167,7 @@ def _nano(size: nano.NanoSize, rng: np.random.Generator) -> Language:
 
 
 def _smol(rng: np.random.Generator) -> Language:
+    require("sari model assemble smol", "corpus", "gguf")
     from sari_jax.assemble.smollm2 import read_smollm2
 
     (path,) = assets.fetch("smollm2-135m").glob("*.gguf")

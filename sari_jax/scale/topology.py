@@ -89,6 +89,6 @@ def topology(name: str, slices: int = 1) -> Topology:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"topology {name}: the TPU compiler does not give it ({reason}); is the shape one that {found[1]} comes in,"
-            " and is libtpu there (pip install -e '.[tpu]' in the checkout)?"
+            " and is libtpu there (pip install 'sari_jax[tpu]')?"
         ) from error
     return Topology(name, found[1], slices, tuple(described.devices))

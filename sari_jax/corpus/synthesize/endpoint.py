@@ -15,7 +15,7 @@ from typing import Any
 from sari_jax.corpus.synthesize.budget import Budget
 from sari_jax.corpus.synthesize.cache import Cache, Reply, Request
 from sari_jax.data.ledger import Drop
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, require
 
 LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
 PATIENCE = 10  # requests that fail one after the other, each with all its attempts, before no more are sent
@@ -66,12 +66,9 @@ class Endpoint:
     """
 
     def __init__(self, settings: Settings, cache: Cache, budget: Budget, key: str | None = None):
-        try:
-            import openai
-        except ImportError as error:
-            raise InputError(
-                f"asking an endpoint needs {error.name}: pip install -e '.[synthesize]' in the checkout"
-            ) from error
+        require("sari data synthesize", "corpus", "openai")
+        import openai
+
         if "@" in settings.url:  # the address stands in messages
             raise InputError(
                 "the endpoint's address must hold no user name, password or @; name it alone, and export a key in the"

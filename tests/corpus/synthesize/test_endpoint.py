@@ -262,5 +262,7 @@ def test_an_address_that_is_none(tmp_path):
 
 def test_without_the_client_one_line_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(InputError, match=r"pip install -e '.\[synthesize\]' in the checkout"):
+    with pytest.raises(
+        InputError, match=r"synthesize needs openai; pip install 'sari_jax\[corpus\]'"
+    ):
         Endpoint(Settings("http://127.0.0.1:9/v1", "m"), Cache(tmp_path), Budget())
