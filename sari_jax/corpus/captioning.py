@@ -26,7 +26,7 @@ NO_SENTENCE = "no whole sentence"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Captioning:
-    """How captions are written.
+    """The settings for writing captions.
 
     Attributes:
         model: names the model; captions by another one are not reused.

@@ -1,6 +1,6 @@
-"""Spoken words through espeak-ng.
+"""Spoken words, by espeak-ng.
 
-The library is called by ctypes: the packages that wrap it play sound or return phonemes, none gives samples.
+The library is called through ctypes, as the packages that wrap it play audio or return phonemes but give no samples.
 """
 
 import ctypes
@@ -28,8 +28,8 @@ class Speaker:
         require("sari data build starter", "corpus", "espeakng_loader", "librosa")
         import espeakng_loader
 
-        # A copy of its own: the library keeps what the last utterance left behind in globals, so that a
-        # second corpus of the same process would not be the same bits.
+        # Each speaker loads its own copy of the library, whose globals keep state of the last utterance. With a shared
+        # copy a second corpus of the same process would not have the same bits.
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(shutil.copy(espeakng_loader.get_library_path(), folder))
             self._library = ctypes.CDLL(str(copy))
@@ -48,13 +48,13 @@ class Speaker:
         return 0
 
     def say(self, text: str, voice: str, words_per_minute: int = 165) -> Float[np.ndarray, "S"]:
-        """16 kHz float32 with the silence around it cut off.
+        """Returns an utterance at 16 kHz, without the silence around it.
 
         Args:
             voice: language and variant, such as "en-us+f2".
         """
         self._pieces.clear()
-        # Breath is noise from espeak-ng's own generator, seeded with the clock, and from the C library's.
+        # Breath is noise from espeak-ng's generator, which the clock seeds, and from the C library's generator.
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         self._libc.srand(1)
         if self._library.espeak_SetVoiceByName(voice.encode()):
