@@ -54,8 +54,9 @@ def overrides(sub: argparse.ArgumentParser) -> None:
     """The command takes its config's settings too."""
     sub.set_defaults(takes_overrides=True)
     sub.epilog = (
-        "--config.KEY=VALUE changes a setting of the config, as in --config.optimizer.learning_rate=1e-5."
-        " sari_jax/train/config.py names them all."
+        "--config takes a file, or a recipe by name: grpo:nano, sft:qwen2_audio_7b,lora."
+        " --config.KEY=VALUE changes a setting of the config, as in --config.optimizer.learning_rate=1e-5."
+        " docs/settings.md lists them all."
     )
 
 
