@@ -53,9 +53,9 @@ def environment(tmp_path_factory) -> Path:
         pytest.skip(f"no package index is reachable: {reached.stderr.strip().splitlines()[-1]}")
     # A copy, as building leaves folders in the source.
     source = folder / "source"
-    shutil.copytree(
-        ROOT / "sari_jax", source / "sari_jax", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    for name in ("sari_jax", "configs"):
+        caches = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=caches)
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     build = ("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder)
@@ -85,9 +85,8 @@ def model(sari, tmp_path_factory) -> Path:
 def workdir(sari, model, scored, tmp_path_factory) -> Path:
     """A run of one step."""
     folder = tmp_path_factory.mktemp("runs")
-    config = shutil.copy(ROOT / "configs" / "grpo_nano.py", folder)
     given = (f"--config.model.path={model}", f"--config.data.train={scored}", *SHORT)
-    done = sari("train", "--config", config, "--workdir", folder / "run", *given)
+    done = sari("train", "--config", "grpo:nano", "--workdir", folder / "run", *given)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder / "run"
 
