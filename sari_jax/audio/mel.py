@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from transformers.audio_utils import mel_filter_bank
 
-SAMPLE_RATE, WINDOW, HOP = 16_000, 400, 160
+from sari_jax.audio.spans import SAMPLE_RATE
+
+WINDOW, HOP = 400, 160
 FULL = 30 * SAMPLE_RATE  # what Whisper pads every clip to
 
 

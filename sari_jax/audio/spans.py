@@ -6,6 +6,8 @@ import math
 
 from sari_jax.errors import InputError
 
+# Hz of every waveform that the package computes with.
+SAMPLE_RATE = 16_000
 LONGEST = 600.0  # seconds; the audio towers take 30 or 300
 # Seconds by which a span may end behind its sound, or last longer than it may. Times are rounded, encoders pad to whole
 # frames, and the "30 s" of corpora are often 30.01.

@@ -148,7 +148,7 @@ def _example(engine: Engine, caption: Caption, prompt: str, number: int) -> Exam
     waveforms = [load_clip(c.path, c.start, c.end, longest=processor.seconds) for c in clips]
     text = processor.prompt_text(prompt, len(clips))
     example = processor.encode(text, waveforms, [clip.path for clip in clips])
-    return dataclasses.replace(example, number=number)
+    return dataclasses.replace(example, index=number)
 
 
 def _key(caption: Caption) -> str:

@@ -119,7 +119,7 @@ class Engine:
         self, record: Record, style: Style, number: int, shapes: Shapes
     ) -> Example | InputError:
         try:
-            example = self.processor.question(record, style, number=number)
+            example = self.processor.question(record, style, index=number)
             self.processor.collate([example], shapes)  # whether it fits any shape
             return example
         except InputError as error:
@@ -129,7 +129,7 @@ class Engine:
         self, examples: Sequence[Example], sampler: Sampler, shapes: Shapes, rows: int, seed: int
     ) -> Iterator[Answered]:
         batch = self.processor.collate(examples, shapes, rows + -rows % num_data_shards(self.mesh))
-        prompts, seeds = shard_batch(self.mesh, (batch.prompts, batch.seeds))
+        prompts, seeds = shard_batch(self.mesh, (batch.prompts, batch.indices))
         key = onto_mesh(self.mesh, jax.random.key(seed))
         with jax.set_mesh(self.mesh):
             completions = rollout(self.config, sampler, self.params, prompts, seeds, key)

@@ -92,7 +92,7 @@ def _question(batch: dict[str, np.ndarray]) -> Batch:
     prompts = _prompts(
         tokens[None], np.array([len(tokens)]), batch["waveform"][None], np.array([samples])
     )
-    return Batch(prompts, np.arange(1), ()).only(np.arange(1), SHAPES)
+    return Batch(prompts=prompts, indices=np.arange(1), records=()).only(np.arange(1), SHAPES)
 
 
 def _examples(batch: dict[str, np.ndarray]) -> Batch:
@@ -102,7 +102,9 @@ def _examples(batch: dict[str, np.ndarray]) -> Batch:
     )
     mask = np.arange(answers.shape[-1]) < lengths[:, None, None]
     rows = np.arange(len(answers))
-    return Batch(prompts, rows, (), answers, mask).only(rows, SHAPES)
+    return Batch(prompts=prompts, indices=rows, records=(), answers=answers, answer_mask=mask).only(
+        rows, SHAPES
+    )
 
 
 def _prompts(

@@ -35,7 +35,7 @@ def reading_speeds(
     rows: dict[str, Any] = {}
     sound = clips = 0
     for count in workers:
-        schedule = make_schedule(records, Curriculum("random"), batch_size=batch_size, seed=0)
+        schedule = make_schedule(records, Curriculum(order="random"), batch_size=batch_size, seed=0)
         reader = Reader(records, processor, STYLES["structured"], Shapes())
         reading = Batches(schedule, reader, workers=count)
         for _ in range(WARM * max(1, count)):

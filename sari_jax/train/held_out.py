@@ -102,10 +102,10 @@ class HeldOut:
             with hosts.raise_on_all_hosts():
                 read = next(batches)
             (batch,) = read.parts(1, run.data.shapes)
-            prompts, seeds = shard_batch(self._mesh, (batch.prompts, batch.seeds))
+            prompts, seeds = shard_batch(self._mesh, (batch.prompts, batch.indices))
             found = self._rollouts(self._sampler, state, prompts, seeds, self._key, None)
             rows = local_rows(self._mesh, (found.tokens, found.lengths, found.done))
-            indices, *answers = all_rows(self._mesh, (batch.seeds, *rows))
+            indices, *answers = all_rows(self._mesh, (batch.indices, *rows))
             samples += self._grade(indices, *answers)
         batches.close()
         skipped = self._skipped(batches.bad)

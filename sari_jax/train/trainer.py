@@ -320,7 +320,7 @@ class Trainer:
 
     def _questions_digest(self, batch: Batch) -> str:
         """A digest of a batch's questions over all hosts, row by row, and of how often each was asked before."""
-        indices, repeats = all_rows(self.mesh, (batch.seeds, batch.repeats))
+        indices, repeats = all_rows(self.mesh, (batch.indices, batch.repeats))
         rows = [
             f"{digest(self._questions.records[index])} {repeat}"
             for index, repeat in zip(indices.tolist(), repeats.tolist(), strict=True)
@@ -362,7 +362,7 @@ class Trainer:
         hosts.log(table(self.state.params))
 
     def _not_finite(self) -> str:
-        indices = all_rows(self.mesh, self._last_batch.seeds)
+        indices = all_rows(self.mesh, self._last_batch.indices)
         ids = [self._questions.records[index].id for index in indices]
         more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
         return (

@@ -217,7 +217,7 @@ def test_a_place_for_scores_that_cannot_be_written_is_told_before_a_question_is_
         ("grpo", "data.order=easy_to_hard", "have no pass_rate"),
         ("grpo", "mesh.decode_tensor=3", "decode_tensor"),
         ("sft", "data.style=free", "needs chain_free"),
-        ("sft", "data.shapes.prompt_tokens=(8,)", "prompt tokens exceed 8"),
+        ("sft", "data.shapes.prompt_tokens=(8,)", "prompt tokens are more than 8"),
         ("sft", "batch_size=7", "does not divide"),
     ],
 )

@@ -75,7 +75,7 @@ def test_what_is_missing_is_filled_in(nano_processor, clips, tmp_path):
     assert read_captions(out) == written
     assert [caption.id for caption in written] == [caption.id for caption in clips]
     assert all("Describe what is heard" in example.text for example in engine.asked)
-    assert [example.number for example in engine.asked] == [0, 1, 3, 5, 6]
+    assert [example.index for example in engine.asked] == [0, 1, 3, 5, 6]
     assert not list(tmp_path.glob(".out*"))
 
 
@@ -89,7 +89,7 @@ def test_interrupted_it_goes_on_with_the_rest(nano_processor, clips, tmp_path):
         file.write('{"id": "clip6", "cap')  # half a line, as a kill may leave it
     engine = Scripted(nano_processor)
     written, ledger = run(engine, clips, out)
-    assert [example.number for example in engine.asked] == [5, 6]
+    assert [example.index for example in engine.asked] == [5, 6]
     assert ledger.report() == {"read": 7, "kept": 6, "dropped": {UNREADABLE: 1}}
     whole, _ = run(Scripted(nano_processor), clips, tmp_path / "whole.jsonl")
     assert written == whole
@@ -183,5 +183,5 @@ def test_a_place_that_cannot_be_written(nano_processor, clips, tmp_path):
     ],
 )
 def test_whole_sentences(text, ended, whole):
-    example = Example("", np.zeros(1, np.int32), ())
+    example = Example(text="", tokens=np.zeros(1, np.int32), waveforms=())
     assert whole_sentences(Answered(example, [text], [[1]], [ended])) == whole

@@ -21,15 +21,10 @@ LONGEST = 20_000
 # Letters that may mark choices.
 MOST_MARKS = 200
 
-_REASONER = Tags(
-    think="THINK",
-    planning="PLANNING",
-    caption="CAPTION",
-    reasoning="REASONING",
-    summary="SUMMARY",
-    answer="RESPONSE",
+_TAGS = (
+    Tags(),
+    Tags(think="THINK", answer="RESPONSE", **{name: name.upper() for name in SECTIONS}),
 )
-_TAGS = (Tags(), _REASONER)
 _TAG_NAMES = sorted({name.lower() for tags in _TAGS for name in dataclasses.astuple(tags)})
 _STYLES = [(make_style("structured", tags), make_style("free", tags)) for tags in _TAGS]
 # Possessive, so that nothing is tried twice.
