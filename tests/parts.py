@@ -48,6 +48,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "experiments/": ("tools",),
     "tests/runs.py": ("runs",),
     "tests/own_reward.py": ("runs",),
+    "tests/test_wheel.py": ("tools",),
     "tests/tiny.py": ("numerics",),
     "tests/theirs.py": ("numerics",),
     "tests/recording.py": ("numerics",),

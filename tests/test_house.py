@@ -56,7 +56,6 @@ VAGUE = {
 
 # Modules without a test file of their own, and why.
 TESTED_ELSEWHERE: dict[str, str] = {
-    "sari_jax/errors.py": "one class and one function of a line; every test of a bad input meets them",
     "sari_jax/cli/__main__.py": "train/test_pods.py starts hosts with it",
     "sari_jax/cli/arguments.py": "cli/test_main.py passes them",
     "sari_jax/cli/models.py": "cli/test_main.py runs them",

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from sari_jax.cli.arguments import Commands, at_least, command, print_result
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, require
 
 
 def add(commands: Commands) -> None:
@@ -18,6 +18,7 @@ def add(commands: Commands) -> None:
 
 
 def report(args: argparse.Namespace) -> int:
+    require("sari report", "report", "plotly", "matplotlib", "librosa")
     from sari_jax.report.experiment import read_experiment
     from sari_jax.report.page import write_page, write_pictures
 

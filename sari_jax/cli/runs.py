@@ -145,7 +145,7 @@ def score(args: argparse.Namespace) -> int:
                 )
                 raise InputError(
                     f"{args.data}: none of {len(scored)} questions is left ({why}); train the model further, or raise"
-                    f" --attempts. {out.with_suffix('.png')} shows their pass rates"
+                    f" --attempts. {out.with_suffix('.report.json')} has their pass rates"
                 )
             if hosts.is_primary():
                 write_records(out, kept)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sari_jax.cli.arguments import Commands, at_least, command, print_result
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, require
 
 
 def add(commands: Commands) -> None:
@@ -154,12 +154,9 @@ def _start(
 
 
 def _study(args: argparse.Namespace, results: Any) -> Any:
-    try:
-        from sari_jax.sweep.study import Study
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"--trials needs {error.name}: pip install -e '.[sweep]' in the checkout"
-        ) from error
+    require("sari sweep --trials", "sweep", "optuna")
+    from sari_jax.sweep.study import Study
+
     return Study(Path(args.file), Path(args.out), args.storage, results)
 
 

@@ -103,18 +103,22 @@ def synthesize(args: argparse.Namespace) -> int:
     limits = Limits(args.max_tokens_spent, args.max_cost, args.price_in, args.price_out)
     budget = Budget(limits, cache.replies(args.model))
     settings = Settings(
-        args.endpoint,
-        args.model,
-        args.temperature,
-        args.max_tokens,
-        args.length_field,
-        args.timeout,
-        args.retries,
+        url=args.endpoint,
+        model=args.model,
+        temperature=args.temperature,
+        max_tokens=args.max_tokens,
+        length_field=args.length_field,
+        timeout=args.timeout,
+        retries=args.retries,
     )
     endpoint = Endpoint(settings, cache, budget, os.environ.get(args.api_key_env))
-    prompts = Prompts(args.prompts)
     writer = Writer(
-        endpoint, prompts, CHAINS[args.chains], args.seed, args.attempts, args.concurrency
+        endpoint=endpoint,
+        prompts=Prompts(args.prompts),
+        chains=CHAINS[args.chains],
+        seed=args.seed,
+        attempts=args.attempts,
+        concurrency=args.concurrency,
     )
     more: dict[str, Any] = {}
     if args.records:
@@ -154,28 +158,25 @@ def synthesize(args: argparse.Namespace) -> int:
 
 
 def caption_clips(args: argparse.Namespace) -> int:
-    from sari_jax.corpus.captioning import captioned, unwritten
+    from sari_jax.corpus.captioning import Captioning, refuse_existing, write_missing
     from sari_jax.corpus.captions import read_captions
     from sari_jax.corpus.synthesize.templates import Prompts
     from sari_jax.data.ledger import Ledger
     from sari_jax.generate.engine import Engine
 
     out, ledger = Path(args.out), Ledger()
-    unwritten(out)  # before the model is loaded
+    refuse_existing(out)  # before the model is loaded
     captions = read_captions(args.captions, ledger=ledger)
     engine = Engine(args.model, dtype=args.dtype)
-    captioned(
-        engine,
-        captions,
-        Prompts(args.prompts),
-        out,
-        ledger,
+    settings = Captioning(
         model=str(Path(args.model).absolute()),
+        prompts=Prompts(args.prompts),
         temperature=args.temperature,
         max_tokens=args.max_tokens,
         rows=args.rows,
         seed=args.seed,
     )
+    write_missing(engine, captions, out, ledger, settings)
     print_result(args, {"out": args.out, **ledger.report()})
     return 0
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from sari_jax.data.processor import Batch, Processor, Shapes
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, require
 from sari_jax.generate.engine import Engine
 from sari_jax.hf.config import read_family
 from sari_jax.models.audio_lm import bind
@@ -30,13 +30,9 @@ def check(model_dir: Path | str, *, tokens: int = 16, seed: int = 0) -> Parity:
     Raises:
         InputError: PyTorch is not installed, or the directory cannot be read by one of the two.
     """
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise InputError(
-            "sari check compares with PyTorch: pip install -e '.[bench]' in the checkout"
-        ) from error
+    require("sari check", "bench", "torch")
+    import torch
+    import transformers
 
     engine = Engine(model_dir)
     batch, examples = _inputs(engine.processor, seed)

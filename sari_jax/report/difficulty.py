@@ -1,6 +1,8 @@
 """A picture of how hard a corpus is for a model."""
 
+import importlib.util
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,14 @@ import numpy as np
 
 from sari_jax.atomic import os_errors_as_input_error, write_text
 from sari_jax.data.ledger import Ledger
-from sari_jax.report.curves import BLUE, GREY, new_figure, save_figure
 
 
 def report_difficulty(
     out: Path, rates: Sequence[float | None], attempts: int, ledger: Ledger
 ) -> dict[str, Any]:
     """Draws OUT.png and writes OUT.report.json beside the scored questions.
+
+    Without Matplotlib there is no picture, and one line says so.
 
     Args:
         out: file of the scored questions.
@@ -41,6 +44,13 @@ def plot_pass_rates(rates: Sequence[float], attempts: int, out: Path) -> dict[st
     """
     right = np.rint(np.asarray(rates) * attempts).astype(int)
     counts = np.bincount(right, minlength=attempts + 1)
+    mean_and_counts = {"mean_pass_rate": float(np.mean(rates)), "histogram": counts.tolist()}
+    if importlib.util.find_spec("matplotlib") is None:
+        line = f"{out} is not drawn: it needs matplotlib; pip install 'sari_jax[report]'"
+        print(line, file=sys.stderr)
+        return mean_and_counts
+    from sari_jax.report.curves import BLUE, GREY, new_figure, save_figure
+
     figure = new_figure(1, 1)
     axes = figure.axes[0]
     colours = [GREY, *[BLUE] * (attempts - 1), GREY]
@@ -48,4 +58,4 @@ def plot_pass_rates(rates: Sequence[float], attempts: int, out: Path) -> dict[st
     axes.set(xlabel=f"pass rate over {attempts} attempts", ylabel="questions")
     axes.set_title(f"{len(rates)} questions: {counts[0]} never right, {counts[-1]} always")
     save_figure(figure, out)
-    return {"mean_pass_rate": float(np.mean(rates)), "histogram": counts.tolist()}
+    return mean_and_counts

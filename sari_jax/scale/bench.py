@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, require
 from sari_jax.scale.work import Work, make
 
 GRPO = ("rollout", "reference", "update", "grpo_step")
@@ -110,16 +110,12 @@ def bench(work: Work, rows: tuple[str, ...], report: Callable[[str], None]) -> d
         raise InputError(
             f"config: threads = {work.threads} exceeds this machine's {processors} processors; lower threads"
         )
+    require("sari bench", "bench", "torch")
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in rows:
             directory = Path(folder) / name
-            try:
-                make(dataclasses.replace(work, **ROWS[name].changes), directory)
-            except ImportError as error:
-                raise InputError(
-                    "sari bench compares with PyTorch: pip install -e '.[bench]' in the checkout"
-                ) from error
+            make(dataclasses.replace(work, **ROWS[name].changes), directory)
             results[name] = _time(name, work, directory, report)
     phases: dict[str, Any] = {}
     for result in results.values():

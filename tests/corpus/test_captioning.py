@@ -9,7 +9,13 @@ import pytest
 import soundfile
 
 from sari_jax.audio.clips import load_clip
-from sari_jax.corpus.captioning import NO_SENTENCE, UNREADABLE, captioned, whole_sentences
+from sari_jax.corpus.captioning import (
+    NO_SENTENCE,
+    UNREADABLE,
+    Captioning,
+    whole_sentences,
+    write_missing,
+)
 from sari_jax.corpus.captions import Caption, read_captions
 from sari_jax.corpus.synthesize.templates import Prompts
 from sari_jax.data.ledger import Ledger
@@ -53,8 +59,8 @@ def clips(tmp_path) -> list[Caption]:
 
 def run(engine, clips, out: Path, **changed) -> tuple[list[Caption], Ledger]:
     ledger = Ledger()
-    settings = {"model": "/models/a", "rows": 2} | changed
-    return captioned(engine, clips, Prompts(), out, ledger, **settings), ledger
+    values = {"model": "/models/a", "prompts": Prompts(), "rows": 2} | changed
+    return write_missing(engine, clips, out, ledger, Captioning(**values)), ledger
 
 
 def test_what_is_missing_is_filled_in(nano_processor, clips, tmp_path):
