@@ -172,6 +172,7 @@ class Grpo:
     max_generation_batches: int = -1  # batches that a step may draw until all groups have spread
     rewards: tuple[str, ...] = ()  # "NAME=WEIGHT"
     reward_file: str = ""  # a Python file with a function for each name that is not built in
+    reward_functions: tuple[str, ...] = ()  # names of rewards that sari.train is given as functions
     updates_per_rollout: int = 1  # on the same completions; steps count rollouts
     importance_cap: float = 0.0  # of the weight p_trainer / p_sampler of a token; 0: no weight
     # Decode the next batch while this one is scored: its policy is one step old.
@@ -286,7 +287,9 @@ class Run:
         one_of("grpo.objective", self.grpo.objective, OBJECTIVES)
         one_of("grpo.kl", self.grpo.kl, ("", *ESTIMATORS))
         if not self.grpo.reward_file:  # else they are known once it is read
-            make_scorer(self.reward_weights)
+            given = self.grpo.reward_functions
+            weights = {name: w for name, w in self.reward_weights.items() if name not in given}
+            make_scorer(weights)
 
     def _check_numbers(self) -> None:
         for key, least in LEAST.items():

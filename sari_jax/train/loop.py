@@ -5,9 +5,10 @@ import hashlib
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -28,7 +29,9 @@ from sari_jax.models.work import chip
 from sari_jax.parallel import hosts
 from sari_jax.parallel.mesh import all_rows, local_row_indices, make_mesh, onto_mesh, shard_batch
 from sari_jax.programs import counted
-from sari_jax.rl.rewards.registry import Scorer, make_scorer
+from sari_jax.rl.rewards.functions import Functions, check_functions
+from sari_jax.rl.rewards.registry import REWARDS, Scorer, make_scorer
+from sari_jax.train.callbacks import Callback, StepEvent
 from sari_jax.train.checkpoint import Checkpoints
 from sari_jax.train.config import Run
 from sari_jax.train.feed import Feed, TooManyBad
@@ -41,7 +44,7 @@ from sari_jax.train.preemption import Stop
 from sari_jax.train.questions import Questions, read_held_out, read_questions
 from sari_jax.train.reference import make_reference
 from sari_jax.train.rollouts import Rollouts
-from sari_jax.train.samples import Sample
+from sari_jax.train.samples import Sample, sample_row
 from sari_jax.train.stages import make_sft
 from sari_jax.train.state import create_state
 from sari_jax.train.workdir import claim, fingerprints, flat, refuse_changes
@@ -51,13 +54,23 @@ DECODED = "decoded"  # a digest of the questions whose completions a checkpoint 
 SHOWN = ("loss", "reward", "accuracy", "format")
 
 
-def train(run: Run, workdir: Path | str, stop: Stop = lambda: False) -> dict[str, Any]:
+def train(
+    run: Run,
+    workdir: Path | str,
+    stop: Stop = lambda: False,
+    *,
+    rewards: Functions = MappingProxyType({}),
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
     """Runs or resumes a run to its last step, and tells how many programs that took.
 
     On several hosts all of them call it; the first one writes metrics and samples.
 
     Args:
         stop: asked before every step, whether to end there.
+        rewards: a function for each name of `grpo.reward_functions`.
+        callbacks: each is called after every step, in the main thread of the first host. What one raises ends the
+            run, which goes on from its last checkpoint.
 
     Returns:
         The last step's metrics, `step`, and whether the run is `finished`.
@@ -69,7 +82,7 @@ def train(run: Run, workdir: Path | str, stop: Stop = lambda: False) -> dict[str
             a row. What was trained by then is saved.
     """
     with counted() as programs:
-        trainer = Trainer(run, Path(workdir))
+        trainer = Trainer(run, Path(workdir), rewards, callbacks)
         with trainer.closing():
             row = trainer.fit(stop)
     hosts.log(f"{run.stage}: {programs}")
@@ -91,13 +104,15 @@ class Trainer:
         owed: whether the held-out questions are to be answered after the step that was made last.
     """
 
-    def __init__(self, run: Run, workdir: Path):
+    def __init__(self, run: Run, workdir: Path, rewards: Functions, callbacks: Sequence[Callback]):
         self.run, self.workdir = run, workdir
+        self.callbacks = callbacks
         with hosts.raise_on_all_hosts():
             config = read_config(run.model.path, **run.model.network)
             processor = Processor(run.model.path, config)
-            score = make_scorer(run.reward_weights, run.grpo.reward_file)
-            settings = {**dataclasses.asdict(run), "fingerprints": fingerprints(run)}
+            check_functions(rewards, run.grpo.reward_functions, taken=REWARDS)
+            score = make_scorer(run.reward_weights, run.grpo.reward_file, rewards)
+            settings = {**dataclasses.asdict(run), "fingerprints": fingerprints(run, rewards)}
             refuse_changes(workdir, settings)
         hosts.assert_same_on_all_hosts({**flat(settings), **hosts.versions()})
         self.mesh = make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.tensor)
@@ -241,6 +256,8 @@ class Trainer:
         if peak := chip(jax.devices()[0].device_kind):
             row["mfu"] = row["model_tflop"] * 1e12 / seconds / jax.device_count() / peak[0]
         self._write(row, samples, numbers, pass_rates)
+        if hosts.is_primary():
+            self._call_back(row, samples)
         if self.totals["skipped_in_a_row"] >= run.max_skipped:
             raise NotFinite(_not_finite(run, step, self.mesh, batch, self.questions.records))
         return row
@@ -267,6 +284,13 @@ class Trainer:
         shown = {name: f"{row[name]:.3f}" for name in SHOWN if name in row}
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
+
+    def _call_back(self, row: dict[str, float], samples: list[Sample]) -> None:
+        records = self.questions.records
+        rows = tuple(sample_row(records[one.number], "train", one.completions) for one in samples)
+        event = StepEvent(step=self.step, metrics=row, samples=rows)
+        for callback in self.callbacks:
+            callback(event)
 
     def _examine(self, stop: Stop) -> bool:
         """Whether it was told to stop before all held-out questions were answered."""

@@ -7,6 +7,7 @@ content, so that their folders may move.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flax import traverse_util
@@ -16,6 +17,7 @@ from sari_jax.data.roster import FILE, Entry, read_roster, write_roster
 from sari_jax.digests import corpus_digest, model_digest, prompts_digest
 from sari_jax.errors import InputError
 from sari_jax.rl.rewards.file import digest as reward_digest
+from sari_jax.rl.rewards.functions import Functions, functions_digest
 from sari_jax.train.config import Run, defaults, freeze
 
 # Settings that change nothing of what is computed: where a run lives, what it shows, when it saves. The roster and
@@ -33,7 +35,7 @@ NAME = "config.json"
 PROMPTS = "prompts"
 
 
-def fingerprints(run: Run) -> dict[str, str]:
+def fingerprints(run: Run, functions: Functions = MappingProxyType({})) -> dict[str, str]:
     """Digests of what a run reads: its model's config and weights, its tokenizer and templates, its questions, and a
     user's rewards.
     """
@@ -43,6 +45,8 @@ def fingerprints(run: Run) -> dict[str, str]:
         found["held_out"] = corpus_digest(Path(run.held_out.data))
     if run.grpo.reward_file:
         found["rewards"] = reward_digest(run.grpo.reward_file)
+    if functions:
+        found["reward_functions"] = functions_digest(functions)
     return found
 
 

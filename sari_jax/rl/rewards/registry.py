@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 from sari_jax.data.records import Record
 from sari_jax.data.styles import Style
@@ -10,6 +11,7 @@ from sari_jax.rl.rewards.answer import accuracy_reward, format_reward
 from sari_jax.rl.rewards.chain import consistency_reward, sections_reward
 from sari_jax.rl.rewards.completion import Completion
 from sari_jax.rl.rewards.file import load_rewards
+from sari_jax.rl.rewards.functions import Functions
 from sari_jax.rl.rewards.length import length_reward, overlong_reward
 from sari_jax.user_file import reason
 
@@ -57,23 +59,29 @@ def parse_weights(shares: Iterable[str]) -> dict[str, float]:
     return weights
 
 
-def make_scorer(weights: Mapping[str, float], reward_file: str = "") -> Scorer:
+def make_scorer(
+    weights: Mapping[str, float],
+    reward_file: str = "",
+    functions: Functions = MappingProxyType({}),
+) -> Scorer:
     """A function that gives each reward with a weight, unweighted, by name; `accuracy` in any case; and `total`.
 
     Args:
         reward_file: the user's, with a function for each name that is not known here; "" for none.
+        functions: the user's functions by name, which `check_functions` has accepted.
 
     Raises:
         InputError: a weight for an unknown reward, a file that cannot be used or that defines a known one anew. The
             scorer: a user's function that fails, or gives something other than a finite number.
     """
-    unknown = [name for name in weights if name not in REWARDS]
+    unknown = [name for name in weights if name not in REWARDS and name not in functions]
     if unknown and not reward_file:
         raise InputError(
             f"config: grpo.rewards: {unknown[0]!r} is unknown; choose {', '.join(REWARDS)},"
             " or name a grpo.reward_file with a function of that name"
         )
     own = load_rewards(reward_file, unknown, taken=REWARDS) if reward_file else {}
+    own = {**own, **functions}
     rewards = {name: REWARDS[name] for name in weights if name in REWARDS} | own
     rewards.setdefault("accuracy", accuracy_reward)  # pass rates are read off it
 
