@@ -268,7 +268,7 @@ def test_a_study_that_is_told_to_stop_goes_on_with_the_trial_under_way(sweep_fil
     sweep.send_signal(signal.SIGINT)
     output, told = sweep.communicate(timeout=200)
     assert sweep.returncode == 1, told[-3000:]
-    assert "told to stop" in told and "the same command goes on" in told
+    assert "sweep: stopped" in told and "the same command goes on" in told
     assert json.loads(output)["stopped"] == ["trial-0"]
     assert table(out)["trial-0"]["state"] == "stopped"
     reached = int(table(out)["trial-0"]["steps"])
