@@ -13,9 +13,9 @@ from sari_jax.errors import InputError
 from sari_jax.parallel import hosts
 from sari_jax.parallel.hosts import initialize_distributed as distributed
 from sari_jax.rl.objectives import OBJECTIVES
-from sari_jax.train.callbacks import StepEvent
 from sari_jax.train.config import Run, freeze
 from sari_jax.train.flags import check_key, read_config_file
+from sari_jax.train.loop import Callback, never
 from sari_jax.train.loop import train as run_to_the_end
 from sari_jax.user_file import reason
 
@@ -24,17 +24,13 @@ __all__ = ["config", "distributed", "train"]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def never() -> bool:
-    return False
-
-
 def train(
     config: Run | ConfigDict | Path | str,
     workdir: Path | str,
     *,
     overrides: Mapping[str, Any] = NOTHING,
     rewards: Mapping[str, Callable[..., float]] = NOTHING,
-    callbacks: Sequence[Callable[[StepEvent], None]] = (),
+    callbacks: Sequence[Callback] = (),
     stop: Callable[[], bool] = never,
 ) -> dict[str, Any]:
     """Runs SFT or GRPO to its last step, or resumes it where the workdir holds a part of the run.
@@ -49,8 +45,8 @@ def train(
             with weight 1, unless `grpo.rewards` names it: ("accuracy=1", "brevity=0.2"). The run records a digest of
             each function's source, as it does of a reward file: with another source it is not resumed. What a
             function calls is not part of the digest.
-        callbacks: each is called after every step with a `StepEvent`, in the main thread of the first host alone.
-            What one raises ends the run; the same call goes on from the last checkpoint.
+        callbacks: each is called with a `StepEvent` after every step, on every host, in the main thread. What one
+            raises ends the run; the same call without it goes on from the last checkpoint.
         stop: called before every step; once it returns True, the run saves a checkpoint and ends.
 
     Returns:

@@ -21,7 +21,7 @@ from sari_jax.scale.work import AUDIO_ID, RATE, read
 from sari_jax.train.config import Grpo, Optimizer
 from sari_jax.train.optimizer import make_optimizer, merge, partition
 from sari_jax.train.state import create_state
-from sari_jax.train.steps import Part, Rollout, make_grpo_step, make_sft_step
+from sari_jax.train.updates import Rollout, SftPart, grpo_update, sft_update
 
 LONGEST, SHAPES = 30 * RATE, Shapes()
 
@@ -36,8 +36,7 @@ def phases(directory: Path, tower: str) -> dict[str, Callable[[], object]]:
     optimizer = make_optimizer(Optimizer(), steps=1000)
     # Placed, as an update's result is: else the second update compiles again.
     state = jax.device_put(create_state(trainable, optimizer), jax.devices()[0])
-    sft_step = make_sft_step(config, optimizer)
-    grpo_step = make_grpo_step(config, Grpo(num_completions=work.num_completions), optimizer)
+    settings = Grpo(num_completions=work.num_completions)
     sampler = Sampler(work.num_completions, work.new_tokens, (), 0)
     prompts = jax.device_put(_question(batch).prompts)
     tokens = jnp.array(batch["completions"][None])
@@ -45,7 +44,7 @@ def phases(directory: Path, tower: str) -> dict[str, Callable[[], object]]:
     lengths = jnp.full(tokens.shape[:2], work.new_tokens, jnp.int32)
     done = Completions(tokens, jnp.zeros(tokens.shape), lengths, jnp.ones(tokens.shape[:2], bool))
     parts = [
-        jax.device_put(Part(part.prompts, part.answers, part.answer_mask))
+        jax.device_put(SftPart(part.prompts, part.answers, part.answer_mask))
         for part in _examples(batch).parts(work.sft_parts, SHAPES)
     ]
 
@@ -63,13 +62,15 @@ def phases(directory: Path, tower: str) -> dict[str, Callable[[], object]]:
     def update(kept: jax.Array, known: jax.Array | None) -> dict[str, jax.Array]:
         nonlocal state
         rollout = Rollout(prompts, done, known, kept, advantages=advantages)
-        state, metrics = grpo_step(state, frozen, rollout)
+        state, metrics = grpo_update(
+            state, frozen, rollout, config=config, settings=settings, optimizer=optimizer
+        )
         return metrics
 
     def sft() -> dict[str, jax.Array]:
         nonlocal state
         heard = [part._replace(features=features(part.prompts)) for part in parts]
-        state, metrics = sft_step(state, frozen, heard)
+        state, metrics = sft_update(state, frozen, heard, config=config, optimizer=optimizer)
         return metrics
 
     def whole() -> object:

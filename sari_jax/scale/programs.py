@@ -1,6 +1,7 @@
 """A run's programs with shapes in the place of arrays: what the loop would compile, without weights or chips."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +39,7 @@ from sari_jax.train.optimizer import make_optimizer, merge
 from sari_jax.train.parameters import learning, shapes_of
 from sari_jax.train.reference import dtype_of
 from sari_jax.train.state import create_state
-from sari_jax.train.steps import Part, Rollout, make_grpo_step, make_sft_step
+from sari_jax.train.updates import Rollout, SftPart, grpo_update, sft_update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,11 +161,15 @@ class Programs:
         rows = run.batch_size // run.micro_batches
         row = lambda shape, dtype: self._rows((rows, *shape), dtype)  # noqa: E731
         answers, mask = row((1, longest), jnp.int32), row((1, longest), jnp.bool_)
-        part = Part(self._prompts(rows), answers, mask, self._features(rows))
-        step = make_sft_step(
-            self.config, self.optimizer, dropout=run.model.adapter.dropout, seed=run.seed
+        part = SftPart(self._prompts(rows), answers, mask, self._features(rows))
+        update = functools.partial(
+            sft_update,
+            config=self.config,
+            optimizer=self.optimizer,
+            dropout=run.model.adapter.dropout,
+            seed=run.seed,
         )
-        step = jax.jit(step, donate_argnums=0)
+        step = jax.jit(update, donate_argnums=0)
         parts = [part] * min(run.micro_batches, 2)  # more of them take more time and no more memory
         forward = rows * group_flops(self.config, self.tokens, [longest])
         given = (self.state, self._without_tower(self.frozen))
@@ -198,7 +203,6 @@ class Programs:
             advantages=self._rows((rows, group), jnp.float32),
             unmoved=jax.ShapeDtypeStruct((), jnp.bool_) if settings.uses_reference else None,
         )  # fmt: skip
-        step = make_grpo_step(config, settings, self.optimizer, run.micro_batches)
         prompt_only = rows * group_flops(config, self.tokens, [])
         forward = rows * group_flops(config, self.tokens, [size] * group)
         heard = rows * encoder_flops(config, self.frames) if self.tower_learns else 0.0
@@ -232,7 +236,18 @@ class Programs:
             policy = merge(self.state.params, self.frozen)
             programs.append(scoring("old", config, policy, (self.state.params, frozen)))
         flops = settings.updates_per_rollout * self._learning(forward, rows)
-        lower = lambda: step.lower(self.state, self.frozen, rollout)  # noqa: E731
+
+        def lower() -> Any:
+            return grpo_update.lower(
+                self.state,
+                self.frozen,
+                rollout,
+                config=config,
+                settings=settings,
+                optimizer=self.optimizer,
+                micro_batches=run.micro_batches,
+            )
+
         return [*programs, self._program("update", lower, learning, flops, kernels=True)]
 
     def _encode(self, rows: int) -> list[Program]:

@@ -38,13 +38,13 @@ class Restored(NamedTuple):
 
     Attributes:
         data: the data iterator's state.
-        under_way: of the batch that comes next, what was decoded of it already, if anything was.
+        prefetched: the completions that are decoded already for the next batch; None if there are none.
     """
 
     state: TrainState
     data: dict[str, Any]
     counters: dict[str, Any]
-    under_way: dict[str, np.ndarray] | None
+    prefetched: dict[str, np.ndarray] | None
 
 
 class Checkpoints:
@@ -63,10 +63,10 @@ class Checkpoints:
         state: TrainState,
         data: dict[str, Any],
         counters: dict[str, Any],
-        under_way: dict[str, np.ndarray] | None = None,
+        prefetched: dict[str, np.ndarray] | None = None,
     ) -> None:
         """Saves at the state's step, unless that is saved; the write goes on in the background."""
-        items = {"under_way": ocp.args.StandardSave(under_way)} if under_way else {}
+        items = {"prefetched": ocp.args.StandardSave(prefetched)} if prefetched else {}
         self.wait()
         if int(state.step) in self.steps:
             return
@@ -110,7 +110,7 @@ class Checkpoints:
                 self._put_aside(step, error)
                 continue
             state = _whole(found["state"], state)
-            return Restored(state, found["data"], found["counters"], found.get("under_way"))
+            return Restored(state, found["data"], found["counters"], found.get("prefetched"))
         raise InputError(none_whole)
 
     def _read(self, step: int, abstract: TrainState) -> Any:
@@ -119,8 +119,8 @@ class Checkpoints:
             "data": ocp.args.JsonRestore(),
             "counters": ocp.args.JsonRestore(),
         }
-        if (self._manager.directory / str(step) / "under_way").exists():
-            args["under_way"] = ocp.args.StandardRestore()
+        if (self._manager.directory / str(step) / "prefetched").exists():
+            args["prefetched"] = ocp.args.StandardRestore()
         return self._manager.restore(step, args=ocp.args.Composite(**args))
 
     def _put_aside(self, step: int, error: Exception) -> None:

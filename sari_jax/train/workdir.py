@@ -167,30 +167,7 @@ def _settings(workdir: Path | str) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text())
         if isinstance(settings, dict):
-            _rename(settings)
             return settings
     except (ValueError, RecursionError):
         pass
     raise InputError(f"{path}: not the settings of a run; it was changed or cut short")
-
-
-def _rename(settings: dict[str, Any]) -> None:
-    """What a folder from before calls otherwise."""
-    model, grpo = (settings.get(name) for name in ("model", "grpo"))
-    if isinstance(model, dict) and isinstance(model.get("remat"), bool):
-        # What was yes or no before it had names.
-        model["remat"] = "layer" if model["remat"] else "none"
-    if isinstance(model, dict) and "adapter" not in model:
-        # The default was written out before adapters had another.
-        if model.get("trainable") == ["projector/*", "decoder/*"]:
-            model["trainable"] = []
-    if isinstance(grpo, dict) and "clip_epsilon" in grpo:
-        # Of a time when GRPO was the only objective: what was its default then is its own value now.
-        epsilon, weights = grpo.pop("clip_epsilon"), {}
-        for name in ("accuracy", "format"):
-            weights[name] = grpo.pop(f"{name}_weight", 1.0)
-        grpo["clip_low"] = grpo["clip_high"] = -1.0 if epsilon == 0.2 else epsilon
-        if grpo.get("kl_coefficient") == 0.04:
-            grpo["kl_coefficient"] = -1.0
-        even = set(weights.values()) == {1.0}
-        grpo["rewards"] = [] if even else [f"{name}={weights[name]:g}" for name in weights]

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
 
 import jax
@@ -31,7 +30,7 @@ from sari_jax.train.loop import train, trained_params
 from sari_jax.train.optimizer import merge, partition
 from sari_jax.train.reference import make_reference
 from sari_jax.train.state import create_state
-from sari_jax.train.steps import Part, Rollout, make_grpo_step, make_sft_step
+from sari_jax.train.updates import Rollout, SftPart, grpo_update, sft_update
 
 ADAPTER = Adapter(3, alpha=5.0, targets=("decoder/layers/*_proj", "projector"))
 SETTINGS = Grpo(temperature=0.7, kl_coefficient=0.3)
@@ -80,11 +79,13 @@ def test_a_grpo_update_as_peft(one_tiny, recorded):
     done = Completions(
         tokens, jnp.zeros(tokens.shape), jnp.array(mask.sum(-1), jnp.int32), jnp.ones((2, 3), bool)
     )
-    step = make_grpo_step(model.config, SETTINGS, tiny.recording())
-    state = create_state(jax.tree.map(jnp.copy, trainable), tiny.recording())
+    optimizer = tiny.recording()
+    state = create_state(jax.tree.map(jnp.copy, trainable), optimizer)
     advantages = group_advantages(jnp.array(REWARDS))
     rollout = Rollout(prompts, done, reference=kept, advantages=advantages)
-    state, metrics = step(state, frozen, rollout)
+    state, metrics = grpo_update(
+        state, frozen, rollout, config=model.config, settings=SETTINGS, optimizer=optimizer
+    )
     found = {name: metrics[name] for name in ("loss", "kl")} | jax.device_get(state.opt_state)
     for ours, wanted in recorded(found, lambda theirs: by_torch(theirs, model)):
         for name in ("loss", "kl"):
@@ -110,17 +111,24 @@ def test_dropout_differs_by_step_seed_and_part(one_tiny):
     """And by nothing else: the same step again is the same update."""
     model = tiny.adapted(one_tiny, ADAPTER)
     ids, mask = (jnp.array(x)[:, None] for x in tiny.padded(ANSWERS[:2], 8))
-    rows = Part(tiny.prompts(QUESTIONS), ids, mask)
+    rows = SftPart(tiny.prompts(QUESTIONS), ids, mask)
     trainable, frozen = partition(model.params, ("*/lora_[ab]",))
 
-    @functools.cache
-    def step(seed, dropout=0.5):
-        return make_sft_step(model.config, tiny.recording(), dropout=dropout, seed=seed)
+    optimizer = tiny.recording()
 
     def gradient(seed, number=0, parts=(rows,), dropout=0.5):
-        state = create_state(jax.tree.map(jnp.copy, trainable), tiny.recording())
+        state = create_state(jax.tree.map(jnp.copy, trainable), optimizer)
         state = dataclasses.replace(state, step=jnp.int32(number))
-        return step(seed, dropout)(state, frozen, parts)[0].opt_state["projector/lora_b"]
+        state, _ = sft_update(
+            state,
+            frozen,
+            parts,
+            config=model.config,
+            optimizer=optimizer,
+            dropout=dropout,
+            seed=seed,
+        )
+        return state.opt_state["projector/lora_b"]
 
     first = gradient(0)
     np.testing.assert_array_equal(gradient(0), first)
@@ -149,10 +157,16 @@ def test_eight_devices_as_one(tmp_path):
         if mesh is not None:
             flat = jax.device_put(flat, parameter_shardings(mesh, flat))
         trainable, frozen = partition(merge(flat, {}), ("*/lora_[ab]",))
-        step = make_sft_step(model.config, tiny.recording(), dropout=0.2)
         with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
             state = create_state(trainable, tiny.recording())
-            state, metrics = step(state, frozen, [Part(*rows)])
+            state, metrics = sft_update(
+                state,
+                frozen,
+                [SftPart(*rows)],
+                config=model.config,
+                optimizer=tiny.recording(),
+                dropout=0.2,
+            )
         for path, array in state.opt_state.items() if mesh is not None else ():
             placed = parameter_sharding(mesh, path, array.shape)
             assert not placed.is_fully_replicated

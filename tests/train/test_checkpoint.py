@@ -181,7 +181,7 @@ with hosts.initialize_distributed():
         found = checkpoints.restore(make(mesh, 0))
         assert int(found.state.step) == 3 and found.data == {"next_index": 4} and found.counters == {"examples": 5}
         check(found.state, mesh)
-        assert found.under_way["tokens"].tolist() == [[0, 1, 2], [3, 4, 5]] and found.under_way["rows_decoded"] == 7
+        assert found.prefetched["tokens"].tolist() == [[0, 1, 2], [3, 4, 5]] and found.prefetched["rows_decoded"] == 7
     checkpoints.close()
 """
 )

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 from runs import (
     STEPS,
@@ -17,9 +16,7 @@ from runs import (
 )
 
 from sari_jax.errors import InputError
-from sari_jax.rl.objectives import OBJECTIVES
 from sari_jax.rl.rewards.registry import RESERVED
-from sari_jax.train.grpo import Answers, Drawn, named_apart
 from sari_jax.train.loop import train
 
 OWN = """
@@ -131,29 +128,6 @@ def test_a_reward_that_fails_ends_the_run_in_one_line(light_model, scored, tmp_p
     with pytest.raises(InputError, match="reward 'brevity' failed on a completion of record"):
         train(settings("grpo", light_model, scored, **own), tmp_path / "run")
     assert rows(tmp_path / "run") == []
-
-
-def drawn(**rewards):
-    nothing = np.zeros((1, 2))
-    answers = Answers(nothing, nothing, nothing, nothing, nothing, rewards)
-    return Drawn([answers, answers], np.arange(1), [])
-
-
-def test_rewards_by_name_before_the_other_metrics():
-    rewards = {"accuracy": np.array([[0.0, 1.0]]), "total": np.array([[1.0, 2.0]])}
-    found = named_apart({"loss": 0.5}, drawn(**rewards))
-    assert list(found.items()) == [("reward", 1.5), ("accuracy", 0.5), ("loss", 0.5)]
-
-
-def test_groups_without_spread():
-    answers = drawn(
-        accuracy=np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0]]),
-        total=np.array([[1.0, 1.0], [0.1, 0.1], [0.0, 1.0]]),
-    ).answers[0]
-    assert answers.flat("total").tolist() == [True, True, False]
-    # DAPO's are those of which some answers are right, whatever their length is worth.
-    assert answers.flat(OBJECTIVES["dapo"].spread).tolist() == [True, False, True]
-    assert answers.pass_rates == [0.0, 0.5, 0.0]
 
 
 @pytest.mark.runs

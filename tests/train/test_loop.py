@@ -51,7 +51,7 @@ def test_stopped_and_started_again_grpo_ends_with_the_same_bits(undisturbed, tmp
     asked = iter([False, False, True])
     stopped = train(run, again, stop=lambda: next(asked))
     assert (stopped["step"], stopped["finished"]) == (2, False) and row["finished"]
-    assert "grpo: told to stop; step 2 of 3 is safe" in capfd.readouterr().err
+    assert "grpo: asked to stop; step 2 of 3 is safe" in capfd.readouterr().err
     assert train(run, again)["finished"] and "resumed after step 2" in capfd.readouterr().err
     assert_moved(workdir)
     assert [row["updates_behind"] for row in rows(again)] == [0, 1, 1]
@@ -178,7 +178,7 @@ def test_told_to_stop_before_the_first_step_it_starts_from_there(small_model, sc
     output, told = process.communicate(timeout=300)
     assert process.returncode == 0, told[-2000:]
     assert json.loads(output) == {"step": 0, "finished": False}
-    assert "sft: told to stop; nothing is trained yet" in told
+    assert "sft: asked to stop; nothing is trained yet" in told
     done = finish(words)
     assert done.returncode == 0 and json.loads(done.stdout)["finished"], done.stderr[-2000:]
     assert_moved(tmp_path / "run")

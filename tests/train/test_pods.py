@@ -177,7 +177,7 @@ def test_told_to_stop_on_one_host_both_stop_and_go_on_with_the_same_bits(
     assert talks.returncode == silent.returncode == 0, talks.stderr[-2000:] + silent.stderr
     stopped = json.loads(talks.stdout)
     assert not stopped["finished"] and 3 <= stopped["step"] == len(rows(tmp_path)) < STEPS
-    assert f"grpo: told to stop; step {stopped['step']} of {STEPS} is safe" in talks.stderr
+    assert f"grpo: asked to stop; step {stopped['step']} of {STEPS} is safe" in talks.stderr
     talks, _ = pod(command)
     assert f"resumed after step {stopped['step']}" in talks.stderr
     assert same_end(undisturbed, tmp_path)

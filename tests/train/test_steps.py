@@ -20,11 +20,11 @@ from sari_jax.rl.advantages import group_advantages
 from sari_jax.rl.policy import reference_logprobs
 from sari_jax.sft.loss import sft_loss
 from sari_jax.train.config import Grpo, Optimizer
-from sari_jax.train.grpo import make_advantages
+from sari_jax.train.grpo import compute_advantages
 from sari_jax.train.optimizer import make_optimizer, partition
 from sari_jax.train.reference import is_reference
 from sari_jax.train.state import create_state
-from sari_jax.train.steps import Part, Rollout, make_grpo_step, make_sft_step, over_updates
+from sari_jax.train.updates import Rollout, SftPart, grpo_update, over_updates, sft_update
 
 SETTINGS = Grpo(temperature=0.7, kl_coefficient=0.3)
 QUESTIONS = [tiny.question([0.51], 9, 1), tiny.question([0.33, 0.9137], 14, 2)]
@@ -58,7 +58,9 @@ def distance(request):
 @functools.cache
 def grpo_step(config, settings=SETTINGS):
     """One for all calls, so that another reference compiles nothing anew."""
-    return make_grpo_step(config, settings, tiny.recording())
+    return functools.partial(
+        grpo_update, config=config, settings=settings, optimizer=tiny.recording()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ def stepped(model, step, rollout):
 
 
 def update(model, reference, questions, answers, advantages, group):
-    """(loss, metrics, gradient) of `make_grpo_step`, as the stage calls it."""
+    """(loss, metrics, gradient) of `grpo_update`, as the stage calls it."""
     rollout = rollout_of(questions, answers, group)
     rollout = rollout._replace(
         reference=scores(model, reference, rollout),
@@ -175,8 +177,10 @@ def relative(model, older, name, **settings):
     rollout = rollout_of(QUESTIONS, ANSWERS, 3)
     old = scores(model, sampled_by, rollout)
     kept = scores(model, reference, rollout) if settings.uses_reference else None
-    advantages = make_advantages(settings)(jnp.array(REWARDS), rollout.completions, old, kept)
-    rollout = rollout._replace(reference=kept, old=old, advantages=advantages)
+    rollout = rollout._replace(reference=kept, old=old)
+    objective = settings.resolved_objective
+    advantages = compute_advantages(jnp.array(REWARDS), rollout, objective=objective)
+    rollout = rollout._replace(advantages=advantages)
     done = rollout.completions.replace(logprobs=old)
     return settings, rollout._replace(completions=done)
 
@@ -225,7 +229,9 @@ def test_updates_on_one_rollout_are_updates_one_after_the_other(name, one_tiny, 
     def run(settings, *rollouts):
         trainable, frozen = partition(jax.tree.map(jnp.copy, one_tiny.params), ("*",))
         state, rows = create_state(trainable, optimizer), []
-        step = make_grpo_step(one_tiny.config, settings, optimizer)
+        step = functools.partial(
+            grpo_update, config=one_tiny.config, settings=settings, optimizer=optimizer
+        )
         for rollout in rollouts:
             state, metrics = step(state, frozen, rollout)
             rows.append(metrics)
@@ -310,7 +316,9 @@ def test_rounding_moves_no_policy_off_its_reference(dtype, updates, one_tiny):
     """The reference's scores are by other programs than the update's, whose batch is in two parts; and rounded more."""
     model, optimizer = narrowed(one_tiny, dtype), make_optimizer(Optimizer(learning_rate=1e-2), 10)
     settings = Grpo(num_completions=3, kl_coefficient=0.04, updates_per_rollout=updates)
-    step = make_grpo_step(model.config, settings, optimizer, 2)
+    step = functools.partial(
+        grpo_update, config=model.config, settings=settings, optimizer=optimizer, micro_batches=2
+    )
     rollout = rollout_of(QUESTIONS, ANSWERS, 3)
     rollout = rollout._replace(features=encode(model.config, model.params, rollout.prompts))
     kept = scores(model, model.params, rollout, 1.0)
@@ -381,11 +389,13 @@ def test_sft_step_is_its_loss_gradient(one_tiny):
         return sft_loss(bind(one_tiny.config, params), prompts, ids, mask, features)[0]
 
     expected, gradient = jax.jit(jax.value_and_grad(loss))(one_tiny.params["projector"])
-    step = make_sft_step(one_tiny.config, tiny.recording())
-    state, metrics = step(
-        create_state(trainable, tiny.recording()),
+    optimizer = tiny.recording()
+    state, metrics = sft_update(
+        create_state(trainable, optimizer),
         frozen,
-        [Part(prompts, ids, mask, features)],
+        [SftPart(prompts, ids, mask, features)],
+        config=one_tiny.config,
+        optimizer=optimizer,
     )
     assert metrics["loss"] == pytest.approx(float(expected), rel=1e-6) and state.step == 1
     assert set(state.opt_state) == {"projector/kernel", "projector/bias"}
@@ -409,7 +419,7 @@ def test_the_losses_of_a_batchs_parts_add_up_to_its_own(one_tiny):
 
     def total(parts):
         return sum(
-            float(loss(Part(part.prompts, part.answers, part.answer_mask), jnp.array(43)))
+            float(loss(SftPart(part.prompts, part.answers, part.answer_mask), jnp.array(43)))
             for part in parts
         )
 

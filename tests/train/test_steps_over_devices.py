@@ -16,7 +16,7 @@ from sari_jax.parallel.mesh import make_mesh, parameter_sharding, shard_batch
 from sari_jax.train.config import Grpo
 from sari_jax.train.optimizer import partition
 from sari_jax.train.state import create_state
-from sari_jax.train.steps import Part, Rollout, make_grpo_step, make_sft_step
+from sari_jax.train.updates import Rollout, SftPart, grpo_update, sft_update
 
 SETTINGS = Grpo(temperature=0.7, kl_coefficient=0.3)
 # Heads that divide by four, in both families.
@@ -68,18 +68,27 @@ def on(mesh, model, stage, micro_batches=1, settings=SETTINGS):
     state = create_state(trainable, tiny.recording())
     with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
         if stage == "sft":
-            step = make_sft_step(model.config, tiny.recording())
-            whole = [Part(prompts, tokens, mask)]
+            whole = [SftPart(prompts, tokens, mask)]
             halves = [jax.tree.map(lambda x, i=i: x[4 * i : 4 * i + 4], whole[0]) for i in (0, 1)]
             in_two = mesh is not None and mesh.shape["fsdp"] == 2
-            state, metrics = step(state, frozen, halves if in_two else whole)
+            parts = halves if in_two else whole
+            state, metrics = sft_update(
+                state, frozen, parts, config=model.config, optimizer=tiny.recording()
+            )
         else:
             done = Completions(tokens, reference, mask.sum(-1), mask.any(-1))
             kept = reference if settings.uses_reference else None
             old = reference + 0.3 if settings.needs_old_logprobs else None
-            step = make_grpo_step(model.config, settings, tiny.recording(), micro_batches)
             rollout = Rollout(prompts, done, features, kept, old, advantages)
-            state, metrics = step(state, frozen, rollout)
+            state, metrics = grpo_update(
+                state,
+                frozen,
+                rollout,
+                config=model.config,
+                settings=settings,
+                optimizer=tiny.recording(),
+                micro_batches=micro_batches,
+            )
     if mesh is not None:  # every gradient is laid out as its parameter is
         for path, gradient in state.opt_state.items():
             placed = parameter_sharding(mesh, path, gradient.shape)
@@ -150,9 +159,10 @@ def test_an_update_over_devices_gathers_weights_and_never_prompts(wide):
     rollout = Rollout(prompts, done, features, scores, advantages=scores[..., 0])
     given = create_state(trainable, tiny.recording()), frozen, rollout
     leaves, form = jax.tree.flatten(given)
-    step = make_grpo_step(wide.config, SETTINGS, tiny.recording())
+    static = {"config": wide.config, "settings": SETTINGS, "optimizer": tiny.recording()}
     with jax.set_mesh(mesh):
-        compiled = jax.jit(lambda *leaves: step(*form.unflatten(leaves))).lower(*leaves).compile()
+        update = jax.jit(lambda *leaves: grpo_update(*form.unflatten(leaves), **static))
+        compiled = update.lower(*leaves).compile()
     width = wide.config.decoder.width
     rows = 8 * 2 * 89 * width
     exchanged = re.findall(r"f32\[([\d,]+)\]\S* all-(?:gather|reduce)\(", compiled.as_text())

@@ -16,7 +16,7 @@ from sari_jax.rl.policy import reference_logprobs
 from sari_jax.train.config import Grpo, Optimizer
 from sari_jax.train.optimizer import make_optimizer, merge, partition
 from sari_jax.train.state import create_state
-from sari_jax.train.steps import Part, Rollout, make_grpo_step, make_sft_step
+from sari_jax.train.updates import Rollout, SftPart, grpo_update, sft_update
 
 QUESTIONS = [tiny.question([0.51], 9, 1), tiny.question([0.33, 0.9137], 14, 2)]
 PROMPTS = tiny.prompts(QUESTIONS)
@@ -36,10 +36,16 @@ def test_the_loss_falls(one_tiny, features):
     """Two answers are learnt by heart."""
     ids, mask = (jnp.array(x)[:, None] for x in tiny.padded(tiny.answers((5, 8)), 8))
     optimizer = make_optimizer(Optimizer(learning_rate=1e-2, warmup_steps=2), 30)
-    step, (trainable, frozen) = make_sft_step(one_tiny.config, optimizer), decoder_of(one_tiny)
+    trainable, frozen = decoder_of(one_tiny)
     state, losses = create_state(trainable, optimizer), []
     for _ in range(30):
-        state, metrics = step(state, frozen, [Part(PROMPTS, ids, mask, features)])
+        state, metrics = sft_update(
+            state,
+            frozen,
+            [SftPart(PROMPTS, ids, mask, features)],
+            config=one_tiny.config,
+            optimizer=optimizer,
+        )
         losses.append(float(metrics["loss"]))
         assert (metrics["update_norm"] > 0) == (len(losses) > 1)  # the warm-up starts from nothing
     assert losses[0] > 4 and losses[-1] < 0.1, losses
@@ -51,7 +57,6 @@ def test_the_reward_rises(one_tiny, features):
     settings = Grpo(num_completions=8, max_tokens=4, kl_coefficient=0.0)
     sampler = Sampler(settings.num_completions, settings.max_tokens, (), 0)
     optimizer = make_optimizer(Optimizer(learning_rate=1e-2), 30)
-    step = make_grpo_step(one_tiny.config, settings, optimizer)
     trainable, frozen = decoder_of(one_tiny)
     state, rewards = create_state(trainable, optimizer), []
     seeds, key = jnp.arange(2, dtype=jnp.int32), jax.random.key(0)
@@ -66,7 +71,9 @@ def test_the_reward_rises(one_tiny, features):
             features,
             advantages=group_advantages(jnp.array(found)),
         )
-        state, metrics = step(state, frozen, given)
+        state, metrics = grpo_update(
+            state, frozen, given, config=one_tiny.config, settings=settings, optimizer=optimizer
+        )
         assert metrics["update_norm"] > 0 or found.std(1).max() == 0
     assert rewards[0] < 0.7 and np.mean(rewards[-3:]) > 0.95, rewards
 
@@ -87,17 +94,18 @@ def gradient(model, stage, dtype):
     state = create_state(trainable, tiny.recording())
     if stage == "sft":
         ids, mask = (jnp.array(x)[:, None] for x in tiny.padded(tiny.answers((5, 8)), 8))
-        step = make_sft_step(config, tiny.recording())
-        state, metrics = step(state, frozen, [Part(PROMPTS, ids, mask)])
+        state, metrics = sft_update(
+            state, frozen, [SftPart(PROMPTS, ids, mask)], config=config, optimizer=tiny.recording()
+        )
     else:
-        state, metrics = grpo_update(config, state, frozen, PROMPTS, (5, 3, 8, 6, 1, 7), 8)
+        state, metrics = updated(config, state, frozen, PROMPTS, (5, 3, 8, 6, 1, 7), 8)
     return jax.device_get((metrics["loss"], state.opt_state))
 
 
 ADVANTAGES = jnp.array([[1.0, -1.0, 0.5], [0.7, -1.2, 0.3]])
 
 
-def grpo_update(config, state, frozen, prompts, lengths, size):
+def updated(config, state, frozen, prompts, lengths, size):
     """Of three given completions to each prompt, under a reference that all tokens are likelier by."""
     rows = len(lengths) // 3
     ids, mask = (x.reshape(rows, 3, size) for x in tiny.padded(tiny.answers(lengths, 4), size))
@@ -105,8 +113,8 @@ def grpo_update(config, state, frozen, prompts, lengths, size):
     done = Completions(jnp.array(ids), jnp.zeros(ids.shape), counts, ended)
     reference = jnp.full(ids.shape, -np.log(tiny.VOCABULARY), jnp.float32)
     given = Rollout(prompts, done, reference=reference, advantages=ADVANTAGES[:rows])
-    step = make_grpo_step(config, Grpo(kl_coefficient=0.04), tiny.recording())
-    return step(state, frozen, given)
+    settings, optimizer = Grpo(kl_coefficient=0.04), tiny.recording()
+    return grpo_update(state, frozen, given, config=config, settings=settings, optimizer=optimizer)
 
 
 # Measured: 2.1 % (SFT) and 1.9 % (GRPO) of the gradient's norm, 4.3 % and 3.6 % of the worst tensor's; of the
@@ -138,7 +146,7 @@ def test_an_update_at_real_lengths_as_an_independent_implementation(
 ):
     trainable, frozen = partition(jax.tree.map(jnp.copy, one_tiny.params), ("*",))
     state = create_state(trainable, tiny.recording())
-    state, metrics = grpo_update(one_tiny.config, state, frozen, long_prompts, LENGTHS, 512)
+    state, metrics = updated(one_tiny.config, state, frozen, long_prompts, LENGTHS, 512)
 
     def find(theirs):
         import torch

@@ -40,60 +40,6 @@ def test_settings_come_back(run, tmp_path):
     assert read_run(tmp_path / "run") == run
 
 
-@pytest.mark.parametrize(("before", "now"), [(True, "layer"), (False, "none")])
-def test_a_folder_from_before_remat_had_names(run, tmp_path, before, now):
-    claim(tmp_path, {**dataclasses.asdict(run), "fingerprints": fingerprints(run)})
-    path = tmp_path / "config.json"
-    settings = json.loads(path.read_text())
-    settings["model"]["remat"] = before
-    path.write_text(json.dumps(settings))
-    assert read_run(tmp_path).model.remat == now
-
-
-@pytest.mark.parametrize(
-    ("before", "now"), [(["projector/*", "decoder/*"], ()), (["*"], ("*",))], ids=["default", "all"]
-)
-def test_a_folder_from_before_adapters(run, tmp_path, before, now):
-    """It names what was the default of what is trained; or another, and that stays."""
-    run = dataclasses.replace(run, model=dataclasses.replace(run.model, trainable=now))
-    claim(tmp_path, settings(run))
-    path = tmp_path / "config.json"
-    kept = json.loads(path.read_text())
-    kept["model"]["trainable"] = before
-    del kept["model"]["adapter"], kept["model"]["frozen_dtype"]
-    path.write_text(json.dumps(kept))
-    assert read_run(tmp_path) == run
-    claim(tmp_path, settings(run))
-
-
-@pytest.mark.parametrize(
-    ("before", "now"),
-    [
-        (dict(clip_epsilon=0.2, kl_coefficient=0.04, format_weight=1.0, accuracy_weight=1.0), {}),
-        (
-            dict(clip_epsilon=0.1, kl_coefficient=0.0, format_weight=0.5, accuracy_weight=2.0),
-            dict(
-                clip_low=0.1,
-                clip_high=0.1,
-                kl_coefficient=0.0,
-                rewards=("accuracy=2", "format=0.5"),
-            ),
-        ),
-    ],
-)
-def test_a_folder_from_before_grpo_had_relatives(run, tmp_path, before, now):
-    """The same command goes on."""
-    claim(tmp_path, settings(run))
-    path = tmp_path / "config.json"
-    written = json.loads(path.read_text())
-    new = ("clip_low", "clip_high", "kl", "objective", "rewards", "updates_per_rollout")
-    kept = {key: value for key, value in written["grpo"].items() if key not in new}
-    path.write_text(json.dumps(written | {"grpo": kept | before}))
-    expected = dataclasses.replace(run, grpo=Grpo(**now))
-    assert read_run(tmp_path) == expected
-    claim(tmp_path, settings(expected))
-
-
 def test_other_rewards_behind_the_same_path(run, tmp_path):
     own = tmp_path / "own.py"
     own.write_text("def brevity(completion, record, style):\n    return 1.0\n")
