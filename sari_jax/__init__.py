@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from sari_jax.api.training import config, distributed, train
     from sari_jax.data.records import Clip, Record, read_records
     from sari_jax.errors import InputError
+    from sari_jax.train.callbacks import StepEvent
     from sari_jax.train.config import Run
-    from sari_jax.train.loop import StepEvent
 
 __all__ = [
     "Answer",
@@ -66,7 +66,7 @@ _SOURCES = {
     "Question": "sari_jax.api.model",
     "Record": "sari_jax.data.records",
     "Run": "sari_jax.train.config",
-    "StepEvent": "sari_jax.train.loop",
+    "StepEvent": "sari_jax.train.callbacks",
     "assemble_model": "sari_jax.api.building",
     "compare": "sari_jax.api.evaluation",
     "config": "sari_jax.api.training",

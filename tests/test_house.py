@@ -78,6 +78,7 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "sari_jax/scale/serve.py": "scale/test_bench.py talks to both sides by it",
     "sari_jax/scale/jax_side.py": "scale/test_bench.py compares it with torch_side.py",
     "sari_jax/scale/torch_side.py": "scale/test_bench.py compares it with jax_side.py",
+    "sari_jax/train/callbacks.py": "api/test_training.py is called back with it",
     "sari_jax/train/rollouts.py": "train/test_loop.py samples by it, on one device and two",
     "sari_jax/train/held_out.py": "train/test_loop.py and train/test_pods.py examine on the way",
     "sari_jax/train/samples.py": "train/test_metrics.py writes them and reads them again",

@@ -13,9 +13,10 @@ from sari_jax.errors import InputError
 from sari_jax.parallel import hosts
 from sari_jax.parallel.hosts import initialize_distributed as distributed
 from sari_jax.rl.objectives import OBJECTIVES
+from sari_jax.train.callbacks import Callback
 from sari_jax.train.config import Run, freeze
 from sari_jax.train.flags import check_key, read_config_file
-from sari_jax.train.loop import Callback, never
+from sari_jax.train.loop import never
 from sari_jax.train.loop import train as run_to_the_end
 from sari_jax.user_file import reason
 
@@ -45,8 +46,8 @@ def train(
             with weight 1, unless `grpo.rewards` names it: ("accuracy=1", "brevity=0.2"). The run records a digest of
             each function's source, as it does of a reward file: with another source it is not resumed. What a
             function calls is not part of the digest.
-        callbacks: each is called with a `StepEvent` after every step, on every host, in the main thread. What one
-            raises ends the run; the same call without it goes on from the last checkpoint.
+        callbacks: each is called with a `StepEvent` after every step, in the main thread of the first host alone. An
+            exception in one ends the run; the same call goes on from the last checkpoint.
         stop: called before every step; once it returns True, the run saves a checkpoint and ends.
 
     Returns:

@@ -1,9 +1,9 @@
-"""One checkpoint step holds everything that a run needs to go on: parameters, optimizer, data iterator, counters.
+"""Checkpoints. One step holds everything that a run needs to go on: parameters, optimizer, data iterator, counters.
 
-Any number of processes may save a step, and any other number restore it onto another mesh.
+A step that some number of processes saved can be restored by any other number, onto another mesh.
 
-What a run does not train is not stored again: it comes from the model directory, whose fingerprint is. PRNG keys
-are folded from (config seed, step) and so are stored as those two numbers.
+Frozen parameters are not stored: they come from the model directory, whose fingerprint is stored. PRNG keys are folded
+from (config seed, step), and so are stored as those two numbers.
 """
 
 import errno
@@ -27,17 +27,17 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, err
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax's, which leaves the question of preemption to the loop: JAX counts who asks it, and how often."""
+    """Orbax's manager, which never asks about preemption: JAX counts these calls, and the loop makes them."""
 
     def reached_preemption(self, step: int) -> bool:
         return False
 
 
 class Restored(NamedTuple):
-    """A checkpoint step.
+    """A restored checkpoint step.
 
     Attributes:
-        data: the data iterator's state.
+        data: the state of the data iterator.
         prefetched: the completions that are decoded already for the next batch; None if there are none.
     """
 
@@ -48,7 +48,7 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """A run's checkpoint folder; every save is written aside and renamed by Orbax, and only then an old one deleted."""
+    """The checkpoint folder of a run. Orbax writes a step aside, renames it, and only then deletes an old one."""
 
     def __init__(self, workdir: Path | str, *, keep: int):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
@@ -65,7 +65,7 @@ class Checkpoints:
         counters: dict[str, Any],
         prefetched: dict[str, np.ndarray] | None = None,
     ) -> None:
-        """Saves at the state's step, unless that is saved; the write goes on in the background."""
+        """Saves the state's step, unless it is saved already. The write goes on in the background."""
         items = {"prefetched": ocp.args.StandardSave(prefetched)} if prefetched else {}
         self.wait()
         if int(state.step) in self.steps:
@@ -82,10 +82,10 @@ class Checkpoints:
             )
 
     def restore(self, state: TrainState) -> Restored | None:
-        """The newest complete step, into the shapes and shardings of `state`.
+        """Restores the newest complete step into the shapes and shardings of `state`.
 
-        The arrays of `state` are freed first, so that memory never holds two of them. A step whose files are damaged
-        is put aside, and the one before it is taken.
+        The arrays of `state` are freed first, so that memory never holds them twice. A step whose files are damaged is
+        moved aside, and the step before it is restored.
 
         Raises:
             InputError: there are steps, and none can be read.
@@ -124,29 +124,29 @@ class Checkpoints:
         return self._manager.restore(step, args=ocp.args.Composite(**args))
 
     def _put_aside(self, step: int, error: Exception) -> None:
-        """Moves a damaged step out of the way, where a person may look at it, and tells so.
+        """Moves a damaged step aside, where a person may look at it, and logs it.
 
         Raises:
-            InputError: on several hosts, of which others may have read their part of it.
+            InputError: on several hosts, since others may have read their part of the step.
         """
         folder = Path(self._manager.directory)
         damaged, aside = folder / str(step), folder.with_name("damaged") / str(step)
-        told = f"{damaged}: cannot be read ({_reason(error)})"
+        problem = f"{damaged}: cannot be read ({_reason(error)})"
         if hosts.is_multihost():
-            raise InputError(f"{told}; move it away, and the same command goes on from before")
+            raise InputError(f"{problem}; move it away, and the same command goes on from before")
         aside.parent.mkdir(exist_ok=True)
         if aside.exists():
             shutil.rmtree(aside)  # the same step, damaged before
         damaged.rename(aside)
         self._manager.reload()
         before = f"the run goes on from step {self.steps[-1]}" if self.steps else "none is left"
-        hosts.log(f"{told}; it now lies in {aside}, and {before}")
+        hosts.log(f"{problem}; it now lies in {aside}, and {before}")
 
     def params(self, abstract: Any, step: int | None = None) -> dict[str, np.ndarray]:
-        """The trained parameters of a step (the newest by default) in host memory, whatever devices trained them.
+        """Reads the trained parameters of a step, by default the newest, into host memory.
 
         Raises:
-            InputError: no such step; the steps there are, are listed.
+            InputError: there is no such step; the message lists the steps that exist.
         """
         step = self._manager.latest_step() if step is None else step
         if step not in self.steps:
@@ -165,7 +165,7 @@ class Checkpoints:
         return self._manager.restore(step, args=args)["state"]["params"]
 
     def wait(self) -> None:
-        """Until the save under way is complete.
+        """Waits until the save in progress is complete.
 
         Raises:
             InputError: it could not be written.
@@ -175,7 +175,7 @@ class Checkpoints:
 
     @contextmanager
     def _written(self) -> Iterator[None]:
-        """What the file system refuses is told as bad input; the steps before are whole."""
+        """Raises an InputError for what the file system refuses; the steps before are whole."""
         try:
             yield
         except Exception as error:
@@ -198,7 +198,7 @@ def _reason(error: Exception) -> str:
 
 
 def _refused(error: BaseException | None) -> bool:
-    """Whether it comes from a full disk, a quota, a read-only folder: TensorStore has them in words alone."""
+    """Whether an error means a full disk, a quota or a read-only folder. TensorStore reports these as text only."""
     while error is not None:
         text = str(error)
         if isinstance(error, OSError) or any(os.strerror(code) in text for code in REFUSALS):
@@ -208,13 +208,13 @@ def _refused(error: BaseException | None) -> bool:
 
 
 def _stored(state: TrainState) -> TrainState:
-    """What is stored of a state: all but the learning rate, which the settings have."""
+    """The part of a state that is stored: all but the learning rate, which is a setting."""
     rated = isinstance(state.opt_state, Rated)
     return state.replace(opt_state=state.opt_state.kept) if rated else state
 
 
 def _whole(stored: TrainState, state: TrainState) -> TrainState:
-    """A state from what was stored of it, with the learning rate of `state`."""
+    """The state from its stored part and the learning rate of `state`."""
     rated = isinstance(state.opt_state, Rated)
     return (
         stored.replace(opt_state=state.opt_state._replace(kept=stored.opt_state))

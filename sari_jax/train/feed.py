@@ -1,4 +1,4 @@
-"""Batches for the loop: what cannot be read is skipped, named, and counted over all hosts."""
+"""Batches for the loop. Records that cannot be read are skipped, named, and counted over all hosts."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ class TooManyBad(InputError):
 
 
 class Feed:
-    """The batches of a run, the same on however many hosts.
+    """The batches of a run, the same on any number of hosts.
 
     Attributes:
         skipped: why each record, by its id, was skipped since the run started.
@@ -56,7 +56,7 @@ class Feed:
         found = {
             self._questions.roster[number].id: one_line(why)
             for number, why in self._batches.bad.items()
-            if self._questions.records[number] is not None  # who removes a record has mended it
+            if self._questions.records[number] is not None  # a removed record counts as mended
         }
         mine = {id: why for id, why in found.items() if id not in self.skipped}
         for other, failed in exchanged(mine, failure):
@@ -71,7 +71,7 @@ class Feed:
         return batch
 
     def fresh(self) -> dict[str, str]:
-        """What was skipped since this was asked last."""
+        """The records that were skipped since the last call, with reasons."""
         found, self._fresh = self._fresh, {}
         return found
 
@@ -82,7 +82,7 @@ class Feed:
         return {**self._batches.state(position), "skipped": dict(self.skipped)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on where a checkpoint was taken; what has been mended since counts no more."""
+        """Goes on from a checkpoint. Records that were mended since no longer count as skipped."""
         state = dict(state)
         before = state.pop("skipped", {})
         self._batches.set_state(state)
@@ -113,7 +113,7 @@ class Feed:
 
 
 def exchanged(found: dict[str, str], failure: str) -> list[tuple[dict[str, str], str]]:
-    """(what was found, what failed) on each host, in their order; texts are exchanged only where there are any."""
+    """(what was found, what failed) on each host, in order. Hosts exchange texts only where one has any."""
     if not hosts.is_multihost():
         return [(found, failure)]
     if not hosts.all_gather(np.array([len(found) + bool(failure)], np.int32)).any():

@@ -1,4 +1,12 @@
-"""A step of GRPO and its relatives: generate, grade, resample, score, advantages, update."""
+"""A step of GRPO (Shao et al. 2024) and its relatives, for a batch of B prompts:
+
+generate     the policy samples a group of G completions for each prompt
+grade        the host decodes them to text and computes their rewards [B, G]
+resample     groups whose rewards are all equal are replaced by groups of further batches (DAPO only)
+score        log-probabilities [B, G, T] under the reference and under the policy that sampled
+advantages   each reward relative to its group, for instance (r - mean r) / (std r + eps)
+update       gradient steps on the clipped objective: see `rl.loss` and `rl.objectives`
+"""
 
 import functools
 
@@ -94,23 +102,21 @@ class GrpoStage:
             rollout = self._generate(state, batch)
         watch.lap("generate", rollout.completions)
 
+        # The devices score, and generate for the next step, while the host grades.
         resamples = self._objective.max_generation_batches > 1
-        if (
-            not resamples
-        ):  # dispatched before the host grades, so that host and devices work at the same time
+        if not resamples:
             rollout = self._score(state, rollout)
         if next_batch is not None:
-            fresh = self._generate(state, next_batch, next_step=True)
-            self._next_rollout = self._score.with_old(state, fresh)
+            self._prefetch(state, next_batch)
         graded = self._grade(batch, rollout.completions)
         watch.lap("grade")
+
+        rewards, drawn = graded.rewards["total"], None
         if resamples:
             rollout, drawn = self._resample(state, rollout, graded, draw_batch)
             watch.lap("resample")
             rollout = self._score(state, rollout)
-            rewards = drawn.learned(lambda batch: batch.rewards["total"])[self._local_rows]
-        else:
-            rewards = graded.rewards["total"]
+            rewards = drawn.learned(lambda graded: graded.rewards["total"])[self._local_rows]
         rewards = shard_batch(self._mesh, rewards)
         self._score.wait(rollout)
         watch.lap("score")
@@ -119,18 +125,16 @@ class GrpoStage:
         rollout = rollout._replace(advantages=advantages)
         state, metrics = self._update(state, self._frozen, rollout)
         watch.lap("update", metrics)
-        if (
-            not resamples
-        ):  # an earlier exchange between hosts would wait for the batch that is decoded ahead
-            drawn = self._only(graded, rollout)
+        # Hosts exchange what they graded here. Earlier, the exchange would wait for the next step's completions.
+        drawn = drawn or self._only(graded, rollout)
         metrics = to_host(metrics) | {"updates_behind": float(updates_behind)}
         metrics |= grpo_metrics(self._run.grpo, self._config, self._mesh, state.params, drawn)
         return StepResult(
             state=state,
             metrics={**reward_means(drawn), **metrics, **watch.seconds},
             samples=self._samples(drawn, rollout) if sample else [],
-            indices=drawn.all(lambda batch: batch.indices).tolist(),
-            pass_rates=[rate for batch in drawn.graded for rate in batch.pass_rates],
+            indices=drawn.all(lambda graded: graded.indices).tolist(),
+            pass_rates=[rate for graded in drawn.graded for rate in graded.pass_rates],
         )
 
     def prefetched(self) -> dict[str, np.ndarray] | None:
@@ -156,6 +160,11 @@ class GrpoStage:
         """(the rollout that was decoded ahead, the number of updates since its policy)"""
         rollout, self._next_rollout = self._next_rollout, None
         return rollout, 0 if rollout is None else self._run.grpo.updates_per_rollout
+
+    def _prefetch(self, state: TrainState, next_batch: Batch) -> None:
+        """Generates the next step's completions, with the old log-probabilities that need this state."""
+        rollout = self._generate(state, next_batch, next_step=True)
+        self._next_rollout = self._score.with_old(state, rollout)
 
     @property
     def _local_rows(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""How a run answers questions that it is not trained on, on the way: one greedy answer to each."""
+"""Held-out questions: a run answers them between its steps, one greedy answer each, and is not trained on them."""
 
 from typing import NamedTuple
 
@@ -28,13 +28,13 @@ from sari_jax.train.state import TrainState
 
 
 class Answered(NamedTuple):
-    """What came of asking all the questions once.
+    """The result of asking all held-out questions once.
 
     Attributes:
         scores: `rows`, the number of questions answered; `accuracy` and `format`, fractions of it; `completion_tokens`,
             a mean.
         samples: each question with its answer.
-        skipped: why each that could not be read was skipped, by its id.
+        skipped: by id, why a question could not be read.
     """
 
     scores: dict[str, float]
@@ -43,9 +43,9 @@ class Answered(NamedTuple):
 
 
 class HeldOut:
-    """Answers all of the records, `batch_size` at a time, in the order of their file.
+    """Answers all held-out questions, `batch_size` at a time, in the order of their file.
 
-    Nothing of it is kept between two times, so that a resumed run finds what an undisturbed one does.
+    It is stateless: a resumed run gets the same results as an uninterrupted one.
     """
 
     def __init__(
@@ -60,8 +60,14 @@ class HeldOut:
         self._run, self._questions, self._mesh = run, questions, mesh
         self._records = questions.records
         self._processor, self._rollouts, self._score = processor, rollouts, score
-        self._style, ends = style(run.data.style), processor.end_ids
-        self._sampler = Sampler(1, run.held_out.max_tokens, ends, processor.pad_id, 0.0)
+        self._style = style(run.data.style)
+        self._sampler = Sampler(
+            num_completions=1,
+            max_tokens=run.held_out.max_tokens,
+            end_ids=processor.end_ids,
+            pad_id=processor.pad_id,
+            temperature=0.0,
+        )
         # Greedy decoding takes a key and does not use it.
         self._key = onto_mesh(mesh, jax.random.key(run.seed))
 
@@ -76,7 +82,7 @@ class HeldOut:
             stop: asked before every batch, whether to end there.
 
         Returns:
-            What came of it, or None if it was stopped.
+            The result, or None if it was stopped.
 
         Raises:
             TooManyBad: on every host the same: more questions cannot be read than `data.max_bad_fraction` allows.
@@ -97,16 +103,16 @@ class HeldOut:
                 read = next(batches)
             (batch,) = read.parts(1, run.data.shapes)
             prompts, seeds = shard_batch(self._mesh, (batch.prompts, batch.seeds))
-            done = self._rollouts(self._sampler, state, prompts, seeds, self._key, None)
-            own = local_rows(self._mesh, (done.tokens, done.lengths, done.done))
-            numbers, *answers = all_rows(self._mesh, (batch.seeds, *own))
-            samples += self._judged(numbers, *answers)
+            found = self._rollouts(self._sampler, state, prompts, seeds, self._key, None)
+            rows = local_rows(self._mesh, (found.tokens, found.lengths, found.done))
+            indices, *answers = all_rows(self._mesh, (batch.seeds, *rows))
+            samples += self._grade(indices, *answers)
         batches.close()
         skipped = self._skipped(batches.bad)
-        # The last batch goes on with the first questions again. Another question in a place stands in for one that
-        # could not be read.
+        # The last batch is filled up with the first questions again. A question that could not be read is replaced by
+        # another one, which does not count here.
         pairs = zip(range(count), samples, strict=False)
-        samples = [sample for number, sample in pairs if sample.number == number]
+        samples = [sample for index, sample in pairs if sample.index == index]
         (scores,) = zip(*(sample.completions for sample in samples), strict=True)
         values = {
             "rows": len(samples),
@@ -117,7 +123,7 @@ class HeldOut:
         return Answered(values, samples, skipped)
 
     def _skipped(self, bad: dict[int, str]) -> dict[str, str]:
-        """Over all hosts, why each question that could not be read was skipped, by its id."""
+        """The questions of all hosts that could not be read: why, by id."""
         found: dict[str, str] = {}
         mine = {self._records[number].id: one_line(why) for number, why in bad.items()}
         for other, _ in exchanged(mine, ""):
@@ -131,13 +137,15 @@ class HeldOut:
             raise TooManyBad(f"{self._run.held_out.data}: {refused}")
         return found
 
-    def _judged(
-        self, numbers: np.ndarray, tokens: np.ndarray, lengths: np.ndarray, done: np.ndarray
+    def _grade(
+        self, indices: np.ndarray, tokens: np.ndarray, lengths: np.ndarray, done: np.ndarray
     ) -> list[Sample]:
+        """The answers to a batch of questions, with their rewards."""
         texts = self._processor.texts(tokens[:, 0], lengths[:, 0])
         samples = []
-        for row, number in enumerate(numbers.tolist()):
-            said = Completion(texts[row], int(lengths[row, 0]), self._sampler.max_tokens)
-            scores = [self._score(said, self._records[number], self._style)]
-            samples.append(Sample(number, described([texts[row]], lengths[row], done[row], scores)))
+        for row, index in enumerate(indices.tolist()):
+            completion = Completion(texts[row], int(lengths[row, 0]), self._sampler.max_tokens)
+            scores = [self._score(completion, self._records[index], self._style)]
+            shown = described([texts[row]], lengths[row], done[row], scores)
+            samples.append(Sample(index, shown))
         return samples

@@ -1,48 +1,26 @@
 """The loop that serves both stages."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import jax
 
-from sari_jax.data.records import Record
 from sari_jax.hf.config import read_config
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.parallel import hosts
 from sari_jax.programs import counted
 from sari_jax.rl.rewards.functions import Functions
+from sari_jax.train.callbacks import Callback
 from sari_jax.train.checkpoint import Checkpoints
 from sari_jax.train.config import Run
 from sari_jax.train.inputs import read_inputs
 from sari_jax.train.optimizer import merge
 from sari_jax.train.parameters import shapes_of
 from sari_jax.train.preemption import Stop
-from sari_jax.train.samples import sample_row
-from sari_jax.train.stages import StepResult
 from sari_jax.train.trainer import Trainer
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StepEvent:
-    """A step that was just made, as callbacks see it.
-
-    Attributes:
-        step: its number, from 1.
-        metrics: the numbers of its line in metrics.jsonl.
-        samples: its lines of samples.jsonl, each a question with its completions and their rewards; none except in
-            the first step and every `samples_every` steps.
-    """
-
-    step: int
-    metrics: dict[str, float]
-    samples: list[dict[str, Any]]
-
-
-Callback = Callable[[StepEvent], None]
 
 
 def never() -> bool:
@@ -65,7 +43,8 @@ def train(
     Args:
         stop: asked before every step, whether to end there.
         rewards: a function for each name of `grpo.reward_functions`.
-        callbacks: called after every step, on every host, in the main thread.
+        callbacks: each is called after every step, in the main thread of the first host. An exception in one ends the
+            run; the same call goes on from the last checkpoint.
 
     Returns:
         The last step's metrics, `step`, and whether the run is `finished`.
@@ -85,20 +64,12 @@ def train(
                 with jax.profiler.StepTraceAnnotation("train", step_num=trainer.step + 1):
                     result = trainer.advance()
                 trainer.log(result)
-                for callback in callbacks:
-                    callback(_event(trainer.step, result, inputs.questions.records))
+                trainer.call_back(callbacks, result)
                 trainer.save_if_due()
                 trainer.evaluate_if_due(stop)
             summary = trainer.summary()
     hosts.log(f"{run.stage}: {programs}")
     return summary
-
-
-def _event(step: int, result: StepResult, records: Sequence[Record | None]) -> StepEvent:
-    samples = [
-        sample_row(records[sample.number], "train", sample.completions) for sample in result.samples
-    ]
-    return StepEvent(step=step, metrics=result.metrics, samples=samples)
 
 
 def trained_params(

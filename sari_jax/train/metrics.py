@@ -1,4 +1,4 @@
-"""A run's numbers: JSONL for machines, tensorboardX for people, both cut back to the step a run resumes from."""
+"""The logs of a run: JSONL for machines, TensorBoard for people. Both are cut back to the step a run resumes from."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -15,21 +15,20 @@ from sari_jax.data.records import Record
 from sari_jax.errors import InputError
 from sari_jax.train.samples import Sample, sample_row
 
-SHOWN = 4  # questions of a step that tensorboard shows, the first one with its sound
+SHOWN = 4  # questions of a step that TensorBoard shows, the first one with its audio
 
 
 class Metrics:
-    """The JSONL files of a run's workdir and its tensorboard folder.
+    """The JSONL files of a run's workdir and its TensorBoard folder.
 
-    After a kill the files may reach past the checkpoint; rows from `start` on are cut, so that every step
-    stands there once. One host of several writes.
+    After a kill the files may reach past the checkpoint. Rows from `start` on are cut, so that every step is written
+    once. One host of several writes.
 
     Args:
-        owed: whether the held-out questions after the step before `start` are asked again: what was written of them
-            is cut too.
+        owed: whether the held-out questions after the step before `start` are asked again. Their rows are cut too.
 
     Raises:
-        InputError: here and from every method that writes, the file system refuses it, as a full disk does.
+        InputError: here and in every method that writes, if the file system refuses it, as a full disk does.
     """
 
     def __init__(self, workdir: Path | str, start: int, *, owed: bool = False):
@@ -46,7 +45,7 @@ class Metrics:
             self._board.add_scalar(name, value, step)
 
     def ask(self, step: int, records: Sequence[Record], pass_rates: list[float]) -> None:
-        """A step's questions in order: how often each was answered right, and how often by the base model, if known."""
+        """Writes a step's questions in order, with their pass rates: in this step, and by the base model if known."""
         row = {"step": step, "ids": [record.id for record in records]}
         if pass_rates:
             row["pass_rates"] = pass_rates
@@ -57,20 +56,20 @@ class Metrics:
     def sample(
         self, step: int, samples: Sequence[Sample], records: Sequence[Record], split: str = "train"
     ) -> None:
-        """Questions with their completions; a few of them for tensorboard too.
+        """Writes questions with their completions, and a few of them to TensorBoard.
 
         Args:
-            records: among which the samples' numbers count.
+            records: the dataset that the samples' indices refer to.
             split: "train" or "held_out".
         """
-        for place, (number, completions) in enumerate(samples):
-            row = sample_row(records[number], split, completions)
+        for place, (index, completions) in enumerate(samples):
+            row = sample_row(records[index], split, completions)
             _add(self._samples, {"step": step, **row})
             if place < SHOWN:
-                self._show(step, place, records[number], row)
+                self._show(step, place, records[index], row)
 
     def skip(self, step: int, found: dict[str, str], split: str = "train") -> None:
-        """The records that were skipped while batches were read, in a step or after it, and why.
+        """Writes the records that were skipped while batches were read, in a step or after it, and why.
 
         Args:
             split: "train" or "held_out".
@@ -79,7 +78,7 @@ class Metrics:
             _add(self._skipped, {"step": step, "split": split, "id": id, "why": why})
 
     def examine(self, step: int, values: dict[str, float]) -> None:
-        """How the held-out questions were answered after a step."""
+        """Writes the scores of the held-out questions after a step."""
         _add(self._held_out, {"step": step, **values})
         for name, value in values.items():
             self._board.add_scalar(f"held_out/{name}", value, step)
@@ -96,11 +95,11 @@ class Metrics:
         self._board.add_text(tag, text, step)
         if place == 0:
             clip = record.audio[0]
-            sound = load_clip(clip.path, clip.start, clip.end)
-            self._board.add_audio(tag, sound, step, sample_rate=SAMPLE_RATE)
+            waveform = load_clip(clip.path, clip.start, clip.end)
+            self._board.add_audio(tag, waveform, step, sample_rate=SAMPLE_RATE)
 
     def close(self) -> None:
-        """Closes all of them, whichever of them cannot be written."""
+        """Closes all files, even if one of them cannot be written."""
         with ExitStack() as closing:
             for file in self._files:
                 closing.enter_context(_written(file.name))

@@ -1,4 +1,4 @@
-"""The optimizer, and which parameters it may touch."""
+"""The optimizer, and the split of parameters into trainable and frozen ones."""
 
 import dataclasses
 import fnmatch
@@ -20,7 +20,9 @@ MATRICES = ("kernel", "lora_a", "lora_b")
 
 
 def partition(params: Params, patterns: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Nested parameters, or their shapes -> (trainable, frozen), flat by path ("decoder/layers/q_proj/kernel").
+    """Splits nested parameters, or their shapes, into (trainable, frozen).
+
+    Both are flat, by paths such as "decoder/layers/q_proj/kernel".
 
     Raises:
         InputError: a pattern that matches nothing.
@@ -88,10 +90,11 @@ def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformat
 
 
 class Rated(NamedTuple):
-    """
+    """The state of an optimizer whose updates are multiplied by a rate.
+
     Attributes:
-        kept: the state of the optimizer at rate 1: what a checkpoint holds.
-        rate: a setting, and no part of what was learnt.
+        kept: the state of the optimizer at rate 1, which a checkpoint holds.
+        rate: a setting, which a checkpoint does not hold.
     """
 
     kept: Any
@@ -99,7 +102,11 @@ class Rated(NamedTuple):
 
 
 def times(rate: float, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Updates times a rate that the state holds. AdamW's and Muon's, decay included, are linear in it."""
+    """Multiplies updates by a rate that the state holds. AdamW's and Muon's updates, decay included, are linear in it.
+
+    `optax.inject_hyperparams` is not used: it would put the rate into checkpoints, where a resumed run must not find
+    an old one.
+    """
 
     def update(gradient: Any, state: Rated, params: Any = None) -> tuple[Any, Rated]:
         updates, kept = optimizer.update(gradient, state.kept, params)
@@ -112,17 +119,20 @@ def times(rate: float, optimizer: optax.GradientTransformation) -> optax.Gradien
 
 
 def kept_as(dtype: str, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same optimizer, whose moments are kept in `dtype` and updated in float32.
+    """The same optimizer with moments kept in `dtype` and updated in float32.
 
-    Both moments, where optax's own `mu_dtype` narrows the first alone. In bfloat16 a second moment that should move by
-    less than 1/256 of itself stays where it is: b2 = 0.95 moves it by a twentieth.
+    It narrows both moments; optax's own `mu_dtype` narrows the first one only. In bfloat16 a second moment that should
+    move by less than 1/256 of itself does not move. At b2 = 0.95 it moves by a twentieth.
     """
     if dtype == "float32":
         return optimizer
 
     def moments(state: Any, to: str) -> Any:
-        wide = lambda x: jnp.issubdtype(x.dtype, jnp.floating) and x.ndim > 0  # noqa: E731
-        return jax.tree.map(lambda x: x.astype(to) if wide(x) else x, state)
+        def cast(x: Array) -> Array:
+            is_moment = jnp.issubdtype(x.dtype, jnp.floating) and x.ndim > 0
+            return x.astype(to) if is_moment else x
+
+        return jax.tree.map(cast, state)
 
     def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         updates, state = optimizer.update(gradient, moments(state, "float32"), params)
@@ -134,7 +144,7 @@ def kept_as(dtype: str, optimizer: optax.GradientTransformation) -> optax.Gradie
 
 
 def _matrices(flat: dict[str, Any]) -> dict[str, optax.contrib.MuonDimensionNumbers | None]:
-    """Which axes of each parameter are a matrix's, if it is one; leading axes count layers.
+    """The axes of each parameter that form a matrix; None if it is no matrix. Leading axes count layers.
 
     The values are parameters, or optax's marks where it has masked them out.
     """

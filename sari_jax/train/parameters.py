@@ -1,4 +1,4 @@
-"""The parameters that a run starts from: the model directory's, with fresh adapters, and which of them learn."""
+"""The parameters that a run starts from: those of the model directory and new adapters, and which are trained."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -19,10 +19,10 @@ from sari_jax.train.optimizer import Flat, partition
 
 
 def starting_params(run: Run, config: AudioLMConfig, mesh: Mesh) -> tuple[Flat, Flat]:
-    """(trainable, frozen), each in its dtype and place.
+    """Loads (trainable, frozen) parameters, each in its dtype and sharding.
 
     Raises:
-        InputError: a model directory that cannot be read; a pattern of what is trained that matches nothing.
+        InputError: a model directory that cannot be read, or a pattern in model.trainable that matches nothing.
     """
     shapes = traverse_util.flatten_dict(abstract_params(config), sep="/")
     dtypes = param_dtypes(run.model, abstract_params(config))
@@ -38,10 +38,10 @@ def starting_params(run: Run, config: AudioLMConfig, mesh: Mesh) -> tuple[Flat, 
 
 
 def param_dtypes(model: Model, params: Params) -> dict[str, str]:
-    """How each parameter is kept, by its flat path.
+    """The dtype of each parameter, by its flat path.
 
     Raises:
-        InputError: what learns would be kept in eight bits.
+        InputError: a trained parameter would be kept in eight bits.
     """
     trainable, frozen = partition(params, model.learns)
     narrow = [path for path in trainable if in_eight_bits(path) or path.endswith(SCALE)]
@@ -63,7 +63,7 @@ def _frozen_dtype(model: Model, path: str) -> str:
 
 
 def shapes_of(model: Model, config: AudioLMConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(trainable, frozen) as shapes: what `starting_params` gives, where nothing is read."""
+    """The result of `starting_params` as shapes, without reading anything."""
     shapes = abstract_params(config)
     dtypes = param_dtypes(model, shapes)
     return tuple(
@@ -73,7 +73,7 @@ def shapes_of(model: Model, config: AudioLMConfig) -> tuple[dict[str, Any], dict
 
 
 def learning(trainable: Collection[str]) -> dict[str, set[str]]:
-    """Which parts of the network learn as a whole, and which by adapters, as `models.work` asks."""
+    """The parts of the network that are trained as a whole, and those trained by adapters, as `models.work` needs."""
     own, adapted = set(), set()
     for path in trainable:
         (adapted if is_adapter(path) else own).add(path.split("/")[0])
@@ -81,7 +81,7 @@ def learning(trainable: Collection[str]) -> dict[str, set[str]]:
 
 
 def table(trainable: Mapping[str, Any]) -> str:
-    """What is trained, for people: path, shape and count of every parameter."""
+    """A table of the trained parameters for people: path, shape and count."""
     rows = [
         (path, " x ".join(map(str, leaf.shape)), f"{leaf.size:,}")
         for path, leaf in sorted(trainable.items())

@@ -1,4 +1,4 @@
-"""A run that is told to end early: by SIGTERM, or by a notice that its machine will be taken away."""
+"""Early ends of a run: by SIGTERM, or by a notice that its machine will be taken away."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -9,11 +9,11 @@ Stop = Callable[[], bool]
 
 @contextmanager
 def noticed() -> Iterator[Stop]:
-    """A function that tells, between two steps, whether to end there: on every host the same.
+    """Yields a function that says, before a step, whether to end there. It says the same on every host.
 
-    Every host calls it once before each of its steps. One host's notice is enough; JAX finds the step that all of
-    them can still reach, and counts the calls for it, since it compares numbers and hosts that have not begun are at
-    none. JAX's own handler of SIGTERM takes the place of this one when the hosts join.
+    Every host calls it once before each of its steps. A notice to one host is enough: JAX finds the step that all of
+    them can still reach, by the number of calls, since hosts that have not begun are at none. JAX's own handler of
+    SIGTERM replaces this one when the hosts connect.
     """
     asked, calls = False, 0
 
@@ -32,7 +32,7 @@ def noticed() -> Iterator[Stop]:
         calls += 1
         if not hosts.is_multihost():
             return asked
-        if calls == 1:  # a signal of before they joined is known to one of them only
+        if calls == 1:  # a signal from before they connected is known to one host only
             asked = bool(hosts.all_gather(np.array([asked], np.int32)).any())
         return multihost_utils.reached_preemption_sync_point(calls) or asked
 

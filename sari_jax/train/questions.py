@@ -1,4 +1,4 @@
-"""The questions of a run: read, checked, and matched with the roster that the run started with."""
+"""The questions of a run: they are read, checked, and matched with the roster that the run started with."""
 
 import collections
 import dataclasses
@@ -28,13 +28,13 @@ MEND = "mend or remove them, or raise data.max_bad_fraction"
 
 
 class Questions(NamedTuple):
-    """What a run asks.
+    """The questions of a run, or its held-out questions.
 
     Attributes:
-        roster: of the run, in whose order the records stand; none of held-out questions.
-        records: None stands for one that has gone since the run started.
+        roster: the run's roster, in the order of the records; empty for held-out questions.
+        records: None stands for a record that was removed since the run started.
         bad: lines and records that are known to be unusable.
-        total: lines of the data file, by which `data.max_bad_fraction` counts.
+        total: the number of lines in the data file; `data.max_bad_fraction` is a fraction of it.
     """
 
     roster: list[Entry]
@@ -43,7 +43,7 @@ class Questions(NamedTuple):
     total: int
 
     def schedule(self, run: Run) -> Schedule:
-        """The run's order, which is the roster's whatever has become of the records."""
+        """The order of the run. It follows the roster, whatever became of the records since."""
         lengths = None
         if run.data.window > 1:
             lengths = np.array([entry.length for entry in self.roster])
@@ -54,18 +54,20 @@ class Questions(NamedTuple):
 
 
 def read_questions(run: Run, workdir: Path, processor: Processor) -> Questions:
-    """All hosts call this; each checks a part of the records.
+    """Reads and checks the training questions. All hosts call this; each checks a part of the records.
 
     Raises:
-        InputError: on every host the same: no file, too many unusable records, fewer than a batch, or another corpus
-            than the one the run started with.
+        InputError: on every host the same: there is no file, too many records are unusable, fewer than a batch are
+            usable, or the corpus is not the one that the run started with.
     """
     with hosts.raise_on_all_hosts():
         ledger, roster = Ledger(), roster_of(workdir)
-        # A run that goes on finds its questions wherever they stand now.
+        # A resumed run finds its questions wherever they are in the file now.
         records = _read(run.data.train, ledger, run.data.limit if roster is None else 0)
         if roster is not None and run.data.limit:
-            ledger = Ledger()  # whose lines were bad is not known, and most are none of the run's
+            ledger = (
+                Ledger()
+            )  # most bad lines of the file do not belong to the run's first N records
         total = len(records) + len(ledger.dropped)
         matched, counts = None, {}
         if roster is None:
@@ -78,9 +80,9 @@ def read_questions(run: Run, workdir: Path, processor: Processor) -> Questions:
     bad = ledger.dropped + _inspected(
         run, processor, run.data.train, records, answers=run.stage == "sft"
     )
-    _judge(run, run.data.train, bad, total)
+    _refuse_too_many(run, run.data.train, bad, total)
     if matched is not None:
-        _tell_changes(run, matched)
+        _log_changes(run, matched)
         return Questions(roster, matched.records, bad, total)
     unusable = {one.where for one in bad}
     records = [record for record in records if record.id not in unusable]
@@ -93,7 +95,7 @@ def read_questions(run: Run, workdir: Path, processor: Processor) -> Questions:
 
 
 def read_held_out(run: Run, processor: Processor) -> Questions:
-    """The held-out questions that can be asked, in the order of their file; all hosts call this.
+    """Reads the held-out questions that can be asked, in the order of their file. All hosts call this.
 
     Raises:
         InputError: on every host the same: no file, or too many unusable records.
@@ -106,7 +108,7 @@ def read_held_out(run: Run, processor: Processor) -> Questions:
         records = _read(path, ledger, run.held_out.limit)
         total = len(records) + len(ledger.dropped)
     bad = ledger.dropped + _inspected(run, processor, path, records, answers=False)
-    _judge(run, path, bad, total)
+    _refuse_too_many(run, path, bad, total)
     unusable = {one.where for one in bad}
     records = [record for record in records if record.id not in unusable]
     if not records:
@@ -114,8 +116,8 @@ def read_held_out(run: Run, processor: Processor) -> Questions:
     return Questions([], records, bad, total)
 
 
-def _judge(run: Run, path: str, bad: list[Dropped], total: int) -> None:
-    """Tells of what cannot be used, as a table, and refuses more of it than is allowed."""
+def _refuse_too_many(run: Run, path: str, bad: list[Dropped], total: int) -> None:
+    """Logs the unusable records as a table, and refuses more of them than are allowed."""
     if bad:
         hosts.log(table(path, bad, total))
     first = f"the first is {bad[0].where}: {bad[0].detail}" if bad else ""
@@ -124,7 +126,7 @@ def _judge(run: Run, path: str, bad: list[Dropped], total: int) -> None:
 
 
 def too_many(run: Run, bad: int, total: int, which: str) -> str:
-    """What to say where more records cannot be used than are allowed, and nothing otherwise.
+    """The error message if more records are unusable than are allowed, or "".
 
     Args:
         which: names one of them.
@@ -145,7 +147,7 @@ def _read(path: str, ledger: Ledger, limit: int) -> list[Record]:
 
 
 def _chosen(run: Run, records: list[Record]) -> tuple[list[Record], dict[str, int]]:
-    """The records that a new run takes of those it has read, and how many it leaves out by pass rate."""
+    """The records that a new run uses, and the number of those that it leaves out by pass rate."""
     dropped = {"unsolved": run.data.drop_unsolved, "solved": run.data.drop_solved}
     known = any(record.pass_rate is not None for record in records)
     if run.stage == "grpo" and known and any(dropped.values()):
@@ -156,23 +158,23 @@ def _chosen(run: Run, records: list[Record]) -> tuple[list[Record], dict[str, in
 def _inspected(
     run: Run, processor: Processor, path: str, records: Sequence[Record], *, answers: bool
 ) -> list[Dropped]:
-    """The records that cannot be used, of which every host finds its part; clips that are cut are told."""
+    """Finds the unusable records: every host checks its part. Clips that are cut are logged."""
     inspector = Inspector(processor, style(run.data.style), run.data.shapes, answers)
     with hosts.raise_on_all_hosts():
         mine = inspect(inspector, records[jax.process_index() :: jax.process_count()])
     bad, fits = [], collections.Counter()
-    told = [[dataclasses.astuple(one) for one in mine.bad], mine.fits]
-    for text in hosts.all_gather_text(json.dumps(told)):
-        some, counts = json.loads(text)
-        bad += [Dropped(*one) for one in some]
-        fits.update(counts)
+    found = {"bad": [dataclasses.asdict(one) for one in mine.bad], "fits": mine.fits}
+    for text in hosts.all_gather_text(json.dumps(found)):
+        theirs = json.loads(text)
+        bad += [Dropped(**one) for one in theirs["bad"]]
+        fits.update(theirs["fits"])
     for line in Inspected(bad, dict(fits)).notes(path):
         hosts.log(line)
     return bad
 
 
 def _enrolled(run: Run, processor: Processor, records: list[Record]) -> list[Entry]:
-    """A new run's roster."""
+    """Makes the roster of a new run."""
     if len(records) < run.batch_size:
         hosts.raise_collectively(
             f"{run.data.train}: {len(records)} usable records are fewer than batch_size {run.batch_size}"
@@ -185,9 +187,9 @@ def _enrolled(run: Run, processor: Processor, records: list[Record]) -> list[Ent
     return enrol(records, lengths)
 
 
-def _tell_changes(run: Run, matched: Matched) -> None:
+def _log_changes(run: Run, matched: Matched) -> None:
     counts = {"changed": matched.changed, "gone": matched.gone, "new and not asked": matched.new}
-    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    if told:
+    changes = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    if changes:
         count = len(matched.records)
-        hosts.log(f"{run.data.train}: of the {count} questions this run started with: {told}")
+        hosts.log(f"{run.data.train}: of the {count} questions this run started with: {changes}")

@@ -1,4 +1,4 @@
-"""GRPO's reference: the policy as it was before the first step, as narrow and as far away as the config says."""
+"""The reference of GRPO: the policy as it was before the first step, in the dtype and memory of the config."""
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ KINDS = {"device": "device", "host": "pinned_host"}  # JAX's names of memories
 
 
 def make_reference(model: Model, trainable: Flat) -> Flat:
-    """A copy of the parameters that learn as a whole; the others need none.
+    """Copies the trained parameters, except adapters. Frozen parameters are shared with the policy.
 
-    Nor do adapters: before the first step they do nothing, so the reference is the network without them.
+    Adapters do nothing before the first step: the reference is the network without them.
     """
     kind = KINDS[model.reference_memory]
     return {
@@ -26,9 +26,9 @@ def make_reference(model: Model, trainable: Flat) -> Flat:
 
 @jax.jit
 def is_reference(reference: Flat, params: Flat) -> Bool[Array, ""]:
-    """Whether a policy's parameters are the reference's numbers: nothing has moved it, or nothing yet.
+    """Whether a policy's parameters equal the reference's, as they do before anything has moved them.
 
-    Adapters are not in the reference; they do nothing as long as B is zero.
+    Adapters are not in the reference. They do nothing as long as B is zero.
     """
     equal = [jnp.all(params[path] == array) for path, array in reference.items()]
     idle = [~jnp.any(array) for path, array in params.items() if path.endswith("/lora_b")]
@@ -40,6 +40,6 @@ def dtype_of(model: Model) -> str:
 
 
 def on_device(flat: Flat) -> Flat:
-    """The reference where it can be computed with: a copy there, if it waits with the host."""
+    """The reference in device memory: a copy, if it is kept in host memory."""
     there = {path: x.sharding.with_memory_kind(KINDS["device"]) for path, x in flat.items()}
     return jax.device_put(flat, there)

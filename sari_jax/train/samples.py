@@ -1,4 +1,4 @@
-"""What people read beside the curves: questions with the completions they got."""
+"""Samples: questions with the completions that a step or an evaluation gave, for people to read."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,14 +10,14 @@ from sari_jax.data.records import Record
 
 
 class Sample(NamedTuple):
-    """A question by its record's number, and its completions.
+    """A question, by the dataset index of its record, and its completions.
 
     Attributes:
-        completions: of each its `text`, whether it is `done` before the limit, its `tokens`, its rewards by name and
-            their `total`, and in GRPO its `advantage`.
+        completions: for each its `text`, whether it was `done` before the limit, the number of its `tokens`, its
+            rewards by name and their `total`, and in GRPO its `advantage`.
     """
 
-    number: int
+    index: int
     completions: list[dict[str, Any]]
 
 
@@ -28,7 +28,7 @@ def described(
     scores: Sequence[dict[str, float]],
     advantages: Float[np.ndarray, "G"] | None = None,
 ) -> list[dict[str, Any]]:
-    """One question's completions, in the order in which they were sampled."""
+    """Describes one question's completions, in the order in which they were sampled."""
     rows = [
         {"text": text, "done": bool(end), "tokens": int(length), **score}
         for text, length, end, score in zip(texts, lengths, done, scores, strict=True)
@@ -39,7 +39,7 @@ def described(
 
 
 def sample_row(record: Record, split: str, completions: list[dict[str, Any]]) -> dict[str, Any]:
-    """A line of samples.jsonl, from which a page is made without the corpus.
+    """A line of samples.jsonl. A page is made from it without the corpus.
 
     Args:
         split: "train" or "held_out".

@@ -35,7 +35,7 @@ class StepResult(NamedTuple):
 
 @runtime_checkable
 class Stage(Protocol):
-    """What the loop calls in every step, on all hosts at once."""
+    """The methods that the loop calls in every step, on all hosts at once."""
 
     def step(
         self,

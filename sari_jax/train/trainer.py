@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from sari_jax.errors import InputError
 from sari_jax.models.work import chip
 from sari_jax.parallel import hosts
 from sari_jax.parallel.mesh import all_rows, local_row_indices, onto_mesh
+from sari_jax.train.callbacks import Callback, StepEvent
 from sari_jax.train.checkpoint import Checkpoints
 from sari_jax.train.config import Run
 from sari_jax.train.feed import Feed, TooManyBad
@@ -32,6 +33,7 @@ from sari_jax.train.parameters import starting_params, table
 from sari_jax.train.preemption import Stop
 from sari_jax.train.reference import make_reference
 from sari_jax.train.rollouts import Rollouts
+from sari_jax.train.samples import sample_row
 from sari_jax.train.sft import SftStage
 from sari_jax.train.stages import Stage, StepResult
 from sari_jax.train.state import create_state
@@ -235,6 +237,19 @@ class Trainer:
         if self.totals.skipped_in_a_row >= self.run.max_skipped:
             raise NotFinite(self._not_finite())
         self._owed = self._held_out.due(self.step)
+
+    def call_back(self, callbacks: Sequence[Callback], result: StepResult) -> None:
+        """Calls each callback with the step that was just logged, on the first host."""
+        if not callbacks or not hosts.is_primary():
+            return
+        records = self._questions.records
+        samples = tuple(
+            sample_row(records[index], "train", completions)
+            for index, completions in result.samples
+        )
+        event = StepEvent(step=self.step, metrics=result.metrics, samples=samples)
+        for callback in callbacks:
+            callback(event)
 
     def save_if_due(self) -> None:
         """Saves a checkpoint where one is due: by its interval, at the end, or before held-out questions."""

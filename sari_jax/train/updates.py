@@ -147,7 +147,7 @@ def _dropout_key(seed: int, step: Array, part: int) -> Array:
 
 
 class Rollout(NamedTuple):
-    """What a GRPO update learns from. Each array's first axis is the batch's prompts.
+    """The input of a GRPO update. Each array's first axis is the batch's prompts.
 
     Attributes:
         features: the tower's output, where it is computed before the update.

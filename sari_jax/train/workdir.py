@@ -1,7 +1,7 @@
-"""The settings that a workdir was started with, and which of them may change when the run goes on.
+"""The settings that a workdir was started with, and those of them that may change when the run goes on.
 
-A setting may change where nothing that was computed depends on it. Models and data are told by digests of their
-content, so that their folders may move.
+A setting may change if no computed result depends on it. Digests of their content identify models and data, so that
+their folders may move.
 """
 
 import json
@@ -20,15 +20,15 @@ from sari_jax.rl.rewards.file import digest as reward_digest
 from sari_jax.rl.rewards.functions import Functions, functions_digest
 from sari_jax.train.config import Run, defaults, freeze
 
-# Settings that change nothing of what is computed: where a run lives, what it shows, when it saves. The roster and
-# not the digest of a data file says which questions a run has.
+# Settings that no result depends on: where a run lives, what it shows, when it saves. The digest of the data file is
+# among them: the roster, not the file, says which questions a run has.
 FREE = (
     *("mesh.", "data.workers", "data.keep_features_gb", "model.reference_memory", "model.size"),
     "data.max_bad_fraction",
     *("fingerprints.data", "fingerprints.held_out"),
     *("samples_every", "max_skipped", "checkpoint.", "held_out."),
 )
-# Free where a digest tells that the content is the same.
+# These may change if a digest shows that the content is the same.
 PATHS = ("model.path", "data.train", "grpo.reward_file")
 SHAPES = "data.shapes."
 NAME = "config.json"
@@ -36,9 +36,7 @@ PROMPTS = "prompts"
 
 
 def fingerprints(run: Run, functions: Functions = MappingProxyType({})) -> dict[str, str]:
-    """Digests of what a run reads: its model's config and weights, its tokenizer and templates, its questions, and a
-    user's rewards.
-    """
+    """Digests of a run's inputs: the model's config, weights, tokenizer and templates, the data, a user's rewards."""
     found = {"model": model_digest(run.model.path), PROMPTS: prompts_digest(run.model.path)}
     found["data"] = corpus_digest(Path(run.data.train))
     if run.held_out.every:
@@ -51,10 +49,10 @@ def fingerprints(run: Run, functions: Functions = MappingProxyType({})) -> dict[
 
 
 def refuse_changes(workdir: Path | str, config: dict[str, Any]) -> None:
-    """Does nothing where a run may go on with these settings, or start.
+    """Checks that a run may start, or go on, with these settings.
 
     Raises:
-        InputError: a setting differs that what was computed depends on.
+        InputError: a setting differs that computed results depend on.
     """
     if (Path(workdir) / NAME).exists() and (changed := changes(workdir, config)):
         raise InputError(
@@ -63,10 +61,10 @@ def refuse_changes(workdir: Path | str, config: dict[str, Any]) -> None:
 
 
 def claim(workdir: Path | str, config: dict[str, Any], roster: Sequence[Entry] = ()) -> None:
-    """Writes the run's settings and roster, or checks the settings against those there are and keeps the new ones.
+    """Writes the run's settings and roster. Existing settings are checked against the new ones and replaced by them.
 
     Raises:
-        InputError: the folder cannot be written, or a setting differs that what was computed depends on.
+        InputError: the folder cannot be written, or a setting differs that computed results depend on.
     """
     refuse_changes(workdir, config)
     path = Path(workdir) / NAME
@@ -83,20 +81,20 @@ def claim(workdir: Path | str, config: dict[str, Any], roster: Sequence[Entry] =
 
 
 def roster_of(workdir: Path | str) -> list[Entry] | None:
-    """The roster of the run that a workdir holds; None where none has started, or one without a roster."""
+    """The roster of the run in a workdir; None if there is no run, or a run without a roster."""
     return read_roster(workdir) if (Path(workdir) / NAME).exists() else None
 
 
 def changes(workdir: Path | str, config: dict[str, Any]) -> list[str]:
-    """The settings with which a workdir's run cannot go on, of those given.
+    """The names of the given settings that the run in a workdir cannot go on with.
 
     Raises:
         InputError: not the folder of a run.
     """
     before, now = (flat(settings) for settings in (_settings(workdir), json.loads(_text(config))))
-    # Without a roster the data file alone says what a run's questions are.
+    # Without a roster only the data file says which questions a run has.
     bound = () if (Path(workdir) / FILE).exists() else ("fingerprints.data",)
-    # A setting that came later than the run has its default, and a digest is not known.
+    # A setting that is newer than the run has its default, and a newer digest is not known.
     fresh = flat(json.loads(_text(defaults().to_dict())))
     fresh[f"fingerprints.{PROMPTS}"] = now.get(f"fingerprints.{PROMPTS}")
     return [
@@ -130,18 +128,18 @@ def _mend(changed: list[str]) -> str:
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by their full names."""
+    """Flattens settings to full names, such as `optimizer.learning_rate`."""
     return traverse_util.flatten_dict(dict(settings), sep=".")
 
 
 def read_run(workdir: Path | str, model: Path | str | None = None) -> Run:
-    """The settings that a workdir was started with.
+    """Reads the settings of the run in a workdir.
 
     Args:
-        model: where its model directory lies now, if it has moved.
+        model: where the model directory is now, if it has moved.
 
     Raises:
-        InputError: not the folder of a run, or another model stands in its model directory now.
+        InputError: the folder holds no run, or its model directory holds another model now.
     """
     settings = _settings(workdir)
     before = settings.pop("fingerprints", {})

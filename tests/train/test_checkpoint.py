@@ -224,9 +224,11 @@ for step in itertools.count(step + 1):
 def test_killed_during_a_save_the_last_complete_step_is_there(tmp_path):
     """Only one step is kept: the old one must not go before the new one is complete."""
     chance, complete = random.Random(0), 0
-    steps = lambda: [  # noqa: E731
-        int(path.name) for path in (tmp_path / "checkpoints").glob("*") if path.name.isdigit()
-    ]
+
+    def steps():
+        paths = (tmp_path / "checkpoints").glob("*")
+        return [int(path.name) for path in paths if path.name.isdigit()]
+
     for _ in range(6):
         process = subprocess.Popen(
             [sys.executable, "-c", KILLED, tmp_path],

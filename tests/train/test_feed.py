@@ -34,7 +34,10 @@ def vowels(completion, record, style):
 @pytest.fixture
 def folder(tmp_path):
     """Records of which one, q20, is cut short: its header is whole, so that this is met late."""
-    clip = lambda i: 0.1 * np.random.default_rng(i).standard_normal(16_000)  # noqa: E731
+
+    def clip(i):
+        return 0.1 * np.random.default_rng(i).standard_normal(16_000)
+
     records = []
     for i in range(24):
         path = tmp_path / f"{i}.flac"

@@ -131,10 +131,13 @@ SETTINGS = Optimizer(
 def descent(seed=0):
     """Where parameters start, and a gradient for each step."""
     rng = np.random.default_rng(seed)
-    draw = lambda size: {  # noqa: E731
-        path: (size * rng.standard_normal(shape)).astype(np.float32)
-        for path, shape in SHAPES.items()
-    }
+
+    def draw(size):
+        return {
+            path: (size * rng.standard_normal(shape)).astype(np.float32)
+            for path, shape in SHAPES.items()
+        }
+
     return draw(0.1), [draw(size) for size in (0.01, 3.0, 0.1, 0.3, 1e-4, 1.0, 0.03, 0.1)]
 
 

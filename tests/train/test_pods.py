@@ -216,10 +216,11 @@ def test_hosts_that_do_not_run_the_same_stop_before_anything_is_written(model, u
 
 def test_scoring_on_two_hosts_is_scoring_on_one(model, uneven, tmp_path):
     """Each host answers batches in turn; what the first of them wrote before it was alone is not done again."""
-    words = lambda out: sari(  # noqa: E731
-        "score", "--model", model, "--data", uneven, "--out", tmp_path / out, "--attempts", "4",
-        "--max-tokens", "12", "--style", "direct", "--rows", "2", "--json",
-    )  # fmt: skip
+
+    def words(out):
+        more = "--attempts 4 --max-tokens 12 --style direct --rows 2 --json".split()
+        return sari("score", "--model", model, "--data", uneven, "--out", tmp_path / out, *more)
+
     alone = finish(words("one.jsonl"))
     assert alone.returncode == 0, alone.stderr
     done = pod(words("two.jsonl"), devices=1)
