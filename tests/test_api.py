@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import sari_jax as sari
 from sari_jax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "api.md").read_text()
+HEADINGS = re.findall(r"`((?:sari|Model)\.\w+\(.*?\))`(?:, |$)", PAGE, re.MULTILINE)
 FIRST = """
 import sys
 import sari_jax as sari
@@ -40,8 +43,7 @@ def test_every_name_is_there_and_documented(names):
     for name, value in names.items():
         assert inspect.ismodule(value) or callable(value), name
     assert dir(sari) == sorted(names)
-    page = (ROOT / "docs" / "api.md").read_text()
-    missing = [name for name in sari.__all__ if not re.search(rf"`(sari\.)?{name}\b", page)]
+    missing = [name for name in sari.__all__ if not re.search(rf"`(sari\.)?{name}\b", PAGE)]
     assert not missing, f"docs/api.md lacks {missing}"
 
 
@@ -66,5 +68,44 @@ def test_a_subpackage_is_the_function_of_its_name(names, name):
     function = getattr(__import__(sari._CALLED[name], fromlist=[name]), name)
     assert getattr(sari, name) is package and inspect.ismodule(package)
     assert inspect.signature(package) == inspect.signature(function)
-    with pytest.raises(TypeError, match="nonsense"):
+    with pytest.raises(TypeError, match="nonsense|missing a required argument"):
         package(nonsense=1)
+
+
+Parameters = list[tuple[str, bool, str | None]]
+
+
+def written(heading: str) -> Parameters:
+    """The parameters of a heading: each with its name, whether it goes by name alone, and its default."""
+    (function,) = ast.parse(f"def {heading.partition('.')[2]}: ...").body
+    given = function.args
+    required = len(given.args) - len(given.defaults)
+    defaults = [*[None] * required, *given.defaults, *given.kw_defaults]
+    return [
+        (argument.arg, argument in given.kwonlyargs, default and ast.unparse(default))
+        for argument, default in zip([*given.args, *given.kwonlyargs], defaults, strict=True)
+    ]
+
+
+def actual(heading: str) -> Parameters:
+    owner, name = heading.partition("(")[0].split(".")
+    function = getattr(sari if owner == "sari" else sari.Model, name)
+    found = []
+    for parameter in inspect.signature(function).parameters.values():
+        default = parameter.default
+        if parameter.name == "self":
+            continue
+        if default is parameter.empty:
+            shown = None
+        elif callable(default):
+            shown = default.__name__
+        else:
+            shown = repr(dict(default) if isinstance(default, Mapping) else default)
+        found.append((parameter.name, parameter.kind is parameter.KEYWORD_ONLY, shown))
+    return found
+
+
+def test_headings_are_signatures(names):
+    assert len(HEADINGS) > 12
+    for heading in HEADINGS:
+        assert written(heading) == actual(heading), heading
