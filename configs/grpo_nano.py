@@ -18,10 +18,11 @@ def get_config():
     config.data.train = "runs/scored.jsonl"
     config.data.style = "structured"
     config.data.order = "easy_to_hard"
-    # Half of the questions are never or always right: no group would differ.
+    # The model answers half of the questions never right or always right: their groups have no spread.
     config.data.drop_solved = True
     config.data.shapes.prompt_tokens = (160, 192)
-    config.data.shapes.audio_seconds = (3.2, 4.0)  # a clip in thousands needs the second
+    # One clip in thousands is longer than 3.2 s.
+    config.data.shapes.audio_seconds = (3.2, 4.0)
     config.data.keep_features_gb = 1.0
     config.data.shapes.audios = (1,)
     config.grpo.num_completions = 8

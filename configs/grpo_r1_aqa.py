@@ -22,7 +22,8 @@ def get_config():
     config.model.size = "qwen2_audio_7b"
     config.model.remat = "layer"
     config.model.reference_dtype = "bfloat16"
-    config.mesh.decode_tensor = 8  # on as many chips or more
+    # Needs at least as many chips.
+    config.mesh.decode_tensor = 8
     config.data.style = "direct"
     config.grpo.num_completions = 8
     config.grpo.temperature = 1.0

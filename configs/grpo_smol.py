@@ -1,7 +1,7 @@
-"""Curriculum-guided GRPO of smol on the starter corpus, by adapters on what SFT made of it.
+"""Curriculum-guided GRPO of smol on the starter corpus, by adapters on the SFT model.
 
-Reproduces: the paper's second stage on SmolLM2-135M behind Whisper-tiny's ears; settings are ours. Without a reference,
-which would cost one more pass over every step's completions. What came of it: experiments/README.md.
+Reproduces: the paper's second stage on SmolLM2-135M with Whisper-tiny's audio encoder; settings are ours. There is no
+reference: it would cost one more pass over every step's completions. Results: experiments/README.md.
 Costs: twenty minutes on two cores.
 
     sari train --config configs/grpo_smol.py --workdir runs/grpo-smol \
@@ -22,7 +22,8 @@ def get_config():
     config.data.train = "runs/scored.jsonl"
     config.data.style = "structured"
     config.data.order = "easy_to_hard"
-    config.data.drop_solved = True  # no group of theirs would differ
+    # The groups of solved questions have no spread.
+    config.data.drop_solved = True
     config.data.shapes.prompt_tokens = (128, 160)
     config.data.shapes.audio_seconds = (3.2, 4.0)
     config.data.shapes.audios = (1,)

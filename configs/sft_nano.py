@@ -21,10 +21,11 @@ def get_config():
     config.data.style = "structured"
     config.data.shapes.prompt_tokens = (160, 192)
     config.data.shapes.answer_tokens = (48,)
-    config.data.shapes.audio_seconds = (3.2, 4.0)  # a clip in thousands needs the second
+    # One clip in thousands is longer than 3.2 s.
+    config.data.shapes.audio_seconds = (3.2, 4.0)
     config.data.keep_features_gb = 1.0
     config.data.shapes.audios = (1,)
-    # Muon reaches in a hundred steps what AdamW does in four hundred.
+    # Muon reaches in a hundred steps what AdamW reaches in four hundred.
     config.optimizer.name = "muon"
     config.optimizer.learning_rate = 6e-3
     config.optimizer.warmup_steps = 20

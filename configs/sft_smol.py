@@ -1,7 +1,7 @@
-"""Structured-reasoning SFT of smol on the starter corpus: a real small language model learns to hear, by adapters.
+"""Structured-reasoning SFT of smol on the starter corpus: a real small language model, by adapters.
 
-Reproduces: the paper's first stage on SmolLM2-135M behind Whisper-tiny's ears; settings are ours. The decoder learns by
-adapters of rank 16. The projector stays as `sari model assemble smol --captions` starts it.
+Reproduces: the paper's first stage on SmolLM2-135M with Whisper-tiny's audio encoder; settings are ours. The decoder
+learns by adapters of rank 16. The projector stays as `sari model assemble smol --captions` fits it.
 Costs: twenty minutes on two cores.
 
     sari train --config configs/sft_smol.py --workdir runs/sft-smol \

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sari_jax.cli.main import parse
 from sari_jax.errors import InputError
-from sari_jax.train.config import freeze
+from sari_jax.scale.work import Work
+from sari_jax.train.config import Run, freeze
 from sari_jax.train.flags import read_config_file
 
 ROOT = Path(__file__).parent.parent
@@ -30,34 +31,38 @@ def commands(page: Path):
                 yield shlex.split(found[1], comments=True)
 
 
-def told(config: Path):
-    """Those of a config's docstring, of which continued lines are joined already."""
+def commands_of_config(config: Path) -> list[list[str]]:
+    """The words of each `sari` command in a config's docstring, where continued lines are joined already."""
     docstring = ast.get_docstring(ast.parse(config.read_text()), clean=False) or ""
     return [shlex.split(line) for line in re.findall(r"^    sari (.*)$", docstring, re.MULTILINE)]
 
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 COMMANDS = [(page.stem, words) for page in PAGES for words in commands(page)]
-COMMANDS += [(config.stem, words) for config in CONFIGS for words in told(config)]
+COMMANDS += [(config.stem, words) for config in CONFIGS for words in commands_of_config(config)]
 
 
 def refusal(words: list[str]) -> str | None:
-    """Why a command cannot be given, if it cannot."""
+    """Returns why a command cannot be given, or None if it can. Files of the user's are not looked for."""
     try:
         args = parse(words)
-        config = ROOT / (getattr(args, "config", None) or "none")
-        if args.command in ("train", "compile") and config.is_file():
-            freeze(read_config_file(str(config), args.overrides))
+        config = getattr(args, "config", None) or ""
+        if config.startswith("configs/"):
+            config = f"{ROOT}/{config}"
+        elif re.search(r"[./]", config) or config.isupper():
+            config = ""
+        if config:
+            kind = Work if args.command == "bench" else Run
+            freeze(read_config_file(config, args.overrides), kind)
     except SystemExit:
         return "no such words; see the usage above"
     except InputError as error:
         return str(error)
-    there = config.is_file() or "configs/" not in str(config)
-    return None if there else f"{config} is not there"
+    return None
 
 
 def dead_ends(page: Path) -> list[str]:
-    """What a page points to that is not there."""
+    """Returns the targets of a page's links that do not exist."""
     text = page.read_text()
     links = re.findall(r"\]\((?!https?://)([^)#]+)", text)
     folders = "sari_jax|tests|configs|experiments|tpu_scripts|gpu_scripts"

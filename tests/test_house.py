@@ -33,7 +33,7 @@ LAYERS = [
     {"programs"},
     {"assets"},
     {"digests"},
-    {"atomic", "foreign", "user_file"},
+    {"atomic", "foreign", "settings", "user_file"},
     {"errors", "noise"},
 ]
 # What a training job needs to run; it never imports what builds corpora, reports, sweeps or measures.

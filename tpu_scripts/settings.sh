@@ -146,9 +146,10 @@ check_settings() {
     must CAPACITY 'spot|on-demand|reserved' "spot, on-demand or reserved"
     must RESERVATION '[-a-z0-9/._]*' "the name of a reservation"
     must BUCKET '[a-z0-9]([-a-z0-9._]*[a-z0-9])?|' "a bucket's name without gs://"
-    must CONFIG '.+' "a config file, such as configs/grpo_qwen2_audio_7b.py"
-    [[ $CONFIG == /* || -f $ROOT/$CONFIG ]] ||
-        refuse "$SETTINGS: CONFIG='$CONFIG' is not in $ROOT; name one of configs/*.py, or a path on the hosts from /"
+    must CONFIG '.+' "a config file or a recipe, such as configs/grpo.py:qwen2_audio_7b"
+    [[ $CONFIG == /* || -f $ROOT/${CONFIG%%:*} || -f $ROOT/configs/${CONFIG%%:*}.py ]] ||
+        refuse "$SETTINGS: CONFIG='$CONFIG' is not in $ROOT; name one of configs/*.py, a recipe such as grpo:nano, or a" \
+            "path on the hosts from /"
     for key in MOUNT WORKDIR; do
         must $key '/.+' "a path from /"
     done

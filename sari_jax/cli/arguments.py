@@ -60,8 +60,9 @@ def overrides(sub: argparse.ArgumentParser) -> None:
     """Lets a command take the settings of its config as options."""
     sub.set_defaults(takes_overrides=True)
     sub.epilog = (
-        "--config.KEY=VALUE changes a setting of the config, as in --config.optimizer.learning_rate=1e-5."
-        " sari_jax/train/config.py has all of them."
+        "--config takes a file, or a recipe by name: grpo:nano, sft:qwen2_audio_7b,lora."
+        " --config.KEY=VALUE changes a setting of the config, as in --config.optimizer.learning_rate=1e-5."
+        " docs/settings.md lists them all."
     )
 
 

@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
 def _build(args: argparse.Namespace) -> int:
     from sari_jax.corpus.sources import SOURCES
     from sari_jax.corpus.sources.source import build
-    from sari_jax.train.config import nearest
+    from sari_jax.settings import nearest
 
     if args.source == STARTER:
         return _starter(args)

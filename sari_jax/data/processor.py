@@ -22,6 +22,7 @@ from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.encoder import LOOKAHEAD, frame_counts
 from sari_jax.parallel import hosts
+from sari_jax.settings import setting
 
 SAMPLE_RATE = 16_000
 MIN_SAMPLES = 321  # shorter clips have no pooled frame to stand for them
@@ -33,25 +34,24 @@ END, END_OF_TEXT = "<|im_end|>", "<|endoftext|>"
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-    """The sizes a batch may have, each ascending; a batch takes the smallest that fits.
+    """The sizes that a batch may have, each ascending; a batch takes the smallest that fits."""
 
-    Attributes:
-        prompt_tokens: P, sound's tokens (25 per second) included.
-        answer_tokens: T of a supervised answer, end token included.
-        audio_seconds: longest clip of a batch; what exceeds the tower's limit is never reached.
-        audios: clips per prompt.
-    """
-
-    prompt_tokens: tuple[int, ...] = (
-        *(96, 128, 160, 192, 256, 384, 512, 640, 768, 832, 896, 1024, 1280, 1536),
-        *(2048, 3072, 4096, 8192, 16384, 32768),
+    prompt_tokens: tuple[int, ...] = setting(
+        (
+            *(96, 128, 160, 192, 256, 384, 512, 640, 768, 832, 896, 1024, 1280, 1536),
+            *(2048, 3072, 4096, 8192, 16384, 32768),
+        ),
+        doc="P: tokens of a prompt, 25 for each second of audio included.",
     )
-    answer_tokens: tuple[int, ...] = (64, 128, 256, 512)
+    answer_tokens: tuple[int, ...] = setting(
+        (64, 128, 256, 512), doc="T: tokens of a supervised answer, end token included."
+    )
     # With the silence that is asked for behind a clip of 2, 8 or 15 s.
-    audio_seconds: tuple[float, ...] = (
-        *(2.04, 3.2, 4.0, 8.04, 11.0, 15.04, 22.0, 30.0, 60.0, 120.0, 300.0),
+    audio_seconds: tuple[float, ...] = setting(
+        (2.04, 3.2, 4.0, 8.04, 11.0, 15.04, 22.0, 30.0, 60.0, 120.0, 300.0),
+        doc="Seconds of a batch's longest clip; sizes above the audio encoder's limit are never reached.",
     )
-    audios: tuple[int, ...] = (1, 2, 4, 8, 16)
+    audios: tuple[int, ...] = setting((1, 2, 4, 8, 16), doc="Clips per prompt.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from sari_jax.settings import setting
+
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
@@ -49,13 +51,20 @@ class DecoderConfig:
 class Adapter:
     """Low-rank adapters (Hu et al. 2021): see `models.lora`."""
 
-    rank: int = 0  # of A B; 0: no adapters
-    alpha: float = 16.0  # A B counts alpha / rank; ours
-    rslora: bool = False  # alpha / sqrt(rank) instead (Kalajdzievski 2023)
-    dropout: float = 0.0  # of what goes into an adapter, in the pass that is differentiated alone
-    targets: tuple[str, ...] = (
-        "decoder/layers/*_proj",
-    )  # path patterns of projections that have one
+    rank: int = setting(0, at_least=0, doc="Rank of A B; 0: no adapters.")
+    alpha: float = setting(
+        16.0, hint="above 0 with an adapter", doc="A B is scaled by alpha / rank; ours."
+    )
+    rslora: bool = setting(False, doc="Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023).")
+    dropout: float = setting(
+        0.0,
+        at_least=0,
+        below=1,
+        doc="Dropout of an adapter's input, only in the pass that is differentiated.",
+    )
+    targets: tuple[str, ...] = setting(
+        ("decoder/layers/*_proj",), doc="Path patterns of the projections that get an adapter."
+    )
 
     @property
     def scale(self) -> float:

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from sari_jax.atomic import os_errors_as_input_error, write_text
 from sari_jax.errors import InputError
 from sari_jax.rl.rewards.registry import make_scorer
-from sari_jax.train.config import Run, freeze, nearest
+from sari_jax.settings import nearest
+from sari_jax.train.config import Run, freeze
 from sari_jax.train.metrics import examined
 from sari_jax.train.workdir import changes, flat
 from sari_jax.user_file import failing_as, load

@@ -1,14 +1,15 @@
-"""A run's settings: ml_collections files at the door, frozen dataclasses inside.
+"""A run's settings. Config files give an ml_collections `ConfigDict`; `freeze` makes a frozen `Run` of it.
+
+Each field states its default, its limit and its meaning. docs/settings.md is written from the fields:
+
+    python -m sari_jax.train.config > docs/settings.md
 
 Values marked "ours" are this project's: the SARI paper publishes no hyperparameters.
 """
 
 import dataclasses
-import difflib
-import functools
 import math
-import typing
-from collections.abc import Callable, Iterable
+import sys
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -25,162 +26,252 @@ from sari_jax.models.sizes import SIZES
 from sari_jax.rl.kl import ESTIMATORS, IN_REWARD
 from sari_jax.rl.objectives import OBJECTIVES, Objective
 from sari_jax.rl.rewards.registry import make_scorer, parse_weights
+from sari_jax.settings import build, check, plain, setting, tables
 
 DTYPES = ("float32", "bfloat16")
-# By key: what a setting is at least.
-LEAST: dict[str, float] = {
-    "steps": 1,
-    "batch_size": 1,
-    "micro_batches": 1,
-    "seed": 0,
-    "samples_every": 1,
-    "max_skipped": 1,
-    "model.adapter.rank": 0,
-    "data.limit": 0,
-    "data.stages": 1,
-    "data.refresh": 2,
-    "data.window": 1,
-    "data.workers": 0,
-    "optimizer.warmup_steps": 0,
-    "grpo.max_tokens": 1,
-    "grpo.top_k": 0,
-    "grpo.updates_per_rollout": 1,
-    "grpo.importance_cap": 0,
-    "held_out.every": 0,
-    "held_out.limit": 0,
-    "held_out.max_tokens": 1,
-    "checkpoint.every": 1,
-    "checkpoint.keep": 1,
-    "mesh.decode_tensor": 0,
-}
-# By key: a range, and how it is told. NaN is in none.
-LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
-    "optimizer.learning_rate": (lambda x: 0 <= x < math.inf, "finite and at least 0"),
-    "optimizer.weight_decay": (lambda x: 0 <= x < math.inf, "finite and at least 0"),
-    "optimizer.b1": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
-    "optimizer.b2": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
-    "optimizer.clip_norm": (lambda x: 0 < x < math.inf, "finite and above 0; 1e9 is off"),
-    "data.keep_features_gb": (lambda x: 0 <= x < math.inf, "finite and at least 0"),
-    "data.max_bad_fraction": (lambda x: 0 <= x <= 1, "at least 0 and at most 1"),
-    "grpo.top_p": (lambda x: 0 < x <= 1, "above 0 and at most 1, which is off"),
-    "grpo.clip_low": (lambda x: x == -1 or x >= 0, "at least 0, or -1 for the objective's own"),
-    "grpo.clip_high": (lambda x: x == -1 or x >= 0, "at least 0, or -1 for the objective's own"),
-    "grpo.kl_coefficient": (
-        lambda x: x == -1 or 0 <= x < math.inf,
-        "finite and at least 0, or -1 for the objective's own",
-    ),
-    "grpo.max_generation_batches": (
-        lambda x: x == -1 or x >= 1,
-        "at least 1, or -1 for the objective's own",
-    ),
-}
+# The end of the limit of a setting that comes from the objective unless it is set.
+BY_OBJECTIVE = ", or -1 for the objective's own"
+AXIS = "at least 1; one axis may be -1: what the others leave"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
-    path: str = ""  # a Hugging Face directory; also the frozen reference of GRPO
-    dtype: str = "float32"  # of activations
-    param_dtype: str = "float32"  # of parameters and optimizer state
-    # Of parameters that do not learn; "": as param_dtype. int8: the decoder's projections, and the rest in `dtype`.
-    frozen_dtype: str = ""
-    remat: str = "none"  # none | products | layer: what the backward pass computes again
-    attention: str = "xla"  # xla | splash (TPU) | cudnn (GPU)
-    reference_dtype: str = ""  # of GRPO's reference; "": as param_dtype
-    reference_memory: str = "device"  # device | host: the reference waits in the host's memory
-    size: str = ""  # a known size, for `sari compile` where there is no model directory
-    # Path patterns of what learns as a whole; "*" trains the tower too. (): with an adapter nothing beside it, and
-    # without one projector and decoder.
-    trainable: tuple[str, ...] = ()
+    """The model: where it is, and how it computes and is kept."""
+
+    path: str = setting(
+        "", doc="A Hugging Face directory. It is also the frozen reference of GRPO."
+    )
+    dtype: str = setting("float32", choices=DTYPES, doc="Dtype of activations.")
+    param_dtype: str = setting(
+        "float32", choices=DTYPES, doc="Dtype of parameters and optimizer state."
+    )
+    frozen_dtype: str = setting(
+        "",
+        choices=("", *DTYPES, *QUANTIZED),
+        doc='Dtype of parameters that are not trained; "": as `param_dtype`. int8 is of the decoder\'s projections; the'
+        " rest is then in `dtype`.",
+    )
+    remat: str = setting(
+        "none", choices=REMAT, doc="What the backward pass computes again instead of keeping it."
+    )
+    # `models.kernels` checks this one: it knows the device.
+    attention: str = setting(
+        "xla",
+        hint="`xla`, `splash` (TPU), `cudnn` (GPU)",
+        doc="Kernel of attention, but for single decode steps.",
+    )
+    reference_dtype: str = setting(
+        "", choices=("", *DTYPES), doc='Dtype of GRPO\'s reference; "": as `param_dtype`.'
+    )
+    reference_memory: str = setting(
+        "device", choices=("device", "host"), doc="Memory that keeps the reference between uses."
+    )
+    size: str = setting(
+        "", choices=("", *SIZES), doc="A known size, for `sari compile` without a model directory."
+    )
+    trainable: tuple[str, ...] = setting(
+        (),
+        doc="Path patterns of parameters that are trained in full. Empty: projector and decoder, or nothing beside an"
+        ' adapter. `("*",)` trains the audio encoder too.',
+    )
     adapter: Adapter = Adapter()
 
     @property
-    def learns(self) -> tuple[str, ...]:
-        """Path patterns of all that is trained: the adapter, where there is one, and `trainable` beside it."""
+    def trainable_patterns(self) -> tuple[str, ...]:
+        """Path patterns of all that is trained: the adapter, if there is one, and `trainable` beside it."""
         if self.adapter.rank:
             return (LEAVES, *self.trainable)
         return self.trainable or ("projector/*", "decoder/*")
 
     @property
     def quantized(self) -> str:
+        """The dtype that the decoder's frozen projections are quantized to, or ""."""
         return self.frozen_dtype if self.frozen_dtype in QUANTIZED else ""
 
     @property
     def network(self) -> dict[str, Any]:
-        """What a run makes of the network that its directory describes."""
+        """The fields of `AudioLMConfig` that a run sets and its model directory does not."""
         return {
             "dtype": self.dtype,
             "remat": self.remat,
             "attention": self.attention,
-            "adapter": self.added,
+            "adapter": self.network_adapter,
             "quantized": self.quantized,
         }
 
     @property
-    def added(self) -> Adapter | None:
-        """What is added to the network: the adapter, whose dropout the supervised step alone knows of."""
+    def network_adapter(self) -> Adapter | None:
+        """The adapter as the network has it: without dropout, which the supervised step alone applies."""
         return dataclasses.replace(self.adapter, dropout=0.0) if self.adapter.rank else None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
-    train: str = ""  # a JSONL of records
-    style: str = "structured"
-    order: str = "random"  # or easy_to_hard, hard_to_easy, staged, as_written, adaptive (GRPO)
-    stages: int = 3  # of order staged; ours
-    refresh: int = 32  # batches that order adaptive draws at once; ours
-    mix: tuple[str, ...] = ()  # "SOURCE=WEIGHT": shares by patterns of the records' source
-    window: int = 1  # batches within which clips of like length are brought together
-    workers: int = 0  # processes that read sound; 0: two threads
-    limit: int = 0  # use the first N records of the file only; 0: all
-    drop_unsolved: bool = True  # GRPO: leave out pass_rate 0 where it is known
-    drop_solved: bool = False  # GRPO: leave out pass_rate 1
-    max_bad_fraction: float = 0.0  # of unreadable lines before the run stops
-    keep_features_gb: float = 0.0  # host memory for the frozen tower's output between epochs
+    """The questions that are trained on, and their order."""
+
+    train: str = setting("", doc="A JSONL file of records.")
+    style: str = setting("structured", choices=STYLES, doc="What an answer must look like.")
+    order: str = setting(
+        "random",
+        choices=(*ORDERS, ADAPTIVE),
+        doc="Order of questions. adaptive is for GRPO: it follows what the policy answers.",
+    )
+    stages: int = setting(3, at_least=1, doc="Stages of order staged; ours.")
+    refresh: int = setting(
+        32,
+        at_least=2,
+        doc="Batches that order adaptive draws before it looks at pass rates again; ours.",
+    )
+    mix: tuple[str, ...] = setting(
+        (),
+        doc="Shares of sources, `SOURCE=WEIGHT` each; SOURCE is a pattern of the records' source.",
+    )
+    window: int = setting(
+        1, at_least=1, doc="Batches within which clips of similar length are brought together."
+    )
+    workers: int = setting(0, at_least=0, doc="Processes that read audio; 0: two threads.")
+    limit: int = setting(0, at_least=0, doc="Use only the first N records of the file; 0: all.")
+    drop_unsolved: bool = setting(
+        True, doc="GRPO: leave out questions whose pass rate is known to be 0."
+    )
+    drop_solved: bool = setting(False, doc="GRPO: leave out questions of pass rate 1.")
+    max_bad_fraction: float = setting(
+        0.0, at_least=0, at_most=1, doc="Share of unreadable lines above which the run stops."
+    )
+    keep_features_gb: float = setting(
+        0.0,
+        finite=True,
+        at_least=0,
+        doc="Host memory for the frozen audio encoder's output between epochs, in GB.",
+    )
     shapes: Shapes = Shapes()
 
     @property
     def curriculum(self) -> Curriculum:
-        return Curriculum(self.order, self.stages, self.window, self.mix, self.refresh)
+        """The settings that decide in which order questions come."""
+        return Curriculum(
+            order=self.order,
+            stages=self.stages,
+            window=self.window,
+            mix=self.mix,
+            refresh=self.refresh,
+        )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    name: str = "adamw"  # adamw | muon
-    learning_rate: float = 1e-6  # ours, after R1-AQA and Ke-Omni-R
-    warmup_steps: int = 0
-    schedule: str = "constant"  # constant | cosine
-    weight_decay: float = 0.0
-    b1: float = 0.9
-    b2: float = 0.95
-    clip_norm: float = 1.0
-    moments_dtype: str = "float32"  # float32 | bfloat16: how the moments are kept
+    """The optimizer and its learning rate."""
+
+    name: str = setting("adamw", choices=("adamw", "muon"), doc="The optimizer.")
+    learning_rate: float = setting(
+        1e-6,
+        finite=True,
+        at_least=0,
+        doc="The learning rate after warm-up; ours, after R1-AQA and Ke-Omni-R.",
+    )
+    warmup_steps: int = setting(
+        0, at_least=0, doc="Steps in which the learning rate rises linearly from zero."
+    )
+    schedule: str = setting(
+        "constant",
+        choices=("constant", "cosine"),
+        doc="The learning rate after warm-up; cosine falls to a tenth.",
+    )
+    weight_decay: float = setting(0.0, finite=True, at_least=0, doc="Decoupled weight decay.")
+    b1: float = setting(0.9, at_least=0, below=1, doc="Decay of the first moment.")
+    b2: float = setting(0.95, at_least=0, below=1, doc="Decay of the second moment.")
+    clip_norm: float = setting(
+        1.0,
+        finite=True,
+        above=0,
+        hint="; 1e9 is off",
+        doc="Global norm to which gradients are clipped.",
+    )
+    moments_dtype: str = setting(
+        "float32", choices=DTYPES, doc="Dtype in which the moments are kept."
+    )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Grpo:
-    num_completions: int = 8  # G; ours
-    max_tokens: int = 512  # ours: 512 with thinking, 256 without
-    temperature: float = 1.0  # ours
-    top_k: int = 0
-    top_p: float = 1.0
-    objective: str = "grpo"  # grpo | dr_grpo | dapo | gspo | rloo: rows of rl/objectives.py
-    # These may be set by themselves; -1, "" or (): as the objective has them.
-    clip_low: float = -1.0
-    clip_high: float = -1.0
-    kl: str = ""  # k1 (in the reward) | k2 | k3 (in the loss)
-    kl_coefficient: float = -1.0  # 0: no reference is kept, and none is run
-    max_generation_batches: int = -1  # batches that a step may draw until all groups have spread
-    rewards: tuple[str, ...] = ()  # "NAME=WEIGHT"
-    reward_file: str = ""  # a Python file with a function for each name that is not built in
-    reward_functions: tuple[str, ...] = ()  # names of rewards that sari.train is given as functions
-    updates_per_rollout: int = 1  # on the same completions; steps count rollouts
-    importance_cap: float = 0.0  # of the weight p_trainer / p_sampler of a token; 0: no weight
-    # Decode the next batch while this one is scored: its policy is one step old.
-    overlap: bool = False
+    """Sampling, objective and rewards of GRPO."""
+
+    num_completions: int = setting(
+        8, hint="at least 2 for GRPO", doc="Completions per prompt, the group size G; ours."
+    )
+    max_tokens: int = setting(
+        512, at_least=1, doc="Longest completion; ours: 512 with thinking, 256 without."
+    )
+    temperature: float = setting(
+        1.0, hint="finite and above 0 for GRPO", doc="Temperature of sampling; ours."
+    )
+    top_k: int = setting(0, at_least=0, doc="Sample from the K likeliest tokens; 0: from all.")
+    top_p: float = setting(
+        1.0,
+        above=0,
+        at_most=1,
+        hint=", which is off",
+        doc="Sample from the likeliest tokens that hold this probability together.",
+    )
+    objective: str = setting("grpo", choices=OBJECTIVES, doc="A row of sari_jax/rl/objectives.py.")
+    clip_low: float = setting(
+        -1.0,
+        at_least=0,
+        unset=-1,
+        hint=BY_OBJECTIVE,
+        doc="The ratio is clipped from below at 1 - `clip_low`.",
+    )
+    clip_high: float = setting(
+        -1.0,
+        at_least=0,
+        unset=-1,
+        hint=BY_OBJECTIVE,
+        doc="The ratio is clipped from above at 1 + `clip_high`.",
+    )
+    kl: str = setting(
+        "",
+        choices=("", *ESTIMATORS),
+        doc='KL estimator: k1 is in the reward, k2 and k3 are in the loss; "": the objective\'s own.',
+    )
+    kl_coefficient: float = setting(
+        -1.0,
+        finite=True,
+        at_least=0,
+        unset=-1,
+        hint=BY_OBJECTIVE,
+        doc="Weight of the KL term; at 0 no reference is kept or run.",
+    )
+    max_generation_batches: int = setting(
+        -1,
+        at_least=1,
+        unset=-1,
+        hint=BY_OBJECTIVE,
+        doc="Batches that a step may draw until all groups have spread.",
+    )
+    rewards: tuple[str, ...] = setting(
+        (), doc="Rewards and their weights, `NAME=WEIGHT` each; empty: the objective's own."
+    )
+    reward_file: str = setting(
+        "", doc="A Python file with a function for each reward that is not built in."
+    )
+    reward_functions: tuple[str, ...] = setting(
+        (), doc="Names of the rewards that `sari_jax.train` is given as functions."
+    )
+    updates_per_rollout: int = setting(
+        1, at_least=1, doc="Updates on the same completions. `steps` counts rollouts."
+    )
+    importance_cap: float = setting(
+        0.0,
+        at_least=0,
+        doc="Cap of a token's importance weight p_trainer / p_sampler; 0: no such weight.",
+    )
+    overlap: bool = setting(
+        False, doc="Decode the next batch while this one is scored: its policy is one step old."
+    )
 
     @property
     def resolved_objective(self) -> Objective:
-        """The objective, with what is set here in the place of its own values."""
+        """The objective, with the values that are set here in place of its own."""
         own = OBJECTIVES[self.objective]
         numbers = ("clip_low", "clip_high", "kl_coefficient", "max_generation_batches")
         return dataclasses.replace(
@@ -199,49 +290,70 @@ class Grpo:
     def needs_old_logprobs(self) -> bool:
         """Whether the trainer computes the old log-probabilities in a pass of their own, before the first update.
 
-        Where that update is the only one, and by the policy that sampled, they are what it computes in any case.
+        A single update by the policy that sampled needs no such pass: it computes the same values itself.
         """
         in_reward = self.uses_reference and self.resolved_objective.kl in IN_REWARD
         stale = self.overlap and self.importance_cap > 0
         return self.updates_per_rollout > 1 or in_reward or stale
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """Questions that are not trained on, answered greedily on the way."""
+    """Questions that are not trained on and are answered greedily during training."""
 
-    data: str = ""  # a JSONL of records
-    every: int = 0  # steps between, and before the first and after the last step; 0: never
-    limit: int = 200  # the first N of them; 0: all; ours
-    max_tokens: int = 512  # ours
+    data: str = setting("", doc="A JSONL file of records.")
+    every: int = setting(
+        0,
+        at_least=0,
+        doc="Steps between two evaluations, besides one before the first step and one after the last; 0: never.",
+    )
+    limit: int = setting(200, at_least=0, doc="The first N questions; 0: all; ours.")
+    max_tokens: int = setting(512, at_least=1, doc="Longest answer; ours.")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    every: int = 100
-    keep: int = 2
+    """The interval and the number of checkpoints."""
+
+    every: int = setting(100, at_least=1, doc="Steps between two checkpoints.")
+    keep: int = setting(2, at_least=1, doc="Checkpoints that are kept, the newest ones.")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Mesh:
-    data: int = 1
-    fsdp: int = -1  # -1: what the other axes leave
-    tensor: int = 1
-    # Of fsdp x tensor, devices that share a layer while decoding; 0: tensor. At 1 each holds the whole policy.
-    decode_tensor: int = 0
+    """The device mesh: data x fsdp x tensor is the number of devices."""
+
+    # `parallel.mesh` checks the axes: it knows the devices.
+    data: int = setting(1, hint=AXIS, doc="Devices along the data axis.")
+    fsdp: int = setting(-1, hint=AXIS, doc="Devices along the fsdp axis.")
+    tensor: int = setting(1, hint=AXIS, doc="Devices along the tensor axis.")
+    decode_tensor: int = setting(
+        0,
+        at_least=0,
+        doc="Devices, of fsdp x tensor, that share a layer while decoding; 0: as `tensor`; 1: each holds the whole"
+        " policy.",
+    )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """All of a run. Two runs with equal settings on one topology give equal bits."""
+    """All settings of a run. Two runs with equal settings on one topology give equal bits."""
 
-    stage: str = "sft"  # sft | grpo
-    steps: int = 100
-    batch_size: int = 16  # prompts per step over all processes
-    micro_batches: int = 1  # parts of the batch whose gradients are added up; of SFT's, by length
-    seed: int = 0
-    samples_every: int = 25  # steps between sample completions in the log
-    max_skipped: int = 10  # ours; updates in a row that were not finite before the run stops
+    stage: str = setting("sft", choices=("sft", "grpo"), doc="What is trained: SFT or GRPO.")
+    steps: int = setting(100, at_least=1, doc="Training steps.")
+    batch_size: int = setting(16, at_least=1, doc="Prompts per step over all processes.")
+    micro_batches: int = setting(
+        1,
+        at_least=1,
+        doc="Parts of the batch whose gradients are added up. SFT sorts a batch into parts by length.",
+    )
+    seed: int = setting(0, at_least=0, doc="Seed of all randomness.")
+    samples_every: int = setting(
+        25, at_least=1, doc="Steps between two sample completions in the log."
+    )
+    max_skipped: int = setting(
+        10, at_least=1, doc="Non-finite updates in a row after which the run stops; ours."
+    )
     model: Model = Model()
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
@@ -251,8 +363,12 @@ class Run:
     mesh: Mesh = Mesh()
 
     def __post_init__(self):
-        self._check_names()
-        self._check_numbers()
+        check(self)
+        # A reward file's names are known once it is read.
+        if not self.grpo.reward_file:
+            given = self.grpo.reward_functions
+            weights = self.reward_weights
+            make_scorer({name: weights[name] for name in weights if name not in given})
         self._check_adapter()
         if self.batch_size % self.micro_batches:
             raise InputError(
@@ -269,37 +385,6 @@ class Run:
             )
         if self.stage == "grpo":
             self._check_grpo()
-
-    def _check_names(self) -> None:
-        one_of("stage", self.stage, ("sft", "grpo"))
-        one_of("data.style", self.data.style, STYLES)
-        one_of("data.order", self.data.order, (*ORDERS, ADAPTIVE))
-        one_of("optimizer.name", self.optimizer.name, ("adamw", "muon"))
-        one_of("optimizer.schedule", self.optimizer.schedule, ("constant", "cosine"))
-        one_of("optimizer.moments_dtype", self.optimizer.moments_dtype, DTYPES)
-        one_of("model.dtype", self.model.dtype, DTYPES)
-        one_of("model.param_dtype", self.model.param_dtype, DTYPES)
-        one_of("model.reference_dtype", self.model.reference_dtype, ("", *DTYPES))
-        one_of("model.frozen_dtype", self.model.frozen_dtype, ("", *DTYPES, *QUANTIZED))
-        one_of("model.remat", self.model.remat, REMAT)
-        one_of("model.reference_memory", self.model.reference_memory, ("device", "host"))
-        one_of("model.size", self.model.size, ("", *SIZES))
-        one_of("grpo.objective", self.grpo.objective, OBJECTIVES)
-        one_of("grpo.kl", self.grpo.kl, ("", *ESTIMATORS))
-        if not self.grpo.reward_file:  # else they are known once it is read
-            given = self.grpo.reward_functions
-            weights = {name: w for name, w in self.reward_weights.items() if name not in given}
-            make_scorer(weights)
-
-    def _check_numbers(self) -> None:
-        for key, least in LEAST.items():
-            value = functools.reduce(getattr, key.split("."), self)
-            if not value >= least:  # nor is what is no number
-                raise InputError(f"config: {key} = {value} must be at least {least}")
-        for key, (holds, limit) in LIMITS.items():
-            value = functools.reduce(getattr, key.split("."), self)
-            if not holds(value):
-                raise InputError(f"config: {key} = {value} must be {limit}")
 
     def _check_grpo(self) -> None:
         settings = self.grpo
@@ -320,10 +405,6 @@ class Run:
 
     def _check_adapter(self) -> None:
         adapter = self.model.adapter
-        if not 0 <= adapter.dropout < 1:
-            raise InputError(
-                f"config: model.adapter.dropout = {adapter.dropout} must be at least 0 and below 1"
-            )
         if adapter.rank and not (adapter.targets and adapter.alpha > 0):
             raise InputError(
                 "config: an adapter needs model.adapter.alpha above 0 and model.adapter.targets; without one set"
@@ -334,8 +415,8 @@ class Run:
                 f"config: model.frozen_dtype = {self.model.quantized} freezes the decoder's projections; give them"
                 " adapters: model.adapter.rank=32, for instance"
             )
-        # GRPO's gradient is that of the policy that sampled. One that drops out other numbers is another policy, whose
-        # ratio to the sampling one is no longer 1: no clipping or KL term would mean what it says.
+        # GRPO's ratio compares the policy in training with the policy that sampled. With dropout the two differ before
+        # any update, so the ratio does not start at 1, and clipping and KL would measure dropout's noise.
         if self.stage == "grpo" and adapter.dropout:
             raise InputError(
                 f"config: model.adapter.dropout = {adapter.dropout} is for SFT: GRPO learns from what its policy"
@@ -344,80 +425,52 @@ class Run:
 
     @property
     def updates(self) -> int:
-        """Of the parameters, over all steps."""
+        """The number of parameter updates over all steps."""
         return self.steps * self.updates_per_step
 
     @property
     def updates_per_step(self) -> int:
+        """The number of parameter updates that a step makes."""
         return self.grpo.updates_per_rollout if self.stage == "grpo" else 1
 
     @property
     def has_reference(self) -> bool:
+        """Whether the run keeps a frozen reference."""
         return self.stage == "grpo" and self.grpo.uses_reference
 
     @property
     def reward_weights(self) -> dict[str, float]:
+        """The weight of each reward by name."""
         return parse_weights(self.grpo.resolved_objective.rewards)
 
 
 def defaults() -> ConfigDict:
-    """Every setting with its default, for a config file to start from."""
-    return ConfigDict(_plain(Run()))
+    """Returns every setting with its default, for a config file to start from."""
+    return ConfigDict(plain(Run()))
 
 
 def freeze(config: ConfigDict | dict[str, Any], kind: type = Run) -> Any:
-    """A config file's result -> `Run`, or another frozen dataclass.
+    """Returns a config file's result as `Run`, or as another frozen dataclass.
 
     Raises:
         InputError: an unknown key (the nearest known one is named), a wrong type, a value out of range.
     """
-    return _build(kind, config.to_dict() if isinstance(config, ConfigDict) else config, "")
+    return build(kind, config.to_dict() if isinstance(config, ConfigDict) else config)
 
 
-def nearest(key: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name."""
-    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.4)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(sorted(filter(None, known)))}"
+def settings_page() -> str:
+    """Returns docs/settings.md."""
+    return f"""# Settings
+
+A config file sets them (`config.optimizer.learning_rate = 1e-5`), and so does the command line
+(`--config.optimizer.learning_rate=1e-5`). A value outside its limit is an error that names the limit.
+"Ours" marks values of this project: the SARI paper publishes no hyperparameters.
+
+This page is written from the fields of `sari_jax/train/config.py` by
+`python -m sari_jax.train.config > docs/settings.md`.
+
+{tables(Run)}"""
 
 
-def one_of(key: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise InputError(f"config: {key} = {value!r} is unknown; {nearest(value, known)}")
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return {
-            field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
-        }
-    return value
-
-
-def _build(kind: type, values: dict, prefix: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
-    for key in values:
-        if key not in fields:
-            raise InputError(f"config: unknown key {prefix}{key}; {nearest(key, fields)}")
-    built = {}
-    for key, value in values.items():
-        hint = hints[key]
-        built[key] = (
-            _build(hint, value, f"{prefix}{key}.")
-            if dataclasses.is_dataclass(hint)
-            else _typed(hint, value, f"{prefix}{key}")
-        )
-    return kind(**built)
-
-
-def _typed(hint: Any, value: Any, key: str) -> Any:
-    if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
-        return tuple(_typed(typing.get_args(hint)[0], item, key) for item in value)
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if hint in (int, str, bool) and type(value) is hint:
-        return value
-    wanted = getattr(hint, "__name__", str(hint))
-    raise InputError(f"config: {key} = {value!r} must be {wanted}, not {type(value).__name__}")
+if __name__ == "__main__":
+    sys.stdout.write(settings_page())

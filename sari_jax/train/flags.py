@@ -1,36 +1,40 @@
-"""--config FILE --config.x.y=value, by ml_collections."""
+"""Reads `--config FILE --config.KEY=VALUE ...`; ml_collections applies the overrides."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from sari_jax import user_file
 from sari_jax.data.jsonl import json_object
 from sari_jax.errors import InputError
-from sari_jax.train.config import nearest
-from sari_jax.user_file import reason
+from sari_jax.settings import nearest
+from sari_jax.train.recipes import find_config
 
 
-def read_config_file(path: str, overrides: list[str]) -> ConfigDict:
-    """The config file's `get_config()`, or the settings of a JSON file, with overrides applied.
+def read_config_file(config: str, overrides: list[str]) -> ConfigDict:
+    """Returns the settings that a recipe or a config file gives, with overrides applied.
 
     If a setting is given twice, the last value counts and no other is read. ml_collections alone would join tuples.
 
+    Args:
+        config: NAME of a recipe or PATH of a file, with `:ARGUMENT` if its `get_config` takes one. A Python file's
+            `get_config()` gives the settings; a JSON file holds them.
+        overrides: --config.KEY=VALUE of each setting that changes.
+
     Raises:
-        InputError: no such file; one that fails or is no JSON object; an override that is not --config.KEY=VALUE,
-            names an unknown key or has a value of the wrong type.
+        InputError: no such recipe or file; a file that fails or is no JSON object; an argument that it does not know;
+            an override that is not --config.KEY=VALUE, names an unknown key or has a value of the wrong type.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such config file")
-    try:
-        config = _parse(path, [])
-        last = {_checked_key(config, override): override for override in overrides}
-        return _parse(path, [*last.values()]) if last else config
-    except InputError:
-        raise
-    except Exception as error:  # the file is the user's program and may fail in any way
-        raise InputError(f"config: {path}: {reason(error)}") from error
+    path, argument = find_config(config)
+    # A Python file is the user's program and may fail in any way.
+    with user_file.failing_as(f"config: {config}"):
+        read = _from_json if path.suffix == ".json" else _from_python
+        settings = read(path, argument)
+        last = {_checked_key(settings, override): override for override in overrides}
+        return _with_overrides(settings, [*last.values()])
 
 
 def check_key(config: ConfigDict, key: str) -> None:
@@ -46,20 +50,33 @@ def check_key(config: ConfigDict, key: str) -> None:
         node, seen = node[part], f"{seen}{part}."
 
 
-def _parse(path: str, overrides: list[str]) -> ConfigDict:
-    argv, values = ["sari", f"--config={path}", *overrides], flags.FlagValues()
-    if Path(path).suffix == ".json":
-        argv.pop(1)
-        config = ConfigDict(_tuples(json_object(Path(path).read_text(encoding="utf-8"))))
-        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
-    else:
-        config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=argv)
+def _from_python(path: Path, argument: str) -> ConfigDict:
+    """Returns what the file's `get_config` returns."""
+    module = user_file.load(path, f"config_{path.stem}", f"config: {path}")
+    if argument and not inspect.signature(module.get_config).parameters:
+        raise InputError(f"config: {path} takes no argument; leave out ':{argument}'")
+    config = module.get_config(argument) if argument else module.get_config()
+    if not isinstance(config, ConfigDict):
+        raise TypeError(f"get_config() returns {type(config).__name__}, not ConfigDict")
+    return config
+
+
+def _from_json(path: Path, argument: str) -> ConfigDict:
+    if argument:
+        raise InputError(f"config: {path}: a JSON file takes no argument; leave out ':{argument}'")
+    return ConfigDict(_tuples(json_object(path.read_text(encoding="utf-8"))))
+
+
+def _with_overrides(config: ConfigDict, overrides: list[str]) -> ConfigDict:
+    argv = ["sari", *overrides]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     values(argv)
     return values.config
 
 
 def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples they were: others could not be overridden."""
+    """Returns JSON's lists as the tuples they were: lists could not be overridden."""
     if isinstance(value, dict):
         return {key: _tuples(one) for key, one in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -34,7 +34,7 @@ def starting_params(run: Run, config: AudioLMConfig, mesh: Mesh) -> tuple[Flat, 
         shardings=parameter_shardings(mesh, shapes),
     )
     whole = {**traverse_util.flatten_dict(params, sep="/"), **adapter}
-    return partition(traverse_util.unflatten_dict(whole, sep="/"), run.model.learns)
+    return partition(traverse_util.unflatten_dict(whole, sep="/"), run.model.trainable_patterns)
 
 
 def param_dtypes(model: Model, params: Params) -> dict[str, str]:
@@ -43,7 +43,7 @@ def param_dtypes(model: Model, params: Params) -> dict[str, str]:
     Raises:
         InputError: a trained parameter would be kept in eight bits.
     """
-    trainable, frozen = partition(params, model.learns)
+    trainable, frozen = partition(params, model.trainable_patterns)
     narrow = [path for path in trainable if in_eight_bits(path) or path.endswith(SCALE)]
     if model.quantized and narrow:
         raise InputError(
@@ -68,7 +68,7 @@ def shapes_of(model: Model, config: AudioLMConfig) -> tuple[dict[str, Any], dict
     dtypes = param_dtypes(model, shapes)
     return tuple(
         {path: jax.ShapeDtypeStruct(leaf.shape, dtypes[path]) for path, leaf in part.items()}
-        for part in partition(shapes, model.learns)
+        for part in partition(shapes, model.trainable_patterns)
     )
 
 

@@ -125,7 +125,9 @@ def test_in_bfloat16_no_farther_from_exact_than_a_bfloat16_kernel(both):
 def test_read_from_a_directory(mesh, tmp_path):
     """The same whole numbers over any devices, the rest as narrow as activations; decoding keeps them."""
     model = tiny.make(tmp_path / "wide", WIDE)
-    settings = Model(str(model.directory), adapter=ADAPTER, frozen_dtype="int8", dtype="bfloat16")
+    settings = Model(
+        path=str(model.directory), adapter=ADAPTER, frozen_dtype="int8", dtype="bfloat16"
+    )
     config = read_config(model.directory, **settings.network)
     over = make_mesh(*mesh, devices=jax.devices()[: int(np.prod(mesh))])
     trainable, frozen = starting_params(Run(model=settings), config, over)
@@ -186,7 +188,7 @@ def test_a_weight_that_is_not_finite_is_told(tmp_path):
 
 def test_what_is_in_eight_bits_does_not_learn(one_tiny):
     settings = Model(
-        str(one_tiny.directory),
+        path=str(one_tiny.directory),
         adapter=ADAPTER,
         frozen_dtype="int8",
         trainable=("decoder/layers/q_proj/*",),

@@ -25,7 +25,7 @@ def model(tmp_path_factory) -> Path:
 
 def sari(stage, *words, config="qwen2_audio_7b"):
     """As users run it: in a process of its own, with neither the tests' checks of types nor their devices."""
-    file = ROOT / f"configs/{stage}_{config}.py"
+    file = ROOT / f"configs/{stage}.py:{config}"
     command = [
         sys.executable,
         "-m",

@@ -22,6 +22,7 @@ import pytest
         ("CAPACITY", "cheap", "CAPACITY='cheap' must be spot, on-demand or reserved"),
         ("BUCKET", "gs://my-bucket", "a bucket's name without gs://"),
         ("CONFIG", "configs/nothing.py", "is not in"),
+        ("CONFIG", "nothing:nano", "is not in"),
         ("WORKDIR", "runs/a", "WORKDIR='runs/a' must be a path from /"),
         ("WORKDIR", "/elsewhere/a", "is not under MOUNT="),
         ("RETRIES", "-1", "RETRIES='-1' must be a whole number from 0"),
@@ -34,6 +35,14 @@ def test_a_setting_that_cannot_be_is_one_line_and_exit_2(cloud, key, value, told
     assert cloud("queued.sh", "create", "--yes", code=2) == ""
     assert told in cloud.stderr and cloud.stderr.count("\n") == 1
     assert cloud.calls() == []
+
+
+@pytest.mark.parametrize("config", ["configs/grpo.py:qwen2_audio_7b,lora", "grpo:nano"])
+def test_a_recipe_may_be_named_by_path_or_by_name(cloud, config):
+    """Settings are refused in order: one that comes later is the one that is refused."""
+    cloud.settings |= {"CONFIG": config, "RETRIES": "-1"}
+    cloud("queued.sh", "create", "--yes", code=2)
+    assert "RETRIES" in cloud.stderr and "CONFIG" not in cloud.stderr
 
 
 def test_workdir_does_not_leave_the_bucket_by_dots(cloud):

@@ -61,7 +61,7 @@ def test_muon_orthogonalises_each_layers_matrix_and_leaves_the_rest_to_adam():
     gradient = {path: jnp.asarray(rng.standard_normal(shape)) for path, shape in shapes.items()}
 
     def updates(gradient):
-        optimizer = make_optimizer(Optimizer("muon", learning_rate=0.1, clip_norm=1e9), 10)
+        optimizer = make_optimizer(Optimizer(name="muon", learning_rate=0.1, clip_norm=1e9), 10)
         _, state = optimizer.update(gradient, optimizer.init(params), params)
         return optimizer.update(gradient, state, params)[0]  # the first step has rate 0
 
@@ -87,7 +87,7 @@ def test_runs_that_differ_in_their_rate_are_one_program(name):
     params = {"a/kernel": jnp.linspace(-1.0, 1.0, 12).reshape(3, 4)}
     programs, found = set(), {}
     for rate in (1e-2, 2e-2):
-        optimizer = make_optimizer(Optimizer(name, learning_rate=rate, weight_decay=0.1), 10)
+        optimizer = make_optimizer(Optimizer(name=name, learning_rate=rate, weight_decay=0.1), 10)
         state, update = optimizer.init(params), jax.jit(optimizer.update)
         programs.add(update.lower(params, state, params).as_text())
         _, state = update(params, state, params)  # the first step has rate 0

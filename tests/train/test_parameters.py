@@ -23,8 +23,8 @@ FACTORS = {
 
 
 def started(model, **settings):
-    run = Run(model=Model(str(model.directory), **settings))
-    config = read_config(model.directory, adapter=run.model.added)
+    run = Run(model=Model(path=str(model.directory), **settings))
+    config = read_config(model.directory, adapter=run.model.network_adapter)
     return run, config, *starting_params(run, config, make_mesh(8, 1, 1))
 
 
@@ -64,7 +64,7 @@ def test_without_one_projector_and_decoder_learn(one_tiny):
 @pytest.mark.numerics
 def test_the_seed_is_the_runs(one_tiny):
     config = read_config(one_tiny.directory, adapter=ADAPTER)
-    model = Model(str(one_tiny.directory), adapter=ADAPTER)
+    model = Model(path=str(one_tiny.directory), adapter=ADAPTER)
     path = "decoder/layers/q_proj/lora_a"
     first, again, other = (
         starting_params(Run(model=model, seed=seed), config, make_mesh())[0][path]

@@ -44,7 +44,7 @@ def spoil(*numbers):
 def read(folder, nano_dir, nano_processor):
     def read(started=False, **changes):
         data = Data(**{"train": str(folder / "data.jsonl"), "style": "direct"} | changes)
-        run = Run(model=Model(str(nano_dir)), data=data, batch_size=4)
+        run = Run(model=Model(path=str(nano_dir)), data=data, batch_size=4)
         questions = read_questions(run, folder / "run", nano_processor)
         if not started:
             claim(folder / "run", dataclasses.asdict(run), questions.roster)
@@ -139,7 +139,7 @@ def test_held_out_questions_are_checked_too(folder, nano_dir, nano_processor, ca
 
     edit(folder, spoil(0, 5))
     held_out = HeldOut(data=str(folder / "data.jsonl"), every=1, limit=6)
-    run = Run(model=Model(str(nano_dir)), data=Data(style="direct"), held_out=held_out)
+    run = Run(model=Model(path=str(nano_dir)), data=Data(style="direct"), held_out=held_out)
     with pytest.raises(InputError, match="2 of 6 records cannot be used"):
         read_held_out(run, nano_processor)
     run = dataclasses.replace(run, data=Data(style="direct", max_bad_fraction=0.5))
@@ -154,7 +154,7 @@ def test_what_is_left_out_by_pass_rate_is_told(folder, nano_dir, nano_processor,
         lambda rows: [row | {"pass_rate": rate} for row, rate in zip(rows, rates, strict=True)],
     )
     data = Data(train=str(folder / "data.jsonl"), style="direct", drop_solved=True)
-    run = Run(stage="grpo", model=Model(str(nano_dir)), data=data, batch_size=4)
+    run = Run(stage="grpo", model=Model(path=str(nano_dir)), data=data, batch_size=4)
     assert len(read_questions(run, folder / "run", nano_processor).records) == 9
     told = "9 records kept; left out: 2 with pass rate 0, 1 with pass rate 1"
     assert f"data.jsonl: {told}\n" in capsys.readouterr().err

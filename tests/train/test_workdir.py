@@ -20,7 +20,8 @@ def run(one_tiny, tmp_path) -> Run:
     shutil.copytree(one_tiny.directory, tmp_path / "model")
     (tmp_path / "questions.jsonl").write_text("{}\n")
     return Run(
-        model=Model(str(tmp_path / "model")), data=Data(train=str(tmp_path / "questions.jsonl"))
+        model=Model(path=str(tmp_path / "model")),
+        data=Data(train=str(tmp_path / "questions.jsonl")),
     )
 
 
