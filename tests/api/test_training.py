@@ -8,7 +8,7 @@ from sari_jax.errors import InputError
 from sari_jax.train.config import defaults, freeze
 from sari_jax.train.metrics import read_metrics, read_samples
 
-CONFIG = str(runs.ROOT / "configs" / "grpo_nano.py")
+CONFIG = "grpo:nano"
 
 
 def vowels(completion, record, style) -> float:
