@@ -275,7 +275,7 @@ def test_a_study_that_is_stopped_goes_on_with_its_unfinished_trial(sweep_file, t
     sweep.send_signal(signal.SIGINT)
     output, log = sweep.communicate(timeout=200)
     assert sweep.returncode == 1, log[-3000:]
-    assert "told to stop" in log and "the same command goes on" in log
+    assert "sweep: stopped" in log and "the same command goes on" in log
     assert json.loads(output)["stopped"] == ["trial-0"]
     assert table(out)["trial-0"]["state"] == "stopped"
     reached = int(table(out)["trial-0"]["steps"])

@@ -147,7 +147,7 @@ def test_without_a_cluster_or_settings(sweep, capsys, tmp_path):
     [
         (["--storage", "sqlite:///a.db"], "name --trials N too"),
         (["--trials", "3", "--launch", "print"], "leave --launch out"),
-        (["--at-once", "3", "--launch", "xpk"], "--at-once is of local runs"),
+        (["--at-once", "3", "--launch", "xpk"], "--at-once is for local runs"),
         (["--settings", "a.env"], "--settings is of --launch xpk and queued"),
         (["--trials", "1"], "has no suggest()"),
     ],
