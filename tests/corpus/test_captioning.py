@@ -9,7 +9,13 @@ import pytest
 import soundfile
 
 from sari_jax.audio.clips import load_clip
-from sari_jax.corpus.captioning import NO_SENTENCE, UNREADABLE, captioned, whole_sentences
+from sari_jax.corpus.captioning import (
+    NO_SENTENCE,
+    UNREADABLE,
+    Captioning,
+    whole_sentences,
+    write_missing,
+)
 from sari_jax.corpus.captions import Caption, read_captions
 from sari_jax.corpus.synthesize.templates import Prompts
 from sari_jax.data.ledger import Ledger
@@ -18,6 +24,10 @@ from sari_jax.data.records import Clip
 from sari_jax.errors import InputError
 from sari_jax.generate.engine import Answered, Engine
 from sari_jax.generate.sampling import Sampler
+
+
+def answered(example: Example, text: str, done: bool) -> Answered:
+    return Answered(example=example, texts=[text], token_ids=[[1]], logprobs=[[0.0]], done=[done])
 
 
 class Scripted(Engine):
@@ -35,7 +45,7 @@ class Scripted(Engine):
         for example in examples:
             self.asked.append(example)
             loudest = round(float(np.abs(example.waveforms[0]).max()), 1)
-            yield Answered(example, [f" A tone\nof {loudest}. "], [[1]], [True])
+            yield answered(example, f" A tone\nof {loudest}. ", True)
 
 
 @pytest.fixture
@@ -53,8 +63,8 @@ def clips(tmp_path) -> list[Caption]:
 
 def run(engine, clips, out: Path, **changed) -> tuple[list[Caption], Ledger]:
     ledger = Ledger()
-    settings = {"model": "/models/a", "rows": 2} | changed
-    return captioned(engine, clips, Prompts(), out, ledger, **settings), ledger
+    values = {"model": "/models/a", "prompts": Prompts(), "rows": 2} | changed
+    return write_missing(engine, clips, out, ledger, Captioning(**values)), ledger
 
 
 def test_what_is_missing_is_filled_in(nano_processor, clips, tmp_path):
@@ -151,7 +161,7 @@ def test_a_completion_that_says_nothing_is_counted(nano_processor, clips, tmp_pa
     class Silent(Scripted):
         def answer(self, examples, sampler, shapes, *, rows, seed=0):
             for example in examples:
-                yield Answered(example, ["A tone without an"], [[1]], [False])
+                yield answered(example, "A tone without an", False)
 
     written, ledger = run(Silent(nano_processor), clips[:2], tmp_path / "out.jsonl")
     assert [caption.caption for caption in written] == [None, None]
@@ -178,4 +188,4 @@ def test_a_place_that_cannot_be_written(nano_processor, clips, tmp_path):
 )
 def test_whole_sentences(text, ended, whole):
     example = Example(text="", tokens=np.zeros(1, np.int32), waveforms=())
-    assert whole_sentences(Answered(example, [text], [[1]], [ended])) == whole
+    assert whole_sentences(answered(example, text, ended)) == whole
