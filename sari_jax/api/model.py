@@ -151,7 +151,7 @@ class Model:
         is_one = isinstance(questions, Question | Record)
         asked = [questions] if is_one else questions
         examples = [
-            self._example(question, answer_style, number) for number, question in enumerate(asked)
+            self._example(question, answer_style, index) for index, question in enumerate(asked)
         ]
         sampler = self.engine.sampler(
             num_completions,
