@@ -76,7 +76,8 @@ def tower_features(directory: Path, records: Sequence[Record]) -> list[Float[np.
         prompts = processor.collate(examples, Shapes(), ROWS).prompts
         features = np.asarray(encode(config, params, prompts))
         for row, index in zip(features[: len(some)], prompts.audio_index, strict=False):
-            found.append(row.reshape(-1, row.shape[-1])[index[index >= 0]])
+            clip, frame = index[index[:, 0] >= 0].T
+            found.append(row[clip, frame])
     return found
 
 

@@ -1,4 +1,4 @@
-"""`python -m sari_jax.cli` is `sari`."""
+"""Runs `sari` as `python -m sari_jax.cli`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What commands share: how they are declared and how they answer."""
+"""The parts that commands share: declaring options and printing results."""
 
 import argparse
 import copy
@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 Run = Callable[[argparse.Namespace], int]
-Commands = Any  # what argparse's add_subparsers gives; it has no public name
+# The result of argparse's add_subparsers, whose class has no public name.
+Commands = Any
 
 
 class WithDefaults(argparse.HelpFormatter):
-    """Help that tells every default: argparse's own formatter for it leaves out options without a text."""
+    """Help with every default: argparse's own formatter for it leaves out options without a text."""
 
     def add_argument(self, action: argparse.Action) -> None:
         default = action.default
@@ -26,7 +27,7 @@ class WithDefaults(argparse.HelpFormatter):
 def command(
     parent: Commands, name: str, run: Run, help: str, *required: str
 ) -> argparse.ArgumentParser:
-    """A command of that name under `parent`, with --json and the options it cannot do without."""
+    """Adds a command under `parent`, with --json and the options that it requires."""
     sub = parent.add_parser(name, help=help, description=help, formatter_class=WithDefaults)
     sub.set_defaults(run=run)
     sub.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -36,22 +37,27 @@ def command(
 
 
 def group(commands: Commands, name: str, help: str) -> Commands:
-    """Commands under one word: `sari data build`."""
+    """Adds a word with commands under it: `sari data build`."""
     return commands.add_parser(name, help=help).add_subparsers(required=True, metavar="COMMAND")
 
 
 def generation(sub: argparse.ArgumentParser, *, temperature: float) -> None:
-    sub.add_argument("--style", default="structured", help="of answers: structured, free or direct")
+    """Adds the options of a command that lets a model answer."""
+    sub.add_argument(
+        "--style", default="structured", help="how to answer: structured, free or direct"
+    )
     sub.add_argument("--temperature", type=float, default=temperature)
-    told = "of a completion; unless given, 256 for direct answers and 512 with thinking"
-    sub.add_argument("--max-tokens", type=at_least(1), help=told)
+    longest = (
+        "tokens of a completion, at most (default: 256 for direct answers, 512 with reasoning)"
+    )
+    sub.add_argument("--max-tokens", type=at_least(1), help=longest)
     sub.add_argument("--seed", type=at_least(0), default=0)
     dtypes = ("float32", "bfloat16")
-    sub.add_argument("--dtype", choices=dtypes, default=dtypes[0], help="of activations")
+    sub.add_argument("--dtype", choices=dtypes, default=dtypes[0], help="dtype of activations")
 
 
 def overrides(sub: argparse.ArgumentParser) -> None:
-    """The command takes its config's settings too."""
+    """Lets a command take the settings of its config as options."""
     sub.set_defaults(takes_overrides=True)
     sub.epilog = (
         "--config takes a file, or a recipe by name: grpo:nano, sft:qwen2_audio_7b,lora."
@@ -61,10 +67,13 @@ def overrides(sub: argparse.ArgumentParser) -> None:
 
 
 def rows(sub: argparse.ArgumentParser) -> None:
+    """Adds the size of a batch."""
     sub.add_argument("--rows", type=at_least(1), default=8, help="prompts per batch")
 
 
 def at_least(least: int) -> Callable[[str], int]:
+    """Returns the type of an option that is a whole number with a lower limit."""
+
     def number(text: str) -> int:
         if int(text) < least:
             raise argparse.ArgumentTypeError(f"{text} must be at least {least}")
@@ -74,17 +83,18 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def print_result(args: argparse.Namespace, result: dict[str, Any], text: str | None = None) -> None:
-    """Prints a result: as one line of JSON if asked for, and else as text if there is one."""
+    """Prints a result: one line of JSON with --json, else the text if there is one."""
     if args.json:
         print(json.dumps(result))
         return
     shown = text or json.dumps(result, indent=2, ensure_ascii=False)
-    encoding = sys.stdout.encoding or "utf-8"  # in which half of a character has no place
+    # An unpaired surrogate cannot be encoded.
+    encoding = sys.stdout.encoding or "utf-8"
     print(shown.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def fraction(text: str) -> float:
-    """An option from 0 to 1."""
+    """Reads an option from 0 to 1."""
     if not 0 <= float(text) <= 1:
         raise argparse.ArgumentTypeError(f"{text} must be from 0 to 1")
     return float(text)

@@ -6,27 +6,33 @@ from sari_jax.cli.arguments import Commands, at_least, command, fraction, print_
 
 
 def add(data_commands: Commands) -> None:
-    what = (
-        "leave out bad sounds, duplicates and benchmark questions; balance answers; look for leaks"
-    )
+    what = "drop bad audio, duplicates and benchmark questions; balance answers; look for leaks"
     sub = command(data_commands, "clean", _clean, what, "--out")
     sub.add_argument("--data", nargs="+", required=True, metavar="FILE", help="records, JSONL")
     sub.add_argument(
-        "--against", nargs="+", default=[], metavar="FILE", help="benchmarks, JSON or JSONL"
+        "--against",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="benchmarks whose questions to drop, JSON or JSONL",
     )
-    sub.add_argument("--against-audio", nargs="+", default=[], metavar="DIR", help="their sounds")
-    sub.add_argument("--max-bad-fraction", type=fraction, default=1.0, help="of a file's lines")
+    sub.add_argument(
+        "--against-audio", nargs="+", default=[], metavar="DIR", help="folders of their audio"
+    )
+    sub.add_argument(
+        "--max-bad-fraction", type=fraction, default=1.0, help="share of unreadable lines to accept"
+    )
     sub.add_argument("--seconds", type=_seconds, default=30.0, help="longest clip")
     sub.add_argument(
         "--balance-lengths",
         action="store_true",
-        help="leave out records until the answer is the longest as often as by chance",
+        help="drop records until the right choice is the longest as often as by chance",
     )
     sub.add_argument(
         "--workers",
         type=at_least(0),
         default=0,
-        help="that decode; 0: one per core, 32 at most",
+        help="processes that decode audio; 0: one per core, 32 at most",
     )
     sub.add_argument("--seed", type=at_least(0), default=0)
 

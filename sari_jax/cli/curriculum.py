@@ -1,4 +1,4 @@
-"""Commands that bring a scored corpus to a run: split, order, pack, and how fast it is read."""
+"""Commands that prepare a scored corpus for a run: split, order, pack, and how fast it is read."""
 
 # Heavy imports stand inside the commands: `sari --help` and usage errors need not wait for JAX.
 
@@ -11,15 +11,24 @@ from sari_jax.errors import InputError
 
 def add(data: Commands) -> None:
     part = command(
-        data, "split", _split, "questions for SFT and others for GRPO", "--data", "--out"
+        data,
+        "split",
+        _split,
+        "divide a corpus into questions for SFT and others for GRPO",
+        "--data",
+        "--out",
     )
-    part.add_argument("--sft", type=at_least(0), default=2000, help="questions with chains; SARI's")
-    part.add_argument("--rl", type=at_least(0), default=30_000, help="others; SARI's")
+    part.add_argument(
+        "--sft", type=at_least(0), default=2000, help="questions with chains, as many as SARI's"
+    )
+    part.add_argument(
+        "--rl", type=at_least(0), default=30_000, help="other questions, as many as SARI's"
+    )
     part.add_argument(
         "--chains",
         choices=("structured", "free", "both", "none"),
         default="structured",
-        help="that questions for SFT must have; none: they are yet to be written",
+        help="the chain that a question for SFT must have; none: chains are written later",
     )
     part.add_argument("--seed", type=at_least(0), default=0)
 
@@ -29,17 +38,21 @@ def add(data: Commands) -> None:
     line.add_argument(
         "--order", default="easy_to_hard", help="or hard_to_easy, staged, random, as_written"
     )
-    line.add_argument("--stages", type=at_least(1), default=3, help="of --order staged")
+    line.add_argument("--stages", type=at_least(1), default=3, help="stages of --order staged")
     line.add_argument("--seed", type=at_least(0), default=0)
 
-    box = command(data, "pack", _pack, "questions and their sound in one folder", "--data", "--out")
+    box = command(
+        data, "pack", _pack, "put questions and their audio into one folder", "--data", "--out"
+    )
     box.add_argument("--shard-clips", type=at_least(1), default=1024, help="clips in a shard")
 
-    race = command(data, "bench", _bench, "how fast batches are read, or how long a run waited")
+    race = command(
+        data, "bench", _bench, "measure how fast batches are read, or how long a run waited"
+    )
     race.add_argument("--data", help="questions to read as a run does")
-    race.add_argument("--model", help="whose tokenizer they are read with")
+    race.add_argument("--model", help="model directory with the tokenizer to use")
     race.add_argument(
-        "--workdir", help="of a run: the share of its step time that it waited for data"
+        "--workdir", help="a run: prints the share of its step time that it waited for data"
     )
     race.add_argument("--batches", type=at_least(1), default=50)
     race.add_argument("--batch-size", type=at_least(1), default=16)
@@ -61,8 +74,8 @@ def _split(args: argparse.Namespace) -> int:
             if part:
                 write_records(aside / f"{name}.jsonl", part)
         sizes = {"sft": len(parts[0]), "rl": len(parts[1]), "seed": args.seed}
-        told = write_report(aside, ledger, **sizes)
-    print_result(args, told)
+        report = write_report(aside, ledger, **sizes)
+    print_result(args, report)
     return 0
 
 
@@ -71,11 +84,11 @@ def _order(args: argparse.Namespace) -> int:
     from sari_jax.data.records import read_records, write_records
 
     records = read_records(args.data)
-    numbers = order(records, args.order, args.seed, stages=args.stages)
-    write_records(args.out, (records[number] for number in numbers))
-    rates = [records[number].pass_rate for number in numbers]
-    told = {"read": len(records), "kept": len(numbers), "dropped": {}, "order": args.order}
-    print_result(args, told | {"first_pass_rate": rates[0], "last_pass_rate": rates[-1]})
+    indices = order(records, args.order, args.seed, stages=args.stages)
+    write_records(args.out, (records[index] for index in indices))
+    rates = [records[index].pass_rate for index in indices]
+    report = {"read": len(records), "kept": len(indices), "dropped": {}, "order": args.order}
+    print_result(args, report | {"first_pass_rate": rates[0], "last_pass_rate": rates[-1]})
     return 0
 
 
@@ -90,8 +103,8 @@ def _pack(args: argparse.Namespace) -> int:
     records = read_records(args.data)
     with new_directory(Path(args.out)) as aside:
         clips = pack(aside, records, ledger, clips=args.shard_clips)
-        told = write_report(aside, ledger, clips=clips)
-    print_result(args, told)
+        report = write_report(aside, ledger, clips=clips)
+    print_result(args, report)
     return 0
 
 
@@ -103,8 +116,8 @@ def _bench(args: argparse.Namespace) -> int:
         return 0
     if not (args.data and args.model):
         raise InputError("name --data and --model to read, or the --workdir of a run")
-    told = reading_speeds(
+    speeds = reading_speeds(
         args.data, args.model, args.workers, batches=args.batches, batch_size=args.batch_size
     )
-    print_result(args, told, table(told))
+    print_result(args, speeds, table(speeds))
     return 0

@@ -17,17 +17,19 @@ def add(commands: Commands) -> None:
     data = group(commands, "data", "corpora")
     build = command(data, "build", _build, "build a corpus of records from a source", "--out")
     build.add_argument("source", metavar="SOURCE", help=f"{STARTER}, or one of docs/data.md")
-    build.add_argument("--seed", type=at_least(0), default=0, help="of all that is chosen by rule")
+    build.add_argument(
+        "--seed", type=at_least(0), default=0, help="decides what is chosen at random"
+    )
     given = build.add_argument_group("sources on disk")
     given.add_argument("--input", help="the source's file")
     given.add_argument(
-        "--audio-root", help="where relative sound paths start; else the file's folder"
+        "--audio-root", help="folder that relative audio paths start from (default: the file's)"
     )
-    given.add_argument("--limit", type=at_least(1), help="rows to read at most")
-    given.add_argument("--licence", help="of every record, in place of what the source says")
+    given.add_argument("--limit", type=at_least(1), help="rows to read, at most")
+    given.add_argument("--licence", help="licence of every record, in place of the source's")
     made = build.add_argument_group(STARTER)
     for split in SPLITS:
-        made.add_argument(f"--{split}", type=at_least(0), help=f"questions of {split}")
+        made.add_argument(f"--{split}", type=at_least(0), help=f"number of questions of {split}")
     synthesize.add(data)
     clean.add(data)
     curriculum.add(data)
@@ -61,11 +63,11 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _starter(args: argparse.Namespace) -> int:
-    from sari_jax.corpus.sources import starter
+    from sari_jax.api.building import starter_corpus
 
     _refuse(args, ("input", "audio_root", "limit", "licence"))
     sizes = {split: size for split in SPLITS if (size := getattr(args, split)) is not None}
-    print_result(args, starter.build(Path(args.out), seed=args.seed, **sizes))
+    print_result(args, starter_corpus(args.out, seed=args.seed, **sizes))
     return 0
 
 

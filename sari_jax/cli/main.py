@@ -1,4 +1,4 @@
-"""The command line as a whole: which command, and what becomes of bad input."""
+"""The command line: finds the command, runs it, and prints bad input as one line."""
 
 import argparse
 import functools
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """A command's options, and `overrides` of its config's settings; exits 2 with a usage error."""
+    """Returns a command's options, with `overrides` of its config's settings; a usage error exits with 2."""
     parser = every_command()
     args, rest = parser.parse_known_args(argv)
     if rest and not getattr(args, "takes_overrides", False):
@@ -34,7 +34,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 @functools.cache
 def every_command() -> argparse.ArgumentParser:
-    """The parser of all commands, which keeps nothing of what it has parsed."""
+    """Returns the parser of all commands, which keeps nothing of what it has parsed."""
     parser = argparse.ArgumentParser(
         prog="sari", description="post-training for audio-language models"
     )

@@ -3,9 +3,7 @@
 # Heavy imports stand inside the commands: `sari --help` and usage errors need not wait for JAX.
 
 import argparse
-import shutil
 import sys
-from pathlib import Path
 
 from sari_jax.cli.arguments import (
     Commands,
@@ -35,19 +33,21 @@ def add(commands: Commands) -> None:
         commands,
         "score",
         score,
-        "add each question's pass rate; rate 0 is dropped",
+        "add each question's pass rate; drop questions with rate 0",
         "--model",
         "--data",
         "--out",
     )
     rate.add_argument("--attempts", type=at_least(1), default=16)
-    rate.add_argument("--drop-solved", action="store_true", help="leave out pass rate 1 too")
-    rate.add_argument("--max-bad-fraction", type=fraction, default=0.0, help="of unreadable lines")
+    rate.add_argument("--drop-solved", action="store_true", help="drop pass rate 1, too")
+    rate.add_argument(
+        "--max-bad-fraction", type=fraction, default=0.0, help="share of unreadable lines to accept"
+    )
     generation(rate, temperature=1.0)
     rows(rate)
 
     judge = command(commands, "eval", evaluate, "answer a benchmark and score it; compare results")
-    judge.add_argument("--benchmark", help="one of docs/evaluation.md, or a JSONL of records")
+    judge.add_argument("--benchmark", help="a name of docs/evaluation.md, or a JSONL of records")
     judge.add_argument("--out", help="a new folder for predictions, scores.json, judged.json")
     judge.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two such folders")
     judge.add_argument("--model")
@@ -57,99 +57,78 @@ def add(commands: Commands) -> None:
     generation(judge, temperature=0.0)
     rows(judge)
 
+    _add_measurements(commands)
+
+
+def _add_measurements(commands: Commands) -> None:
+    """Adds the commands that plan and measure."""
     plan = command(
         commands,
         "compile",
         compile_for_tpu,
-        "compile a run for a TPU slice that is not there: does it fit, and what bounds it",
+        "compile a run for a TPU slice without having one: does it fit, and what limits its speed",
         "--config",
         "--topology",
     )
     plan.add_argument("--slices", type=at_least(1), default=1)
-    plan.add_argument("--audio-seconds", type=float, default=30.0, help="of each prompt's clip")
-    plan.add_argument("--text-tokens", type=at_least(1), default=128, help="of each prompt")
-    plan.add_argument("--programs", nargs="+", help="those to compile; all unless given")
+    plan.add_argument(
+        "--audio-seconds", type=float, default=30.0, help="length of each prompt's clip"
+    )
+    plan.add_argument("--text-tokens", type=at_least(1), default=128, help="length of each prompt")
+    plan.add_argument("--programs", nargs="+", help="which ones to compile (default: all)")
     overrides(plan)
 
     race = command(
-        commands, "bench", bench, "the same work here and in PyTorch, side by side", "--config"
+        commands, "bench", bench, "do the same work here and in PyTorch, in turns", "--config"
     )
     race.add_argument("--against", choices=("torch",), default="torch")
-    race.add_argument("--rows", nargs="+", help="comparisons to make; all unless given")
+    race.add_argument("--rows", nargs="+", help="which comparisons to make (default: all)")
     race.set_defaults(takes_overrides=True)
 
 
 def train(args: argparse.Namespace) -> int:
     from sari_jax.train.preemption import noticed
 
+    # Before JAX is imported: a signal that comes meanwhile counts, too.
     with noticed() as stop:
+        from sari_jax.api.training import distributed
+        from sari_jax.api.training import train as run
         from sari_jax.parallel import hosts
-        from sari_jax.train.config import freeze
         from sari_jax.train.flags import read_config_file
-        from sari_jax.train.loop import train as run_to_the_end
 
-        with hosts.initialize_distributed():
+        with distributed():
             with hosts.raise_on_all_hosts():
-                run = freeze(read_config_file(args.config, args.overrides))
-            last = run_to_the_end(run, Path(args.workdir), stop)
-            table = "\n".join(f"  {name:<20}{value:>14.6g}" for name, value in last.items())
-            state = "done" if last["finished"] else "stopped"
+                config = read_config_file(args.config, args.overrides)
+            last = run(config, args.workdir, stop=stop)
             if hosts.is_primary():
-                told = f"{args.workdir}: {run.stage} {state} after {last['step']} steps\n{table}"
-                print_result(args, last, told)
+                table = "\n".join(f"  {name:<20}{value:>14.6g}" for name, value in last.items())
+                state = "done" if last["finished"] else "stopped"
+                steps = f"{config.stage} {state} after {last['step']} steps"
+                print_result(args, last, f"{args.workdir}: {steps}\n{table}")
     return 0
 
 
 def score(args: argparse.Namespace) -> int:
-    from sari_jax.data.ledger import Ledger
-    from sari_jax.data.records import read_records, write_records
-    from sari_jax.data.styles import style
-    from sari_jax.evaluate.attempts import Attempts
-    from sari_jax.evaluate.difficulty import drop_by_pass_rate, rated
-    from sari_jax.generate.engine import Engine
+    from sari_jax.api.evaluation import score as rate
     from sari_jax.parallel import hosts
-    from sari_jax.report.difficulty import report_difficulty
 
-    out, asked = Path(args.out), style(args.style)
-    max_tokens = args.max_tokens or asked.max_tokens
-    attempts = Attempts(asked, args.attempts, args.temperature, max_tokens, args.rows, args.seed)
     with hosts.initialize_distributed():
-        ledger = Ledger()
-        with hosts.raise_on_all_hosts():
-            if not out.parent.is_dir():
-                raise InputError(
-                    f"{out}: cannot be written: no such folder; make it, or name another --out"
-                )
-            records = read_records(args.data, max_bad_fraction=args.max_bad_fraction, ledger=ledger)
-            if not records:
-                raise InputError(f"{args.data}: none of {ledger.read} lines is a question")
-            engine = Engine(args.model, dtype=args.dtype)
-            settings = attempts.settings_with(args.model, args.data, args.dtype)
-        hosts.assert_same_on_all_hosts(settings | hosts.versions())
-        scored = rated(engine, records, attempts, out.with_suffix(".attempts"), settings)
-        kept = drop_by_pass_rate(scored, ledger, drop_solved=args.drop_solved)
-        with hosts.raise_on_all_hosts():
-            if hosts.is_primary():
-                told = report_difficulty(
-                    out, [r.record.pass_rate for r in scored], args.attempts, ledger
-                )
-            if all(error for _, error in scored):
-                if hosts.is_primary():  # nothing was answered: mended sounds are read anew
-                    shutil.rmtree(out.with_suffix(".attempts"), ignore_errors=True)
-                raise InputError(
-                    f"{args.data}: none of {len(scored)} questions could be asked; the first: {scored[0].error}"
-                )
-            if not kept:
-                why = "; ".join(
-                    f"{reason}: {n}" for reason, n in ledger.report()["dropped"].items()
-                )
-                raise InputError(
-                    f"{args.data}: none of {len(scored)} questions is left ({why}); train the model further, or raise"
-                    f" --attempts. {out.with_suffix('.report.json')} has their pass rates"
-                )
-            if hosts.is_primary():
-                write_records(out, kept)
-                print_result(args, told)
+        report = rate(
+            args.model,
+            args.data,
+            args.out,
+            attempts=args.attempts,
+            drop_solved=args.drop_solved,
+            max_bad_fraction=args.max_bad_fraction,
+            style=args.style,
+            temperature=args.temperature,
+            max_tokens=args.max_tokens,
+            rows=args.rows,
+            seed=args.seed,
+            dtype=args.dtype,
+        )
+        if hosts.is_primary():
+            print_result(args, report)
     return 0
 
 
@@ -160,27 +139,25 @@ def evaluate(args: argparse.Namespace) -> int:
         raise InputError(
             "sari eval needs --benchmark and --out, or --compare and two of its results"
         )
-    if not (args.model or args.predictions):
-        raise InputError(
-            "sari eval needs --model DIR to answer with, or --predictions FILE to score"
-        )
-    from sari_jax.data.styles import style
-    from sari_jax.evaluate.attempts import Attempts
-    from sari_jax.evaluate.examination import Examination, examine
+    from sari_jax.api.evaluation import evaluate as examine
     from sari_jax.evaluate.scores import doubts
     from sari_jax.parallel import hosts
 
-    attempts = None
-    if not args.predictions:
-        asked = style(args.style)
-        max_tokens = args.max_tokens or asked.max_tokens
-        attempts = Attempts(asked, 1, args.temperature, max_tokens, args.rows, args.seed)
-    exam = Examination(
-        args.benchmark, Path(args.out), args.predictions, args.model, attempts, args.dtype,
-        args.questions, args.audio_root,
-    )  # fmt: skip
     with hosts.initialize_distributed():
-        scores = examine(exam)
+        scores = examine(
+            args.benchmark,
+            args.out,
+            model=args.model,
+            predictions=args.predictions,
+            questions=args.questions,
+            audio_root=args.audio_root,
+            style=args.style,
+            temperature=args.temperature,
+            max_tokens=args.max_tokens,
+            rows=args.rows,
+            seed=args.seed,
+            dtype=args.dtype,
+        )
         if hosts.is_primary():
             for doubt in doubts(scores):
                 print(f"sari: warning: {doubt}", file=sys.stderr)
@@ -189,10 +166,11 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from sari_jax.evaluate.compare import compare_results, table
+    from sari_jax.api.evaluation import compare
+    from sari_jax.evaluate.compare import table
 
-    told = compare_results(*args.compare)
-    print_result(args, told, table(told, tuple(args.compare)))
+    result = compare(*args.compare)
+    print_result(args, result, table(result, tuple(args.compare)))
     return 0
 
 
@@ -204,8 +182,7 @@ def bench(args: argparse.Namespace) -> int:
     from sari_jax.train.flags import read_config_file
 
     work = freeze(read_config_file(args.config, args.overrides), Work)
-    report = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-    print_result(args, compare(work, tuple(args.rows or ROWS), report))
+    print_result(args, compare(work, tuple(args.rows or ROWS), _log))
     return 0
 
 
@@ -216,13 +193,17 @@ def compile_for_tpu(args: argparse.Namespace) -> int:
     from sari_jax.train.flags import read_config_file
 
     run = freeze(read_config_file(args.config, args.overrides))
-    told = compile_run(
+    result = compile_run(
         run,
         args.topology,
         slices=args.slices,
-        question=Question(args.audio_seconds, args.text_tokens),
+        question=Question(audio_seconds=args.audio_seconds, text_tokens=args.text_tokens),
         only=args.programs or (),
-        tell=lambda line: print(line, file=sys.stderr, flush=True),
+        log=_log,
     )
-    print_result(args, told, table(told))
-    return 0 if told["fits"] else 1
+    print_result(args, result, table(result))
+    return 0 if result["fits"] else 1
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

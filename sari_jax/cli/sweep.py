@@ -21,29 +21,35 @@ def add(commands: Commands) -> None:
         "--launch",
         choices=("local", "print", "xpk", "queued", "none"),
         default="local",
-        help="processes here; each run's command, for here or for a TPU slice; none: the tables of what there is",
+        help="local: processes here; print: commands; xpk, queued: on TPU slices; none: tables of what there is",
     )
-    many.add_argument("--at-once", type=at_least(1), metavar="N", help="local runs at most")
+    many.add_argument(
+        "--at-once", type=at_least(1), metavar="N", help="local runs at once, at most"
+    )
     many.add_argument(
         "--settings",
         metavar="FILE",
-        help="of --launch xpk and queued, default tpu_scripts/slice.env",
+        help="for --launch xpk and queued (default: tpu_scripts/slice.env)",
     )
-    many.add_argument("--trials", type=at_least(1), metavar="N", help="of an Optuna study, in all")
-    many.add_argument("--storage", metavar="URL", help="the study's, default OUT/study.db")
+    many.add_argument(
+        "--trials", type=at_least(1), metavar="N", help="trials of an Optuna study, in all"
+    )
+    many.add_argument(
+        "--storage", metavar="URL", help="where the study is kept (default: OUT/study.db)"
+    )
 
 
 def sweep(args: argparse.Namespace) -> int:
     if args.storage and not args.trials:
-        raise InputError("--storage is of a study; name --trials N too")
+        raise InputError("--storage is for a study; name --trials N, too")
     if args.trials and args.launch != "local":
         raise InputError(
-            f"--launch {args.launch}: a study learns from its runs, and so starts them itself; leave --launch out"
+            f"--launch {args.launch}: a study starts its runs itself, as it learns from them; leave --launch out"
         )
     if args.at_once and args.launch != "local":
-        raise InputError(f"--at-once is of local runs; leave it out with --launch {args.launch}")
+        raise InputError(f"--at-once is for local runs; leave it out with --launch {args.launch}")
     if args.settings and args.launch not in ("xpk", "queued"):
-        raise InputError("--settings is of --launch xpk and queued; leave it out")
+        raise InputError("--settings is for --launch xpk and queued; leave it out")
     return {"local": _launch, "none": _look}.get(args.launch, _list)(args)
 
 
@@ -68,7 +74,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _look(args: argparse.Namespace) -> int:
-    """How far all runs are, wherever they run."""
+    """Prints how far all runs are, wherever they run."""
     from sari_jax.sweep.local import alone
     from sari_jax.sweep.plan import read_runs
     from sari_jax.sweep.results import FINISHED, Results
@@ -76,9 +82,9 @@ def _look(args: argparse.Namespace) -> int:
     out = Path(args.out)
     runs = read_runs(Path(args.file), out, elsewhere=True)
     with alone(out):
-        told = Results(out, runs, looking=True).told()
-    print_result(args, told, _text(told))
-    return 0 if len(told[FINISHED]) == len(runs) else 1
+        summary = Results(out, runs, looking=True).summary()
+    print_result(args, summary, _text(summary))
+    return 0 if len(summary[FINISHED]) == len(runs) else 1
 
 
 def _launch(args: argparse.Namespace) -> int:
@@ -102,26 +108,26 @@ def _launch(args: argparse.Namespace) -> int:
         try:
             stopped = _start(args, todo, args.trials or len(runs), results, study, lock)
         finally:
-            told = results.told()
-    done = len(told[FINISHED]) == len(results.rows)
-    if study and stopped:  # trials that nobody asked for yet stand in no row
+            summary = results.summary()
+    done = len(summary[FINISHED]) == len(results.rows)
+    if study and stopped:  # the trials that are still to come have no rows
         done = False
     if stopped and not done:
         print(
-            "sweep: told to stop; runs under way have saved, and the same command goes on",
+            "sweep: stopped; the runs have saved a checkpoint, and the same command goes on",
             file=sys.stderr,
         )
-    print_result(args, told, _text(told))
+    print_result(args, summary, _text(summary))
     return 0 if done else 1
 
 
 def _start(
     args: argparse.Namespace, todo: Iterator[Any], total: int, results: Any, study: Any, lock: IO
 ) -> bool:
-    """Runs all of them; whether it was told to stop.
+    """Runs all of them, and returns whether a signal stopped it.
 
     Raises:
-        InputError: after the last of them, that some could not be told to the study.
+        InputError: after the last run, if the study could not take the results of some.
     """
     from tqdm import tqdm
 
@@ -129,27 +135,32 @@ def _start(
     from sari_jax.sweep.plan import Planned
     from sari_jax.sweep.results import FAILED, FINISHED, RUNNING
 
-    ended_rows = lambda: sum(row.state in (FINISHED, FAILED) for row in results.rows.values())  # noqa: E731
-    untold: list[InputError] = []
-    bar = tqdm(total=total, initial=ended_rows(), desc="sweep", disable=None)
+    def num_ended() -> int:
+        return sum(row.state in (FINISHED, FAILED) for row in results.rows.values())
+
+    refused: list[InputError] = []
+    bar = tqdm(total=total, initial=num_ended(), desc="sweep", disable=None)
 
     def ended(run: Planned, state: str, reason: str) -> None:
         row = results.put(run, state, reason)
         if study:
             try:
-                study.tell(row)
+                study.record(row)
             except InputError as error:
-                # The other runs go on; when the sweep is started again, the study hears of this one.
-                untold.append(error)
+                # The other runs go on. When the sweep is started again, the study gets this result.
+                refused.append(error)
         if state == FAILED:
             tqdm.write(f"{run.name} failed: {reason}", file=sys.stderr)
-        bar.update(ended_rows() - bar.n)
+        bar.update(num_ended() - bar.n)
+
+    def begun(run: Planned) -> None:
+        results.put(run, RUNNING)
 
     launcher = Launcher(min(args.at_once or sys.maxsize, most_at_once()))
     with bar:
-        launcher(todo, lambda run: results.put(run, RUNNING), ended, lock)
-    if untold:
-        raise untold[0]
+        launcher(todo, begun, ended, lock)
+    if refused:
+        raise refused[0]
     return launcher.stopping
 
 
@@ -160,13 +171,13 @@ def _study(args: argparse.Namespace, results: Any) -> Any:
     return Study(Path(args.file), Path(args.out), args.storage, results)
 
 
-def _text(told: dict[str, Any]) -> str:
+def _text(summary: dict[str, Any]) -> str:
     states = ("finished", "failed", "stopped", "begun", "waiting")
-    counts = ", ".join(f"{len(told[state])} {state}" for state in states if told[state])
-    lines = [f"{told['out']}: {counts}; {told['results']}"]
-    if told["best"]:
-        by = f" by {told['by']}" if told["by"] else ""
-        page = f"; {told['report']} shows {told['shown']}" if told["report"] else ""
-        lines.append(f"  best{by}: {told['best']}{page}")
-    lines += [f"  failed: {name}: {reason}" for name, reason in told["failed"].items()]
+    counts = ", ".join(f"{len(summary[state])} {state}" for state in states if summary[state])
+    lines = [f"{summary['out']}: {counts}; {summary['results']}"]
+    if summary["best"]:
+        by = f" by {summary['by']}" if summary["by"] else ""
+        page = f"; {summary['report']} shows {summary['shown']}" if summary["report"] else ""
+        lines.append(f"  best{by}: {summary['best']}{page}")
+    lines += [f"  failed: {name}: {reason}" for name, reason in summary["failed"].items()]
     return "\n".join(lines)

@@ -22,14 +22,12 @@ from sari_jax.data.styles import Style, question_text
 from sari_jax.errors import InputError
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.models.encoder import LOOKAHEAD, frame_counts
+from sari_jax.models.encoder import LOOKAHEAD, STRIDE, frame_counts
 from sari_jax.parallel import hosts
 from sari_jax.settings import setting
 
 # Samples. A shorter clip has no pooled frame.
 MIN_SAMPLES = 321
-# Samples per pooled frame.
-STRIDE = 640
 # The distance between the sampling seeds of an example that is repeated in a batch. All seeds differ for up to 256
 # repeats, where int32 has wrapped around once.
 REPEAT = 1 << 24
@@ -150,12 +148,11 @@ class Batch:
 
     def sized(self, tokens: int, audios: int, samples: int, answer: int) -> "Batch":
         """Returns the same rows padded or cut to these sizes, which must hold them."""
-        whole, frames = self.prompts, self.sizes[2] // STRIDE
-        index = _fit(whole.audio_index, (tokens,), -1)
+        whole = self.prompts
         prompts = Prompts(
             _fit(whole.tokens, (tokens,), self.pad_id),
             whole.lengths,
-            np.where(index < 0, -1, index // frames * (samples // STRIDE) + index % frames),
+            _fit(whole.audio_index, (tokens, 2), -1),
             _fit(whole.waveforms, (audios, samples), 0),
             _fit(whole.samples, (audios,), 0),
         )
@@ -364,19 +361,17 @@ class Processor:
         p, a, s, t = self.sizes(examples, shapes)
         tokens = np.full((rows, p), self.pad_id, np.int32)
         lengths = np.ones(rows, np.int32)
-        audio_index = np.full((rows, p), -1, np.int32)
+        audio_index = np.full((rows, p, 2), -1, np.int32)
         waveforms, samples = np.zeros((rows, a, s), np.float32), np.zeros((rows, a), np.int32)
         indices = np.zeros(rows, np.int32)
         for row in range(rows):
             example = examples[row if row < real else 0]
             size = len(example.tokens)
             tokens[row, :size], lengths[row], indices[row] = example.tokens, size, example.index
-            places = [
-                np.arange(frame_counts(len(w))[1]) + i * (s // STRIDE)
-                for i, w in enumerate(example.waveforms)
-            ]
+            counts = np.array([frame_counts(len(w))[1] for w in example.waveforms], int)
             where = np.flatnonzero(example.tokens == self.audio_id)
-            audio_index[row, where] = np.concatenate([*places, np.zeros(0, int)])
+            audio_index[row, where, 0] = np.repeat(np.arange(len(counts)), counts)
+            audio_index[row, where, 1] = np.concatenate([*map(np.arange, counts), np.arange(0)])
             for i, waveform in enumerate(example.waveforms):
                 waveforms[row, i, : len(waveform)], samples[row, i] = waveform, len(waveform)
         prompts = Prompts(tokens, lengths, audio_index, waveforms, samples)

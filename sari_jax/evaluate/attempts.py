@@ -1,9 +1,9 @@
-"""A model's attempts at many questions, kept as they come.
+"""A model's attempts at many questions, written as they come.
 
-Every finished batch is a file of its own in the folder of attempts. Whoever runs the same command again, on as many
-hosts or not, goes on with the batches that are missing, and each question gets the attempts that it would have got.
-Batches are of questions with like lengths of sound, which is padded to a batch's longest; what is told is in the order
-of the questions.
+Every finished batch is a file of its own in the folder of attempts. The same command goes on with the batches that are
+missing, on the same number of hosts or another, and each question gets the attempts that it would have got. A batch
+holds questions with clips of similar length, as clips are padded to the batch's longest. Results are in the order of
+the questions.
 """
 
 import dataclasses
@@ -32,9 +32,9 @@ from sari_jax.rl.rewards.answer import accuracy_reward
 SETTINGS = "settings.json"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Attempts:
-    """How a model is asked.
+    """Settings of asking a model.
 
     Attributes:
         count: attempts at each question.
@@ -50,11 +50,11 @@ class Attempts:
     shapes: Shapes = Shapes()
 
     def settings(self) -> dict[str, Any]:
-        """As they are kept beside the attempts."""
+        """Returns the settings in the form in which they are written beside the attempts."""
         return json.loads(json.dumps(dataclasses.asdict(self) | {"style": self.style.name}))
 
     def settings_with(self, model: str, data: str, dtype: str) -> dict[str, Any]:
-        """Those and what else an attempt depends on: the model directory and the file of questions, by content."""
+        """Returns all that an attempt depends on: these settings, and the model and the questions by content."""
         read = {"model": model_digest(model), "data": corpus_digest(Path(data)), "dtype": dtype}
         return read | self.settings()
 
@@ -67,14 +67,15 @@ def attempted(
     settings: dict[str, Any],
     what: str,
 ) -> list[dict[str, Any]]:
-    """A row for each record: `id` and `attempts`, each with its `text`, whether it `ended` and is `right`; or `error`.
+    """Returns a row for each record: its `id`, and its `attempts` or an `error`.
 
-    Of several hosts each takes batches in turn, on its own devices alone; all of them call this.
+    An attempt has its `text`, whether it is `done` before the limit, and whether it is `right`. All hosts call this.
+    They take batches in turn, each on its own devices alone.
 
     Args:
-        folder: of the attempts; what is there already is not done again.
-        settings: all that an attempt depends on; a folder of others is refused.
-        what: for the progress bar.
+        folder: where attempts are written; batches that are there already are not done again.
+        settings: all that an attempt depends on; a folder with other settings is refused.
+        what: the name of the progress bar.
 
     Raises:
         InputError: the folder cannot be written, or holds attempts with other settings.
@@ -82,14 +83,7 @@ def attempted(
     plan = by_length(records, attempts.rows)
     grouping = {"grouping": hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:16]}
     hosts.assert_same_on_all_hosts(grouping)
-    with hosts.raise_on_all_hosts():
-        if hosts.is_primary():
-            _claim(folder, settings | grouping)
-    with hosts.raise_on_all_hosts():
-        if not (folder / SETTINGS).exists():
-            raise InputError(
-                f"{folder}: what the first host writes there is not seen here; name an --out that all hosts share"
-            )
+    _claim_on_all_hosts(folder, settings | grouping)
     mine = [
         batch
         for batch in range(jax.process_index(), len(plan), jax.process_count())
@@ -97,9 +91,14 @@ def attempted(
     ]
     sampler = engine.sampler(attempts.count, attempts.max_tokens, attempts.temperature)
     answered = engine.answer_batches(
-        records, attempts.style, sampler, attempts.shapes,
-        rows=attempts.rows, seed=attempts.seed, batches=[plan[batch] for batch in mine],
-    )  # fmt: skip
+        records,
+        attempts.style,
+        sampler,
+        attempts.shapes,
+        rows=attempts.rows,
+        seed=attempts.seed,
+        batches=[plan[batch] for batch in mine],
+    )
     done = len(plan) - len(mine) if jax.process_count() == 1 else 0
     bar = tqdm(
         zip(mine, answered, strict=True),
@@ -112,13 +111,25 @@ def attempted(
     )
     with hosts.raise_on_all_hosts():
         for batch, results in bar:
-            some = [records[place] for place in plan[batch]]
-            _write(
-                _file(folder, batch),
-                [_row(*pair, attempts.style) for pair in zip(some, results, strict=True)],
-            )
+            rows = [
+                _row(records[index], result, attempts.style)
+                for index, result in zip(plan[batch], results, strict=True)
+            ]
+            _write(_file(folder, batch), rows)
     with hosts.raise_on_all_hosts():
         return _read(folder, records, plan)
+
+
+def _claim_on_all_hosts(folder: Path, settings: dict[str, Any]) -> None:
+    """Claims the folder on the first host, and checks that the others see it."""
+    with hosts.raise_on_all_hosts():
+        if hosts.is_primary():
+            _claim(folder, settings)
+    with hosts.raise_on_all_hosts():
+        if not (folder / SETTINGS).exists():
+            raise InputError(
+                f"{folder}: this host does not see what the first host wrote there; name an --out that all hosts share"
+            )
 
 
 def _row(record: Record, answered: Answered | InputError, style: Style) -> dict[str, Any]:
@@ -144,21 +155,21 @@ def _read(
     folder: Path, records: Sequence[Record], plan: Sequence[Sequence[int]]
 ) -> list[dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
-    for batch, places in enumerate(plan):
+    for batch, indices in enumerate(plan):
         path = _file(folder, batch)
         if not path.exists():
             raise InputError(
-                f"{path}: not seen here; name an --out in a folder that all hosts share"
+                f"{path}: this host does not see it; name an --out in a folder that all hosts share"
             )
         try:
-            lines = path.read_text(encoding="ascii").splitlines()  # as `_write` escapes the rest
-            some = {row["id"]: row for row in map(json.loads, lines)}
-            found |= {place: some[records[place].id] for place in places}
+            lines = path.read_text(encoding="ascii").splitlines()  # `_write` escapes the rest
+            rows = {row["id"]: row for row in map(json.loads, lines)}
+            found |= {index: rows[records[index].id] for index in indices}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: not the attempts of this batch; delete it and run this again"
             ) from error
-    return [found[place] for place in range(len(records))]
+    return [found[index] for index in range(len(records))]
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
@@ -172,5 +183,5 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     changed = [key for key in settings if before.get(key) != settings[key]]
     if changed:
         raise InputError(
-            f"{folder}: holds attempts with another {', '.join(changed)}; name another --out, or delete it"
+            f"{folder}: holds attempts with another {', '.join(changed)}; name another --out, or delete the folder"
         )

@@ -1,4 +1,4 @@
-"""Answers a file of records, one answer to each."""
+"""Answers to a file of records, one for each."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +16,14 @@ def predict(
     folder: Path,
     settings: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """One row per record: `id`, `model_output` (the extracted answer, "" if there is none), `completion`, `format`.
+    """Returns a prediction for each record.
 
-    Of a record whose sound cannot be taken, `error` instead of these three. A model's own generation defaults are
-    never applied.
+    It holds the question, and `model_output` (the extracted answer, "" if there is none), the whole `completion`, and
+    whether its `format` is right; or an `error` if the record's audio cannot be used. A model's own generation
+    defaults are never applied.
 
     Args:
-        attempts: of which there is one for each record.
+        attempts: settings with a count of one.
     """
     style = attempts.style
     predictions = []

@@ -1,7 +1,7 @@
 """The field's benchmarks: the form of their files, and whether an answer is right by their own rules.
 
-Each keeps a prediction in the row of its question, under a key of its own. Benchmarks of one name that differ are
-named apart: MMAU's test-mini was published twice, and papers before May 2025 report the first.
+Each keeps a prediction in the row of its question, under a key of its own. Different versions of a benchmark have
+different names here: MMAU's test-mini was published twice, and papers before May 2025 report the first.
 """
 
 import dataclasses
@@ -19,33 +19,46 @@ from sari_jax.evaluate.matching import matches
 from sari_jax.evaluate.voicebench import LETTERS, letter
 
 Row = dict[str, Any]
-SPOKEN = "Answer the question that is asked in the recording."  # ours; VoiceBench adds no words
+# Ours; VoiceBench adds no words.
+SPOKEN = "Answer the question that is asked in the recording."
 
 
-@dataclasses.dataclass(frozen=True)
+def _said(row: Row, answer: str) -> str:
+    return answer
+
+
+def _question(row: Row) -> Any:
+    return row["question"]
+
+
+def _wrong(row: Row, prediction: str) -> float | None:
+    return 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """A benchmark's form and rule.
 
     Attributes:
-        version: which of those with its name.
+        version: which version of the name it is.
         rule: where the rule comes from.
-        key: under which a prediction stands.
-        audio: the field that names a row's sound.
-        groups: fields by which scores are told apart, one or "two / of them"; a value may be a list of texts.
+        key: the field of a prediction.
+        audio: the field of a row's audio path.
+        groups: fields by which scores are grouped, one or "two / of them"; a value may be a list of texts.
         scored: fields that hold a row's choices and its answer.
-        choices: a row's.
-        answer: a row's right text; None where answers are withheld.
-        right: (row, prediction) -> whether it is right; None where it cannot be read, and so is wrong.
-        said: (row, the extracted answer) -> what is written under `key`.
-        question: what a model is asked, beside the sound.
-        name_of_row: the field that tells rows apart.
-        task: of rows that name none.
-        absent: what the benchmark's script takes a row without the key to have said; None where it skips such a row.
-        unread: (row, prediction) -> what the script counts for one that it cannot read: 0 is wrong, between 0 and 1 is
-            the chance of its guess, None is a row that it leaves out.
-        guesses: whether the script takes one of the choices at random for what it cannot read.
+        choices: row -> its choices.
+        answer: row -> its right text; None if the answers are withheld.
+        right: (row, prediction) -> whether it is right; None if it cannot be read, which counts as wrong.
+        said: (row, the extracted answer) -> the prediction to write under `key`.
+        question: row -> the question to ask beside the audio.
+        name_of_row: the field that identifies a row.
+        task: the task of a row that names none.
+        absent: the prediction that the benchmark's script assumes for a row without the key; None if it skips the row.
+        unread: (row, prediction) -> what the script counts for a prediction that it cannot read: 0 is wrong, between
+            0 and 1 is the chance of its guess, None is a row that it leaves out.
+        guesses: whether the script guesses one of the choices for a prediction that it cannot read.
         lines: whether its files are JSON lines rather than a list.
-        size: how many rows it has, where the content of its file is not known here.
+        size: the number of its rows, if the content of its file is not known here.
     """
 
     name: str
@@ -58,12 +71,12 @@ class Benchmark:
     choices: Callable[[Row], Any]
     answer: Callable[[Row], Any] | None
     right: Callable[[Row, str], bool | None]
-    said: Callable[[Row, str], str] = lambda row, answer: answer
-    question: Callable[[Row], Any] = lambda row: row["question"]
+    said: Callable[[Row, str], str] = _said
+    question: Callable[[Row], Any] = _question
     name_of_row: str = "id"
     task: str = "sound"
     absent: str | None = None
-    unread: Callable[[Row, str], float | None] = lambda row, prediction: 0.0
+    unread: Callable[[Row, str], float | None] = _wrong
     guesses: bool = False
     lines: bool = False
     size: int | None = None
@@ -73,10 +86,10 @@ class Benchmark:
         return list(dict.fromkeys(field for group in self.groups for field in group.split(" / ")))
 
     def counted(self, row: Row, verdict: bool | None) -> float | None:
-        """What a row adds to the right answers of the benchmark's script; None where the script leaves it out.
+        """Returns what the benchmark's script counts for a row: 1 for a right answer; None if it leaves the row out.
 
         Args:
-            verdict: of `right`; None where there is no prediction.
+            verdict: the result of `right`; None if there is no prediction.
         """
         said = row.get(self.key, self.absent)
         if said is None:
@@ -93,8 +106,9 @@ def _bare(prediction: str) -> str:
 
 
 def _lettered(row: Row, prediction: str) -> bool | None:
-    """Whether a response names the right choice, by its first character or else by the last but one, as MMSU's script
-    reads it; None where neither is one of A to D.
+    """Returns whether a response names the right choice, as MMSU's script reads it.
+
+    The letter is the response's first character, or else its last but one. None if neither is one of A to D.
     """
     said = _bare(prediction)
     for one in (said[:1], said[-2:-1]):
@@ -104,15 +118,16 @@ def _lettered(row: Row, prediction: str) -> bool | None:
 
 
 def _failed(row: Row, prediction: str) -> float | None:
-    """MMSU's script counts no answer at all as wrong ("None" is how it writes a failed one), and leaves out an answer
-    in which it finds no letter.
+    """Returns what MMSU's script counts for a response without a letter.
+
+    No answer at all is wrong; the script writes "None" for a failed one. Other responses it leaves out.
     """
     return 0.0 if _bare(prediction) in ("", "None") else None
 
 
 def _letter(row: Row, answer: str) -> str:
-    place = choice_index(answer, _four(row))
-    return "" if place is None else LETTERS[place]
+    index = choice_index(answer, _four(row))
+    return "" if index is None else LETTERS[index]
 
 
 def _four(row: Row) -> list[Any]:
@@ -121,24 +136,28 @@ def _four(row: Row) -> list[Any]:
 
 def _mmau(name: str, version: str, answer: Callable[[Row], Any] | None) -> Benchmark:
     return Benchmark(
-        name,
-        version,
-        "string_match of MMAU's evaluation.py",
-        "model_output",
-        "audio_id",
-        ("task", "category", "sub-category", "difficulty"),
-        ("choices", "answer"),
-        lambda row: row["choices"],
-        answer,
-        _matched,
+        name=name,
+        version=version,
+        rule="string_match of MMAU's evaluation.py",
+        key="model_output",
+        audio="audio_id",
+        groups=("task", "category", "sub-category", "difficulty"),
+        scored=("choices", "answer"),
+        choices=_choices,
+        answer=answer,
+        right=_matched,
     )
+
+
+def _choices(row: Row) -> Any:
+    return row["choices"]
 
 
 def _answer(row: Row) -> Any:
     return row["answer"]
 
 
-def _heard(row: Row, prediction: str) -> bool | None:
+def _spoken(row: Row, prediction: str) -> bool | None:
     said = letter(prediction)
     return None if said is None else said == row["reference"]
 
@@ -154,45 +173,46 @@ BENCHMARKS = {
         _mmau("mmau-v05.15.25", "test-mini of 15 May 2025", _answer),
         _mmau("mmau-test", "test; its answers are withheld", None),
         Benchmark(
-            "mmar",
-            "1,000 rows",
-            "string_match of MMAR's evaluation.py",
-            "answer_prediction",
-            "audio_path",
-            ("modality", "category", "sub-category"),
-            ("choices", "answer"),
-            lambda row: row["choices"],
-            _answer,
-            _matched,
+            name="mmar",
+            version="1,000 rows",
+            rule="string_match of MMAR's evaluation.py",
+            key="answer_prediction",
+            audio="audio_path",
+            groups=("modality", "category", "sub-category"),
+            scored=("choices", "answer"),
+            choices=_choices,
+            answer=_answer,
+            right=_matched,
         ),
         Benchmark(
-            "mmsu",
-            "MMSU_Bench; not VoiceBench's mmsu",
-            "calculate_accuracy_per_task_and_category of MMSU's script: the letter at either end of a response",
-            "response",
-            "audio_path",
-            ("task_name", "category", "sub-category", "category / sub-category"),
-            (*(f"choice_{letter.lower()}" for letter in LETTERS), "answer_gt"),
-            _four,
-            lambda row: row["answer_gt"],
-            _lettered,
-            _letter,
+            name="mmsu",
+            version="MMSU_Bench; not VoiceBench's mmsu",
+            rule="calculate_accuracy_per_task_and_category of MMSU's script: the letter at either end of a response",
+            key="response",
+            audio="audio_path",
+            groups=("task_name", "category", "sub-category", "category / sub-category"),
+            scored=(*(f"choice_{letter.lower()}" for letter in LETTERS), "answer_gt"),
+            choices=_four,
+            answer=lambda row: row["answer_gt"],
+            right=_lettered,
+            said=_letter,
             task="speech",
             absent="",
             unread=_failed,
             lines=True,
         ),
         Benchmark(
-            "voicebench-mmsu",
-            "VoiceBench's mmsu, 3,074 rows; not MMSU_Bench",
-            "the phrases of MCQEvaluator of VoiceBench's mcq.py; unreadable is wrong",
-            "response",
-            "audio_path",
-            ("category",),
-            ("reference",),
-            lambda row: list(LETTERS),  # what they stand for is told by the voice alone
-            lambda row: row["reference"],
-            _heard,
+            name="voicebench-mmsu",
+            version="VoiceBench's mmsu, 3,074 rows; not MMSU_Bench",
+            rule="the phrases of MCQEvaluator of VoiceBench's mcq.py; unreadable is wrong",
+            key="response",
+            audio="audio_path",
+            groups=("category",),
+            scored=("reference",),
+            # The recording alone says what the letters stand for.
+            choices=lambda row: list(LETTERS),
+            answer=lambda row: row["reference"],
+            right=_spoken,
             question=lambda row: SPOKEN,
             name_of_row="question_id",
             task="speech",
@@ -204,13 +224,13 @@ BENCHMARKS = {
     )
 }
 
-# MMAU's two test-minis by the content of their 1,000 rows: `rows_digest` of the files as they were published.
+# The content of the 1,000 rows of MMAU's two test-minis: `rows_digest` of the files as they were published.
 DIGESTS = {
     "mmau-original": "84a841c156868b3b",
     "mmau-v05.15.25": "cc0683d50b920776",
 }
 
-# Fractions and where they were published; VoiceBench's with what its script guessed at random.
+# Fractions, and where they were published. VoiceBench's contain what its script guessed at random.
 PUBLISHED: dict[str, dict[str, dict[str, float | str]]] = {
     "mmau-original": {
         "Qwen2-Audio-Instruct": {
@@ -244,19 +264,19 @@ PUBLISHED: dict[str, dict[str, dict[str, float | str]]] = {
 
 
 def rows_digest(rows: Sequence[Row]) -> str:
-    """A digest of what decides whether answers are right: each row's id, answer and choices.
+    """Returns a digest of all that decides whether answers are right: each row's id, answer and choices.
 
-    The order of rows does not matter, nor whether one stands twice.
+    The order of the rows does not matter, nor whether a row comes twice.
     """
     decisive = {json.dumps([row.get(name) for name in ("id", "answer", "choices")]) for row in rows}
     return hashlib.sha256("\n".join(sorted(decisive)).encode()).hexdigest()[:16]
 
 
 def is_version(benchmark: Benchmark, rows: Sequence[Row]) -> bool:
-    """Whether these are known to be all of the benchmark's rows, and of its version.
+    """Returns whether these are known to be all of the benchmark's rows, and of its version.
 
     Raises:
-        InputError: they are known to be another's.
+        InputError: they are known to be the rows of another benchmark.
     """
     digest = rows_digest(rows)
     for name, known in DIGESTS.items():
@@ -268,10 +288,10 @@ def is_version(benchmark: Benchmark, rows: Sequence[Row]) -> bool:
 
 
 def read_rows(path: str | Path, benchmark: Benchmark, *, whole: bool = True) -> list[Row]:
-    """A benchmark's file, or one of predictions in its form: a JSON list, or one object on each line.
+    """Reads a benchmark's file, or a file of predictions in its form: a JSON list, or one object on each line.
 
     Args:
-        whole: whether each row must hold its question; predictions may stand beside an id alone.
+        whole: whether each row must hold its question; a prediction may have an id alone beside it.
 
     Raises:
         InputError: the file cannot be read, or a row is not of the benchmark's form; the row is named.
@@ -289,31 +309,31 @@ def read_rows(path: str | Path, benchmark: Benchmark, *, whole: bool = True) -> 
 
 
 def read_objects(path: str | Path) -> list[Row]:
-    """A file of questions or predictions: a JSON list, or one object on each line.
+    """Reads a file of questions or predictions: a JSON list, or one object on each line.
 
     Raises:
-        InputError: it cannot be read, or holds anything else, or nothing.
+        InputError: it cannot be read, is empty, or holds anything else.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         if text.lstrip().startswith("["):
             rows = json.loads(text)
-        else:  # not splitlines(): a text may hold other separators than the newline
+        else:  # not by splitlines(): a text may hold other separators than the newline
             rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     except (OSError, ValueError, RecursionError) as error:
-        told = foreign.data(Path(path)) if Path(path).exists() else None
-        told = told or f"not readable as JSON or JSON lines ({error})"
-        raise InputError(f"{path}: {told}") from error
+        problem = foreign.data(Path(path)) if Path(path).exists() else None
+        problem = problem or f"not readable as JSON or JSON lines ({error})"
+        raise InputError(f"{path}: {problem}") from error
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path}: must hold a list of objects, one for each question")
     return rows
 
 
 def check_row(row: Row, benchmark: Benchmark, where: str) -> None:
-    """Whether a row can be asked and judged.
+    """Checks that a row can be asked and judged.
 
     Raises:
-        InputError: it lacks its question, its choices or its answer.
+        InputError: the row lacks its question, its choices or its answer.
     """
     try:
         choices, texts = benchmark.choices(row), [benchmark.question(row)]
@@ -322,24 +342,25 @@ def check_row(row: Row, benchmark: Benchmark, where: str) -> None:
         good = isinstance(choices, list) and all(isinstance(t, str) for t in [*texts, *choices])
     except KeyError as error:
         raise InputError(
-            f"{where} lacks {error.args[0]!r}; is it {benchmark.name}'s form?"
+            f"{where} lacks {error.args[0]!r}; give a file in the form of {benchmark.name}"
         ) from error
     if not good:
         raise InputError(f"{where}: question, choices and answer must be texts")
 
 
 def is_answerable(benchmark: Benchmark, row: Row) -> bool:
-    """Whether the right answer is known and is one of the choices, letter by letter."""
+    """Returns whether the right answer is known and is one of the choices, letter by letter."""
     return benchmark.answer is not None and benchmark.answer(row) in benchmark.choices(row)
 
 
 def as_records(rows: Sequence[Row], benchmark: Benchmark, audio_root: Path) -> list[Record]:
-    """Questions for a model; where answers are withheld or none of the choices, the first choice stands for them.
+    """Returns a benchmark's rows as questions for a model.
 
-    It means nothing there: answers are judged by the benchmark's rule and its own rows.
+    If the right answer is withheld or is none of the choices, the record names the first choice. Nothing depends on
+    it: answers are judged by the benchmark's rule and its own rows.
 
     Raises:
-        InputError: a row without choices; a text with half of a character, which no tokenizer takes; a sound file that
+        InputError: a row has no choices, a text has an unpaired surrogate, which no tokenizer takes, or a sound file
             is missing.
     """
     records = []
@@ -350,7 +371,9 @@ def as_records(rows: Sequence[Row], benchmark: Benchmark, audio_root: Path) -> l
         answer = benchmark.answer(row) if is_answerable(benchmark, row) else choices[0]
         for text in (benchmark.question(row), *choices):
             if any("\ud800" <= one <= "\udfff" for one in text):
-                raise InputError(f"row {number}: {text!r} holds half of a character; mend it")
+                raise InputError(
+                    f"row {number}: {text!r} contains an unpaired surrogate; fix the file"
+                )
         path = audio_root / str(row.get(benchmark.audio))
         if not path.is_file():
             raise InputError(

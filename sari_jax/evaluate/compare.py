@@ -1,4 +1,4 @@
-"""Two runs over the same questions: is one better, and on which questions do they differ?"""
+"""A comparison of two results on the same questions: is one better, and on which questions do they differ?"""
 
 import json
 from pathlib import Path
@@ -13,15 +13,15 @@ JUDGED, SCORES = "judged.json", "scores.json"
 
 
 def compare_results(one: str | Path, other: str | Path) -> dict[str, Any]:
-    """`compare` of two folders that `sari eval` made.
+    """Compares two folders that `sari eval` wrote; see `compare`.
 
     Raises:
-        InputError: a folder is no such, or they are not over the same questions of one benchmark and version.
+        InputError: a folder is not one, or they are not of the same questions of one benchmark and version.
     """
     names = [_benchmark(Path(folder)) for folder in (one, other)]
     if names[0] != names[1]:
         raise InputError(
-            f"{one} is of {names[0]}, {other} of {names[1]}; compare two of one benchmark"
+            f"{one} is of {names[0]}, {other} of {names[1]}; compare two results of one benchmark"
         )
     return compare(read_judged(one), read_judged(other))
 
@@ -42,9 +42,9 @@ def _unlike(path: Path, error: Exception) -> InputError:
 
 
 def read_judged(folder: str | Path) -> dict[str, bool]:
-    """What `sari eval` wrote beside its scores: question -> whether its answer was right.
+    """Returns, for each question's id, whether its answer was right, as `sari eval` wrote it beside its scores.
 
-    A repeated id is told apart by how often it came before.
+    An id that comes again gets its count as a suffix.
 
     Raises:
         InputError: no such file, or another form.
@@ -70,24 +70,24 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The second run against the first.
+    """Compares the second result with the first.
 
     Returns:
-        `rows`; `accuracy` of both; `difference`, and its `interval` by a bootstrap that draws questions, both answers
-        at once; `p_value` of McNemar's exact test; `gained`, questions that only the second answers right, and
-        `lost`, those that only the first does.
+        `rows`; the `accuracy` of both; their `difference`, and its `interval` by a bootstrap over questions, with both
+        answers of a question drawn together; the `p_value` of McNemar's exact test; `gained`, questions that only the
+        second answers right; `lost`, questions that only the first does.
 
     Raises:
         InputError: they are not over the same questions.
 
     References:
-        McNemar 1947. Given that a question is answered right by one of the two alone, either is as likely if they are
-        equally good: a binomial test.
+        McNemar 1947. If the two are equally good, a question that only one of them answers right is as likely to be
+        the first's as the second's: a binomial test.
     """
     if one.keys() != other.keys() or not one:
         odd = sorted(one.keys() ^ other.keys())
         raise InputError(
-            f"the two are not over the same questions: {len(odd)} are in one alone"
+            f"the two are not of the same questions: {len(odd)} are in one alone"
             + (f", {odd[0]!r} the first" if odd else "; both are empty")
         )
     names = list(one)
@@ -95,7 +95,7 @@ def compare(
     change = second - first
     gained = [name for name, step in zip(names, change, strict=True) if step > 0]
     lost = [name for name, step in zip(names, change, strict=True) if step < 0]
-    # Drawing questions with replacement: how many of the gained, lost and unchanged ones come.
+    # A bootstrap sample is determined by how many gained, lost and unchanged questions it holds.
     shares = np.array([len(gained), len(lost), len(names) - len(gained) - len(lost)]) / len(names)
     drawn = np.random.default_rng(seed).multinomial(len(names), shares, resamples)
     tail = (1 - level) / 2
@@ -113,18 +113,19 @@ def compare(
     }
 
 
-def table(told: dict[str, Any], names: tuple[str, str], shown: int = 10) -> str:
-    """For people."""
-    low, high = told["interval"]
+def table(result: dict[str, Any], names: tuple[str, str], shown: int = 10) -> str:
+    """Returns a comparison as text, with at most `shown` questions gained and lost."""
+    low, high = result["interval"]
     lines = [
-        f"{name}: {accuracy:.1%} of {told['rows']}"
-        for name, accuracy in zip(names, told["accuracy"], strict=True)
+        f"{name}: {accuracy:.1%} of {result['rows']}"
+        for name, accuracy in zip(names, result["accuracy"], strict=True)
     ]
     lines.append(
-        f"difference {told['difference']:+.1%}, 95 % from {low:+.1%} to {high:+.1%}; McNemar p = {told['p_value']:.3g}"
+        f"difference {result['difference']:+.1%}, 95 % from {low:+.1%} to {high:+.1%};"
+        f" McNemar p = {result['p_value']:.3g}"
     )
     for what in ("gained", "lost"):
-        some = told[what][:shown]
-        more = f" and {len(told[what]) - shown} more" if len(told[what]) > shown else ""
-        lines.append(f"{what} {len(told[what])}: {', '.join(map(ascii, some))}{more}")
+        some = result[what][:shown]
+        more = f" and {len(result[what]) - shown} more" if len(result[what]) > shown else ""
+        lines.append(f"{what} {len(result[what])}: {', '.join(map(ascii, some))}{more}")
     return "\n".join(lines)

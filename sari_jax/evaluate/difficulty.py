@@ -1,4 +1,4 @@
-"""How hard each question is for a model: its pass rate over several sampled attempts (SARI's difficulty)."""
+"""The difficulty of each question for a model: its pass rate over several sampled attempts (SARI)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ UNREADABLE = "sound cannot be taken"
 
 
 class Rated(NamedTuple):
-    """A record with its pass rate, or without one and what is wrong with its sound or its length."""
+    """A record with its pass rate, or without one and with the error that its audio or its length gives."""
 
     record: Record
     error: str = ""
@@ -27,24 +27,26 @@ def rated(
     folder: Path,
     settings: dict[str, Any],
 ) -> list[Rated]:
-    """Each record with `pass_rate`, the fraction of its attempts whose answer is right: see `attempted`."""
+    """Returns each record with its `pass_rate`, the fraction of its attempts that are right; see `attempted`."""
     rows = attempted(engine, records, attempts, folder, settings, "score")
     found = []
     for record, row in zip(records, rows, strict=True):
         tries = row.get("attempts", ())
         rate = sum(one["right"] for one in tries) / len(tries) if tries else None
         rated = dataclasses.replace(record, pass_rate=rate)
-        found.append(Rated(rated, row.get("error", "")))
+        found.append(Rated(record=rated, error=row.get("error", "")))
     return found
 
 
 def drop_by_pass_rate(
     scored: Sequence[Rated], ledger: Ledger, *, drop_solved: bool = False
 ) -> list[Record]:
-    """Those of which some attempts may be right and others wrong; the others go to the ledger.
+    """Returns the records that a model learns from; the ledger takes the others.
+
+    Records with pass rate 0 are dropped, and those whose audio cannot be used.
 
     Args:
-        drop_solved: leave out also what was always right.
+        drop_solved: drop records with pass rate 1, too.
     """
     kept = []
     for record, error in scored:

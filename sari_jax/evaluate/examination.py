@@ -1,4 +1,4 @@
-"""A benchmark's questions, answered by a model of ours or by anyone, judged and written down: `sari eval`."""
+"""An evaluation: a benchmark's questions answered by a model or by given predictions, judged and written."""
 
 import dataclasses
 import json
@@ -17,6 +17,7 @@ from sari_jax.evaluate.benchmark import predict
 from sari_jax.evaluate.benchmarks import (
     BENCHMARKS,
     Benchmark,
+    Row,
     as_records,
     is_version,
     read_objects,
@@ -28,22 +29,23 @@ from sari_jax.generate.engine import Engine
 from sari_jax.parallel import hosts
 
 Scores = dict[str, Any]
-Results = dict[str, Any]  # file in `out` -> its content
+# A file's name in `out` -> its content.
+Results = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What is asked, and who answers.
+    """An evaluation's questions, and the model or the file that answers them.
 
     Attributes:
         benchmark: a name of `BENCHMARKS`, or a JSONL of records.
         out: a new folder for the results.
-        predictions: answers to judge; else `model` is asked.
+        predictions: a file of answers to judge; without it, `model` answers.
         model: a model directory.
-        attempts: how it is asked, once each.
+        attempts: how the model is asked, once each.
         dtype: of its activations.
         questions: the file of a benchmark that is given by name.
-        audio_root: where paths of sound start; unless given, where the questions lie.
+        audio_root: the folder that audio paths start from (default: that of the questions).
     """
 
     benchmark: str
@@ -57,20 +59,20 @@ class Examination:
 
     @property
     def answers(self) -> Path:
-        """The folder in which a model's answers are kept until all of them are there."""
+        """The folder in which a model's answers are kept until there are all of them."""
         return self.out.with_name(f"{self.out.name}.attempts")
 
 
 def examine(exam: Examination) -> Scores:
-    """Writes predictions, `scores.json`, `judged.json` and what they depend on, `settings.json`, into `exam.out`.
+    """Writes predictions, `scores.json`, `judged.json` and `settings.json`, all that they depend on, into `exam.out`.
 
-    Of several hosts, all call this.
+    All hosts call this.
 
     Returns:
         The scores; see `score_predictions` and `score_rows`.
 
     Raises:
-        InputError: what is given cannot be read or does not go together; nothing is written then.
+        InputError: the files cannot be read or do not go together; nothing is written then.
     """
     if exam.benchmark in BENCHMARKS:
         results = _official(exam, BENCHMARKS[exam.benchmark])
@@ -81,7 +83,7 @@ def examine(exam: Examination) -> Scores:
 
 
 def _records(exam: Examination) -> Results:
-    """A file of our own records."""
+    """Returns the results on a file of records."""
     with hosts.raise_on_all_hosts():
         records = read_records(
             exam.benchmark, audio_root=exam.audio_root, check_audio=not exam.predictions
@@ -103,7 +105,7 @@ def _records(exam: Examination) -> Results:
 
 
 def _official(exam: Examination, benchmark: Benchmark) -> Results:
-    """A benchmark of the field, by its own form and rule."""
+    """Returns the results on a benchmark of the field, by its own form and rule."""
     more: Results = {}
     with hosts.raise_on_all_hosts():
         if exam.model and not exam.questions:
@@ -112,26 +114,24 @@ def _official(exam: Examination, benchmark: Benchmark) -> Results:
             )
         questions = read_rows(exam.questions, benchmark) if exam.questions else []
         if questions:
-            is_version(benchmark, questions)  # a wrong file is told before hours of answers
+            is_version(benchmark, questions)  # raises for a wrong file before hours of answers
         _check_out(exam)
         if not exam.predictions:
             root = Path(exam.audio_root or Path(exam.questions).parent).absolute()
             records = as_records(questions, benchmark, root)
     if exam.predictions:
         predictions = read_rows(exam.predictions, benchmark, whole=not questions)
-        is_version(benchmark, predictions)  # of another version they have another key, too
+        is_version(benchmark, predictions)  # first: another version has another key, too
         check_answered(predictions, benchmark.key, exam.predictions)
         more = _given(exam.predictions, exam.questions)
     else:
-        told, more = _answered(exam, records, exam.questions)
-        predictions, more = [], more | {"completions.json": told}
-        for row, answer in zip(questions, told, strict=True):
-            if benchmark.answer:
-                answer["answer"] = benchmark.answer(row)  # which may be none of the choices
-            said = answer.get(KEY)  # none where the sound could not be taken
-            given = {} if said is None else {benchmark.key: benchmark.said(row, said)}
-            predictions.append({k: v for k, v in row.items() if k != benchmark.key} | given)
-        questions = []  # they are whole in each prediction
+        answers, more = _answered(exam, records, exam.questions)
+        predictions = [
+            _prediction(benchmark, row, answer)
+            for row, answer in zip(questions, answers, strict=True)
+        ]
+        more |= {"completions.json": answers}
+        questions = []  # each prediction holds its own
     if benchmark.answer:
         rows = joined(benchmark, predictions, questions)
         scores = score_rows(benchmark, rows)
@@ -145,29 +145,37 @@ def _official(exam: Examination, benchmark: Benchmark) -> Results:
     return {form: predictions, "scores.json": scores} | more
 
 
+def _prediction(benchmark: Benchmark, row: Row, answer: dict[str, Any]) -> Row:
+    """Returns a benchmark's row with the model's answer, which gets the row's right text."""
+    if benchmark.answer:
+        answer["answer"] = benchmark.answer(row)  # may be none of the choices
+    said = answer.get(KEY)  # None if the audio could not be used
+    given = {} if said is None else {benchmark.key: benchmark.said(row, said)}
+    return {name: value for name, value in row.items() if name != benchmark.key} | given
+
+
 def _answered(
     exam: Examination, records: Sequence[Record], questions: str
 ) -> tuple[list[dict[str, Any]], Results]:
-    """The model's answers, and all that they depend on."""
+    """Returns the model's answers, and all that they depend on."""
     attempts = exam.attempts
     with hosts.raise_on_all_hosts():
         engine = Engine(exam.model, dtype=exam.dtype)
         settings = attempts.settings_with(exam.model, questions, exam.dtype)
     hosts.assert_same_on_all_hosts(settings | hosts.versions())
-    told = predict(engine, records, attempts, exam.answers, settings)
-    if not any(KEY in answer for answer in told) and hosts.is_primary():
-        shutil.rmtree(
-            exam.answers, ignore_errors=True
-        )  # nothing was answered: mended sounds are read anew
-    check_answered(told, KEY, questions)
+    answers = predict(engine, records, attempts, exam.answers, settings)
+    if not any(KEY in answer for answer in answers) and hosts.is_primary():
+        # Nothing was answered. Audio that is mended is read again.
+        shutil.rmtree(exam.answers, ignore_errors=True)
+    check_answered(answers, KEY, questions)
     first = records[0]
     text = question_text(first.question, first.choices, attempts.style)
     prompt = engine.processor.prompt_text(text, len(first.audio))
-    return told, {"settings.json": settings | hosts.versions() | {"first_prompt": prompt}}
+    return answers, {"settings.json": settings | hosts.versions() | {"first_prompt": prompt}}
 
 
 def _given(predictions: str, questions: str | None) -> Results:
-    """`settings.json` of scores of given predictions: digests of the files that were read, and the code's versions."""
+    """Returns `settings.json` for given predictions: digests of the files that were read, and the code's versions."""
     read = {"predictions": files_digest([Path(predictions)])}
     if questions:
         read["data"] = corpus_digest(Path(questions))
@@ -180,13 +188,13 @@ def _check_out(exam: Examination) -> None:
 
 
 def _write(exam: Examination, results: Results) -> None:
-    """All of them at once; attempts that led there are not needed any more."""
+    """Writes all files at once, and removes the attempts that they were made of."""
     with hosts.raise_on_all_hosts():
         if not hosts.is_primary():
             return
         with new_directory(exam.out) as out:
             for name, value in results.items():
-                # Escaped: JSON may hold half of a character, which no file can.
+                # Escaped: JSON may hold an unpaired surrogate, and UTF-8 may not.
                 if name.endswith(".jsonl"):
                     text = "".join(json.dumps(row) + "\n" for row in value)
                 else:

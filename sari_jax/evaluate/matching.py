@@ -1,4 +1,4 @@
-"""MMAU's official rule for whether a predicted text is the right choice. MMAR uses the same."""
+"""MMAU's official rule for whether a predicted text is the right choice. MMAR uses the same rule."""
 
 import re
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ def words(text: str) -> set[str]:
 
 
 def matches(answer: str, prediction: str, choices: Sequence[str]) -> bool:
-    """Whether the prediction holds all words of the answer and none that only wrong choices have.
+    """Returns whether the prediction holds all words of the answer and none that only wrong choices have.
 
-    Give the extracted answer alone: words around it ("The correct answer is X.") may belong to a wrong choice.
+    Give the extracted answer alone: words around it, as in "The correct answer is X.", may belong to a wrong choice.
 
     References:
         string_match in the MMAU repository's evaluation.py (Sakshi et al. 2024).

@@ -1,4 +1,4 @@
-"""Scores of a predictions file in a benchmark's own form, equal to those of its own script."""
+"""Scores of a predictions file in a benchmark's own form, equal to those of the benchmark's script."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,21 +19,24 @@ from sari_jax.evaluate.scores import bootstrap_interval
 
 
 def score_rows(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Any]:
-    """Scores rows one by one, as the benchmark's script does: a repeated id counts as often as it stands.
+    """Scores rows one by one, as the benchmark's script does: a repeated id counts as often as it comes.
 
     Args:
-        rows: of `joined`, with a prediction under the benchmark's key, or without, which is unanswered.
+        rows: what `joined` returns; a row without a prediction under the benchmark's key is unanswered.
 
     Returns:
-        `checked`, whether these are known to be all rows of this version; `rows`, all; `answered`, those with a
-        prediction, "" among them; `unreadable` of these, and `empty`; `answer_not_a_choice`, rows whose right answer is
-        none of their choices; `official`, the `accuracy` that the benchmark's script gives
-        (None if it counts no row), on average where it guesses, and over how many `rows`; `accuracy` over the
-        `answered` rows (None if there is none) and over `all`, in both of which what cannot be read is wrong;
-        `interval`, 95 % of the latter; `by` group and value, `accuracy` over all its `rows`, how many were `answered`
-        and `right`, and `official`; `repeated` ids; `published` figures of the same version, none where it is not
-        known to be the same. Where the script guesses what it cannot read, `fail_rate` besides: of which fraction of
-        the answered rows. Fractions.
+        A dictionary with
+
+        - `checked`: whether these are known to be all rows of this version;
+        - `rows`, the number of rows; `answered`, those with a prediction, "" too; `unreadable` and `empty` ones of
+          these; `repeated` ids; `answer_not_a_choice`, rows whose right answer is none of their choices;
+        - `official`: the `accuracy` that the benchmark's script gives, on average if it guesses, and the number of
+          `rows` that it counts; None if it counts none;
+        - `accuracy` over the `answered` rows (None if there are none) and over `all`; what cannot be read is wrong in
+          both; `interval`, 95 % of the latter;
+        - `by` group and value: `accuracy` over all `rows`, how many were `answered` and `right`, `official`;
+        - `published` figures of the same version; none if it is not known to be the same;
+        - `fail_rate`, if the script guesses: the fraction of the answered rows that it cannot read.
 
     Raises:
         InputError: these are the rows of another version.
@@ -44,7 +47,7 @@ def score_rows(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Any]:
         None if text is None else benchmark.right(row, text)
         for row, text in zip(rows, said, strict=True)
     ]
-    counted = [benchmark.counted(*pair) for pair in zip(rows, judged, strict=True)]
+    counted = [benchmark.counted(row, verdict) for row, verdict in zip(rows, judged, strict=True)]
     names = [str(row[benchmark.name_of_row]) for row in rows if benchmark.name_of_row in row]
     answered = np.array([text is not None for text in said])
     right = np.array([verdict is True for verdict in judged])
@@ -78,20 +81,20 @@ def score_rows(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Any]:
 def joined(
     benchmark: Benchmark, predictions: Sequence[Row], questions: Sequence[Row] = ()
 ) -> list[Row]:
-    """The predictions with all of their questions, and the questions that no prediction names.
+    """Returns the predictions with their questions, and then the questions that no prediction names.
 
     Args:
-        predictions: rows with a prediction under the benchmark's key, or without. A row needs its question, or the
+        predictions: rows with or without a prediction under the benchmark's key. A row needs its question, or the
             name of one.
-        questions: the benchmark's rows. What they say stands, but for the prediction.
+        questions: the benchmark's rows. Their values replace those of the predictions, except for the prediction.
 
     Raises:
-        InputError: answers are withheld; an id that is none of the questions', a row without a question, or one that
-            differs from its question in what is scored: the files are of different versions.
+        InputError: the answers are withheld; an id is not among the questions; a row has no question; or a row differs
+            from its question in a field that is scored, so that the files are of different versions.
     """
     if benchmark.answer is None:
         raise InputError(
-            f"{benchmark.name}: its answers are withheld; hand predictions.json in where it is scored"
+            f"{benchmark.name}: its answers are withheld; submit predictions.json to the benchmark's own server"
         )
     name_of = benchmark.name_of_row
     known: dict[str, Row] = {}
@@ -107,7 +110,7 @@ def joined(
         where, name = f"predictions: row {number}", str(prediction.get(name_of))
         if known and name not in known:
             raise InputError(
-                f"{where}: {name_of} {name!r} is not in the benchmark's file; are both of one version?"
+                f"{where}: {name_of} {name!r} is not in the benchmark's file; give two files of one version"
             )
         asked = known.get(name, {})
         _check_same(benchmark, prediction, asked, f"{where}: {name!r}")
@@ -124,32 +127,32 @@ def _check_same(benchmark: Benchmark, row: Row, question: Row, where: str) -> No
     for field in (*benchmark.scored, *benchmark.group_fields):
         if field in row and field in question and row[field] != question[field]:
             raise InputError(
-                f"{where}: its {field} is {row[field]!r}, and {question[field]!r} in the benchmark's file; are both of"
-                " one version?"
+                f"{where}: its {field} is {row[field]!r}, and {question[field]!r} in the benchmark's file; give two"
+                " files of one version"
             )
 
 
 def verdicts(benchmark: Benchmark, rows: Sequence[Row]) -> list[Row]:
-    """The `id` of each row, and whether its answer is `right` by the benchmark's rule.
+    """Returns the `id` of each row, and whether its answer is `right` by the benchmark's rule.
 
     Args:
         rows: predictions joined with their questions.
     """
     return [
         {
-            "id": row.get(benchmark.name_of_row, place),
+            "id": row.get(benchmark.name_of_row, index),
             "right": row.get(benchmark.key) is not None
             and benchmark.right(row, row[benchmark.key]) is True,
         }
-        for place, row in enumerate(rows)
+        for index, row in enumerate(rows)
     ]
 
 
 def _official(counted: np.ndarray) -> dict[str, Any]:
-    """`accuracy` and the number of `rows` it is over, as the benchmark's script would print them.
+    """Returns `accuracy` and the number of `rows` it is over, as the benchmark's script would print them.
 
     Args:
-        counted: [N], what the script counts for each row; NaN where it leaves the row out.
+        counted: [N], what the script counts for each row; NaN if it leaves the row out.
     """
     counted = counted[~np.isnan(counted)]
     return {
@@ -165,11 +168,11 @@ def _by(
     answered: np.ndarray,
     official: np.ndarray,
 ) -> dict[str, Any]:
-    """Per value, in alphabetical order; a row with several values counts in each, one without in none."""
-    places: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
+    """Returns scores for each value, in alphabetical order; a row with several values counts in each of them."""
+    indices: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
         for value in dict.fromkeys(_values(group, row)):
-            places.setdefault(value, []).append(place)
+            indices.setdefault(value, []).append(index)
     return {
         value: {
             "accuracy": float(right[at].mean()),
@@ -179,7 +182,7 @@ def _by(
             "official": _official(official[at]),
             "interval": bootstrap_interval(right[at]),
         }
-        for value, at in sorted(places.items())
+        for value, at in sorted(indices.items())
     }
 
 

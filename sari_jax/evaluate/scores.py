@@ -1,4 +1,4 @@
-"""A benchmark's predictions -> its scores, in the form of `scores.json`."""
+"""Scores of a benchmark's predictions, in the form of `scores.json`."""
 
 import collections
 from collections.abc import Sequence
@@ -12,9 +12,12 @@ from sari_jax.data.records import Record
 from sari_jax.errors import InputError
 
 GROUPS = ("task", "kind", "difficulty")
-KEY = "model_output"  # under which a prediction stands
-ENOUGH = 0.95  # of the rows should have an answer
-_SHOWN = 12  # keys in a message
+# The field of a prediction.
+KEY = "model_output"
+# The fraction of the rows that should have an answer.
+ENOUGH = 0.95
+# Keys in a message, at most.
+_SHOWN = 12
 
 
 def score_predictions(
@@ -25,15 +28,18 @@ def score_predictions(
 
     Args:
         predictions: as read from JSON: a list of objects with the record's `id` and, under `model_output`, the
-            extracted answer. No object, no key or null is unanswered; "" is answered, and wrong.
+            extracted answer. A record without an object or a key, or with null, is unanswered; "" is answered, and
+            wrong.
 
     Returns:
-        `rows`, all; `answered`, how many, and `empty`, how many of these with ""; `accuracy` over the `answered` rows,
-        as MMAU's script counts, None if there is none, and over `all`; `interval`, 95 % of the latter; `by` task, kind
-        and difficulty, each value's `accuracy` over all its rows, its `rows` and its `interval`. Fractions.
+        `rows`, the number of records; `answered`, how many have an answer, and `empty`, how many answers are "";
+        `accuracy` over the `answered` rows, as MMAU's script counts (None if there are none), and over `all`;
+        `interval`, 95 % of the latter; `by` task, kind and difficulty, for each value the `accuracy` over all its
+        rows, its `rows` and its `interval`. All are fractions.
 
     Raises:
-        InputError: no records, an id that is twice in either, a prediction of another form or for an unknown id.
+        InputError: there are no records, an id comes twice in either, or a prediction has another form or an unknown
+            id.
     """
     verdicts = judge(records, predictions)
     right = np.array([verdict is True for verdict in verdicts])
@@ -53,7 +59,7 @@ def score_predictions(
 
 
 def judge(records: Sequence[Record], predictions: Any) -> list[bool | None]:
-    """Whether each record was answered right, None where it was not answered; see `score_predictions`."""
+    """Returns whether each record was answered right, None if it was not answered; see `score_predictions`."""
     if not records:
         raise InputError("no rows to score; check the benchmark's file")
     ids = _unique([record.id for record in records], "benchmark")
@@ -73,11 +79,11 @@ def judge(records: Sequence[Record], predictions: Any) -> list[bool | None]:
 def bootstrap_interval(
     right: np.ndarray, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> list[float]:
-    """[low, high] of the mean of booleans [N], by percentiles of its bootstrap distribution.
+    """Returns [low, high] of the mean of booleans [N], by percentiles of its bootstrap distribution.
 
-    Drawing N of N booleans with replacement and counting is drawing from a binomial, which is what is done. Where all
-    or none are right, whatever is drawn is the same, and 3 of 3 would be certain: the interval is Clopper and
-    Pearson's (1934) then, which is exact.
+    The number of true values among N drawn with replacement has a binomial distribution, from which this draws. If all
+    or none are true, every draw is the same, and the bootstrap would call 3 of 3 certain. The interval is then that of
+    Clopper and Pearson (1934), which is exact.
     """
     if right.all() or not right.any():
         exact = binomtest(int(right.sum()), right.size).proportion_ci(level, method="exact")
@@ -90,27 +96,27 @@ def bootstrap_interval(
 def _by(
     group: str, records: Sequence[Record], right: np.ndarray
 ) -> dict[str, dict[str, float | int]]:
-    """Per value of a record's field, in alphabetical order; records without one are left out."""
+    """Returns scores for each value of a record's field, in alphabetical order; records without one are left out."""
     values = [getattr(record, group) for record in records]
-    places = {
+    masks = {
         value: [v == value for v in values]
         for value in sorted({v for v in values if v is not None})
     }
     return {
         value: {
-            "accuracy": float(right[at].mean()),
+            "accuracy": float(right[mask].mean()),
             "rows": values.count(value),
-            "interval": bootstrap_interval(right[at]),
+            "interval": bootstrap_interval(right[mask]),
         }
-        for value, at in places.items()
+        for value, mask in masks.items()
     }
 
 
 def check_answered(predictions: Sequence[dict[str, Any]], key: str, where: str) -> None:
-    """Whether any row has an answer.
+    """Checks that some row has an answer.
 
     Raises:
-        InputError: none has; the keys of the rows are named, or why the first row has no answer.
+        InputError: none has; the message names the rows' keys, or why the first row has no answer.
     """
     if any(row.get(key) is not None for row in predictions):
         return
@@ -126,15 +132,17 @@ def check_answered(predictions: Sequence[dict[str, Any]], key: str, where: str) 
 
 
 def seen_keys(rows: Sequence[dict[str, Any]]) -> str:
-    """The keys of all rows, in the order in which they come, for a message."""
+    """Returns the keys of all rows, in order of appearance, for a message."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
     return ", ".join(map(ascii, keys[:_SHOWN])) + more if keys else "(none)"
 
 
 def doubts(scores: dict[str, Any]) -> list[str]:
-    """What a reader of the scores should know first, a line each."""
-    found, rows, empty = [], scores["rows"], scores.get("empty", 0)
+    """Returns what a reader of the scores should know first, a line each."""
+    found = []
+    rows = scores["rows"]
+    empty = scores.get("empty", 0)
     if scores["answered"] - empty < ENOUGH * rows:
         found.append(
             f"{scores['answered'] - empty} of {rows} rows have an answer ({rows - scores['answered']} have none,"
@@ -150,7 +158,7 @@ def doubts(scores: dict[str, Any]) -> list[str]:
 
 def _answers(predictions: Any) -> dict[str, str | None]:
     if not isinstance(predictions, list):
-        raise InputError(f"predictions: give a list of objects with id and {KEY}")
+        raise InputError(f"predictions: not a list; give a list of objects with id and {KEY}")
     for i, row in enumerate(predictions):
         if not isinstance(row, dict) or not isinstance(row.get("id"), str):
             seen = f"; it has {seen_keys([row])}" if isinstance(row, dict) else ""
@@ -168,5 +176,5 @@ def _answers(predictions: Any) -> dict[str, str | None]:
 def _unique(ids: list[str], what: str) -> list[str]:
     for name, count in collections.Counter(ids).items():
         if count > 1:
-            raise InputError(f"{what}: id {name} stands in {count} rows; keep one")
+            raise InputError(f"{what}: id {name} is in {count} rows; keep one")
     return ids

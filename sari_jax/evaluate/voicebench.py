@@ -1,4 +1,4 @@
-"""How VoiceBench reads a letter from what an assistant said to a spoken multiple-choice question.
+"""VoiceBench's rule for reading a letter from an assistant's response to a spoken multiple-choice question.
 
 References:
     MCQEvaluator in the VoiceBench repository's src/evaluator/mcq.py (Chen et al. 2024), whose phrases these are.
@@ -6,8 +6,8 @@ References:
 
 LETTERS = "ABCD"
 
-# Where a letter may stand, as `_`, in the order in which VoiceBench looks. Its list has five more, none of which is
-# ever reached: whatever holds one of them holds an earlier one.
+# Phrases with `_` where a letter may be, in the order in which VoiceBench looks. Its list has five more, which are
+# never reached: a text with one of them has an earlier one, too.
 PHRASES = tuple(
     tuple(phrase.split("_"))
     for phrase in (
@@ -39,17 +39,17 @@ PHRASES = tuple(
 
 
 def letter(response: str) -> str | None:
-    """The letter that a response names, or None where VoiceBench can read none.
+    """Returns the letter that a response names, or None if VoiceBench reads none.
 
-    The first phrase that is anywhere in the lower-cased response decides, whatever stands before it and however its
-    words go on: "the answer is cold" is C. Failing all phrases, the response must be a letter, or begin with one and a
-    full stop, comma, colon or bracket.
+    The first phrase that is anywhere in the lower-cased response decides. The text around it does not count: "the
+    answer is cold" is C. Without any phrase, the response must be a letter, or begin with a letter and a full stop,
+    comma, colon or bracket.
     """
     said = response.lower()
     if said.startswith(("<1>", "<2>", "<3>")):
         said = said[3:].strip()
     for before, after in PHRASES:
-        if before not in said:  # most are not: a quarter of the work
+        if before not in said:  # true of most phrases, and saves three quarters of the work
             continue
         for one in "abcd":
             if before + one + after in said:

@@ -1,4 +1,4 @@
-"""A model that answers: what scoring, evaluation and `ask` share."""
+"""A model in memory that answers questions: the part that scoring, evaluation and `ask` share."""
 
 import dataclasses
 import sys
@@ -20,28 +20,37 @@ from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.kernels import num_head_shards
-from sari_jax.parallel.mesh import DECODE_RULES, make_mesh, num_data_shards, onto_mesh, shard_batch
+from sari_jax.parallel.mesh import (
+    DECODE_RULES,
+    make_mesh,
+    num_data_shards,
+    put_on_mesh,
+    shard_batch,
+)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Answered:
-    """One prompt's G completions.
+    """The G completions of one prompt.
 
     Attributes:
-        texts: without the end token.
-        token_ids: of each completion, the end token included.
+        texts: each without its end token.
+        token_ids: those of each, the end token included.
+        logprobs: of each token under the sampling policy, see `generate.sampling.sample`.
         done: whether each ended before the limit.
     """
 
     example: Example
     texts: list[str]
     token_ids: list[list[int]]
+    logprobs: list[list[float]]
     done: list[bool]
 
 
 class Engine:
-    """A model directory loaded for answering: layers split over as many of this host's devices as their heads allow,
-    prompts over the rest.
+    """A model directory in memory, to answer with.
+
+    The layers are split over as many of this host's devices as their heads allow, and the prompts over the rest.
 
     Args:
         dtype: of activations; parameters keep the directory's own.
@@ -49,10 +58,10 @@ class Engine:
 
     def __init__(self, model_dir: Path | str, *, dtype: str = "float32"):
         self.config: AudioLMConfig = read_config(model_dir, dtype=dtype)
-        if sys.stderr.isatty():  # it takes a while, and nothing else is said meanwhile
+        if sys.stderr.isatty():  # loading takes a while, and nothing else is printed meanwhile
             print(f"loading {model_dir}", file=sys.stderr, flush=True)
         self.processor = Processor(model_dir, self.config)
-        # This host's alone: of several, each answers questions of its own.
+        # This host's devices alone: with several hosts, each answers questions of its own.
         devices = jax.local_devices()
         num_shards = num_head_shards(self.config, len(devices))
         self.mesh = make_mesh(tensor=num_shards, devices=devices)
@@ -63,9 +72,15 @@ class Engine:
     def sampler(
         self, num_completions: int, max_tokens: int, temperature: float, **rest: float
     ) -> Sampler:
-        """Sampling settings with this model's end tokens."""
-        ends, pad = self.processor.end_ids, self.processor.pad_id
-        return Sampler(num_completions, max_tokens, ends, pad, temperature, **rest)
+        """Returns sampling settings with this model's end tokens."""
+        return Sampler(
+            num_completions=num_completions,
+            max_tokens=max_tokens,
+            end_ids=self.processor.end_ids,
+            pad_id=self.processor.pad_id,
+            temperature=temperature,
+            **rest,
+        )
 
     def answer(
         self,
@@ -76,9 +91,9 @@ class Engine:
         rows: int,
         seed: int = 0,
     ) -> Iterator[Answered]:
-        """Completes examples `rows` at a time, in order; the last batch is padded with rows that are dropped.
+        """Yields the completions of each example, in order, `rows` examples at a time.
 
-        Rows are rounded up to what the devices can share.
+        `rows` is rounded up to a multiple of the data shards. The last batch is padded with rows that are dropped.
         """
         for start in range(0, len(examples), rows):
             yield from self._batch(examples[start : start + rows], sampler, shapes, rows, seed)
@@ -94,17 +109,18 @@ class Engine:
         seed: int = 0,
         batches: Sequence[Sequence[int]],
     ) -> Iterator[list[Answered | InputError]]:
-        """Of each batch of places in `records`, the answers, reading the next batch's sound while the device works.
+        """Yields the answers of each batch, and reads the next batch's audio while the device works.
 
-        A record's answers are the same in whichever batch it stands, as its noise comes from its place. One that cannot
-        be asked about stands there as what is wrong with it.
+        A record gets the same answers in any batch, as its noise comes from its index. For a record that cannot be
+        asked about, its InputError stands in the place of its answers.
 
         Args:
-            rows: of a batch, at most.
+            rows: records in a batch, at most.
+            batches: for each batch, indices of `records`.
         """
 
         def read(batch: Sequence[int]) -> list[Example | InputError]:
-            return [self._try(records[place], style, place, shapes) for place in batch]
+            return [self._try(records[index], style, index, shapes) for index in batch]
 
         with ThreadPoolExecutor(max_workers=1) as reader:
             ahead = [reader.submit(read, batch) for batch in batches[:1]]
@@ -116,11 +132,12 @@ class Engine:
                 yield [next(answers) if isinstance(e, Example) else e for e in examples]
 
     def _try(
-        self, record: Record, style: Style, number: int, shapes: Shapes
+        self, record: Record, style: Style, index: int, shapes: Shapes
     ) -> Example | InputError:
+        """Returns a record's example, or why the record cannot be asked about."""
         try:
-            example = self.processor.question(record, style, index=number)
-            self.processor.collate([example], shapes)  # whether it fits any shape
+            example = self.processor.question(record, style, index=index)
+            self.processor.collate([example], shapes)  # raises if it fits no shape
             return example
         except InputError as error:
             return error
@@ -130,18 +147,23 @@ class Engine:
     ) -> Iterator[Answered]:
         batch = self.processor.collate(examples, shapes, rows + -rows % num_data_shards(self.mesh))
         prompts, seeds = shard_batch(self.mesh, (batch.prompts, batch.indices))
-        key = onto_mesh(self.mesh, jax.random.key(seed))
+        key = put_on_mesh(self.mesh, jax.random.key(seed))
         with jax.set_mesh(self.mesh):
             completions = rollout(self.config, sampler, self.params, prompts, seeds, key)
         completions = jax.device_get(completions)
         for row, example in enumerate(examples):
-            tokens, lengths = (
-                np.asarray(completions.tokens[row]),
-                np.asarray(completions.lengths[row]),
-            )
+            tokens = np.asarray(completions.tokens[row])
+            logprobs = np.asarray(completions.logprobs[row])
+            lengths = np.asarray(completions.lengths[row])
             yield Answered(
-                example,
-                self.processor.texts(tokens, lengths),
-                [ids[:length].tolist() for ids, length in zip(tokens, lengths, strict=True)],
-                completions.done[row].tolist(),
+                example=example,
+                texts=self.processor.texts(tokens, lengths),
+                token_ids=_cut(tokens, lengths),
+                logprobs=_cut(logprobs, lengths),
+                done=completions.done[row].tolist(),
             )
+
+
+def _cut(rows: np.ndarray, lengths: np.ndarray) -> list[list]:
+    """Returns each row up to its length."""
+    return [row[:length].tolist() for row, length in zip(rows, lengths, strict=True)]

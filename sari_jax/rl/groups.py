@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from sari_jax.data.processor import STRIDE
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.parallel.mesh import constrain
 
@@ -83,15 +82,11 @@ def _alike(tree: Any, other: Any, pad_id: int) -> Any:
 
 def widened(prompts: Prompts, other: Prompts, pad_id: int) -> Prompts:
     """Pads prompts to the sizes of other prompts on the device, as `Batch.sized` does on the host."""
-    before, clips = prompts.waveforms.shape[-1], other.waveforms.shape
-    frames, more = before // STRIDE, max(before, clips[-1]) // STRIDE
-    index = prompts.audio_index
-    index = jnp.where(index < 0, -1, index // frames * more + index % frames)
     return Prompts(
         _pad(prompts.tokens, other.tokens.shape, pad_id),
         prompts.lengths,
-        _pad(index, other.audio_index.shape, -1),
-        _pad(prompts.waveforms, clips, 0),
+        _pad(prompts.audio_index, other.audio_index.shape, -1),
+        _pad(prompts.waveforms, other.waveforms.shape, 0),
         _pad(prompts.samples, other.samples.shape, 0),
     )
 

@@ -15,7 +15,7 @@ from sari_jax.data.styles import style
 from sari_jax.errors import one_line
 from sari_jax.generate.sampling import Sampler
 from sari_jax.parallel import hosts
-from sari_jax.parallel.mesh import all_rows, local_row_indices, local_rows, onto_mesh, shard_batch
+from sari_jax.parallel.mesh import all_rows, local_row_indices, local_rows, put_on_mesh, shard_batch
 from sari_jax.rl.rewards.completion import Completion
 from sari_jax.rl.rewards.registry import Scorer
 from sari_jax.train.config import Run
@@ -69,7 +69,7 @@ class HeldOut:
             temperature=0.0,
         )
         # Greedy decoding takes a key and does not use it.
-        self._key = onto_mesh(mesh, jax.random.key(run.seed))
+        self._key = put_on_mesh(mesh, jax.random.key(run.seed))
 
     def due(self, step: int) -> bool:
         every = self._run.held_out.every

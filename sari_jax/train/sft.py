@@ -9,7 +9,7 @@ from sari_jax.data.processor import Batch, Processor
 from sari_jax.data.styles import style
 from sari_jax.generate.sampling import Sampler
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.parallel.mesh import all_rows, local_rows, onto_mesh, shard_batch
+from sari_jax.parallel.mesh import all_rows, local_rows, put_on_mesh, shard_batch
 from sari_jax.rl.rewards.completion import Completion
 from sari_jax.rl.rewards.registry import Scorer
 from sari_jax.train.config import Run
@@ -45,7 +45,7 @@ class SftStage:
         self._optimizer, self._frozen, self._rollouts = optimizer, frozen, rollouts
         self._tower = TowerFeatures(config, mesh, run.data.keep_features_gb)
         # Greedy decoding takes a key and does not use it.
-        self._key = onto_mesh(mesh, jax.random.key(run.seed))
+        self._key = put_on_mesh(mesh, jax.random.key(run.seed))
 
     def step(
         self,

@@ -19,7 +19,7 @@ from sari_jax.data.styles import style
 from sari_jax.errors import InputError
 from sari_jax.models.work import chip
 from sari_jax.parallel import hosts
-from sari_jax.parallel.mesh import all_rows, local_row_indices, onto_mesh
+from sari_jax.parallel.mesh import all_rows, local_row_indices, put_on_mesh
 from sari_jax.train.callbacks import Callback, StepEvent
 from sari_jax.train.checkpoint import Checkpoints
 from sari_jax.train.config import Run
@@ -97,7 +97,7 @@ class Trainer:
         trainable, self._frozen = starting_params(run, inputs.config, mesh)
         optimizer = make_optimizer(run.optimizer, run.updates)
         reference = make_reference(run.model, trainable) if run.has_reference else {}
-        self.state = onto_mesh(mesh, create_state(trainable, optimizer))
+        self.state = put_on_mesh(mesh, create_state(trainable, optimizer))
         del trainable  # every step donates the state: no other reference may be left
         rollouts = Rollouts(run, inputs.config, mesh, self._frozen)
         parts = {

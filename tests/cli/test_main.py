@@ -112,7 +112,7 @@ def test_score_then_eval_then_scoring_alone(capsys, small_model, starter_dir, tm
         ("missing.wav", None, "no such sound file"),
         ("empty.wav", b"", "empty"),
         ("noise.wav", b"RIFF but not really a wave file" * 9, "corrupt"),
-        ("bare.raw", b"\0\1" * 9000, "of a kind not read here"),
+        ("bare.raw", b"\0\1" * 9000, "not in a supported format"),
     ],
 )
 def test_a_sound_file_that_cannot_be_read(capsys, small_model, tmp_path, name, content, told):

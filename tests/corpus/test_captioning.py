@@ -26,6 +26,10 @@ from sari_jax.generate.engine import Answered, Engine
 from sari_jax.generate.sampling import Sampler
 
 
+def answered(example: Example, text: str, done: bool) -> Answered:
+    return Answered(example=example, texts=[text], token_ids=[[1]], logprobs=[[0.0]], done=[done])
+
+
 class Scripted(Engine):
     """Says of each example how loud it is, and stops for good after some batches."""
 
@@ -41,7 +45,7 @@ class Scripted(Engine):
         for example in examples:
             self.asked.append(example)
             loudest = round(float(np.abs(example.waveforms[0]).max()), 1)
-            yield Answered(example, [f" A tone\nof {loudest}. "], [[1]], [True])
+            yield answered(example, f" A tone\nof {loudest}. ", True)
 
 
 @pytest.fixture
@@ -150,14 +154,14 @@ def test_no_more_is_decoded_than_the_model_takes(nano_processor, clips, tmp_path
     _, ledger = run(Scripted(nano_processor), clips[:2], tmp_path / "out.jsonl")
     assert asked == [1, 1]
     (dropped,) = ledger.dropped
-    assert dropped.reason == UNREADABLE and "exceeds 1 s" in dropped.detail
+    assert dropped.reason == UNREADABLE and "longer than the limit of 1 s" in dropped.detail
 
 
 def test_a_completion_that_says_nothing_is_counted(nano_processor, clips, tmp_path):
     class Silent(Scripted):
         def answer(self, examples, sampler, shapes, *, rows, seed=0):
             for example in examples:
-                yield Answered(example, ["A tone without an"], [[1]], [False])
+                yield answered(example, "A tone without an", False)
 
     written, ledger = run(Silent(nano_processor), clips[:2], tmp_path / "out.jsonl")
     assert [caption.caption for caption in written] == [None, None]
@@ -184,4 +188,4 @@ def test_a_place_that_cannot_be_written(nano_processor, clips, tmp_path):
 )
 def test_whole_sentences(text, ended, whole):
     example = Example(text="", tokens=np.zeros(1, np.int32), waveforms=())
-    assert whole_sentences(Answered(example, [text], [[1]], [ended])) == whole
+    assert whole_sentences(answered(example, text, ended)) == whole

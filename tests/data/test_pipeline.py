@@ -231,7 +231,7 @@ def damaged(records, tmp_path):
     why = {
         1: "text.wav: corrupt",
         3: "placeholders",
-        4: "31.0 s exceeds 30",
+        4: "31.0 s is longer than the limit of 30 s",
         5: "gone",
         6: "no such",
     }

@@ -30,7 +30,10 @@ def test_lists_and_lines(tmp_path, lines):
         ("{", "not readable as JSON"),
         ("[]", "must hold a list of objects"),
         ("[1]", "must hold a list of objects"),
-        (json.dumps([MMAU, {"id": "b"}]), "row 1 lacks 'choices'; is it mmau-original's form"),
+        (
+            json.dumps([MMAU, {"id": "b"}]),
+            "row 1 lacks 'choices'; give a file in the form of mmau-original",
+        ),
         (json.dumps([MMAU | {"answer": 3}]), "must be texts"),
         (json.dumps([MMAU | {"choices": "dog"}]), "must be texts"),
         (json.dumps([MMAU | {"model_output": 3}]), "model_output is 3; give the answer's text"),
@@ -77,7 +80,9 @@ def test_questions_for_a_model(tmp_path):
         assert record.answer_index == 0
     with pytest.raises(InputError, match="row 0 has no choices"):
         as_records([MMAU | {"choices": []}], BENCHMARKS["mmau-test"], tmp_path)
-    with pytest.raises(InputError, match="row 0: 'half .ud83d' holds half of a character"):
+    with pytest.raises(
+        InputError, match="row 0: 'half .ud83d' contains an unpaired surrogate; fix the file"
+    ):
         as_records([MMSU | {"choice_a": "half \ud83d"}], BENCHMARKS["mmsu"], tmp_path)
 
 

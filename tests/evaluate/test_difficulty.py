@@ -17,7 +17,7 @@ from sari_jax.evaluate.attempts import Attempts, attempted
 from sari_jax.evaluate.difficulty import UNREADABLE, Rated, drop_by_pass_rate, rated
 from sari_jax.generate.engine import Engine
 
-ATTEMPTS = Attempts(STYLES["direct"], count=2, max_tokens=4, rows=2, seed=1)
+ATTEMPTS = Attempts(style=STYLES["direct"], count=2, max_tokens=4, rows=2, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +181,11 @@ def test_any_character_may_be_answered(engine, records, tmp_path, monkeypatch):
 def test_people_see_how_far_it_is_and_files_do_not(
     small_model, records, tmp_path, monkeypatch, terminal
 ):
-    told = io.StringIO()
-    told.isatty = lambda: terminal
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return terminal
+
+    told = Terminal()
     monkeypatch.setattr(sys, "stderr", told)
     rated(Engine(small_model), records, ATTEMPTS, tmp_path / "a", ATTEMPTS.settings())
     lines = told.getvalue().replace("\r", "\n").split("\n")

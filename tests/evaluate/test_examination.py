@@ -39,7 +39,7 @@ def content(folder: Path, name: str):
 def test_answers_that_are_given_are_judged_and_written(questions, predictions, tmp_path):
     out = tmp_path / "out"
     (tmp_path / "out.attempts").mkdir()
-    scores = examine(Examination(str(questions), out, str(predictions)))
+    scores = examine(Examination(benchmark=str(questions), out=out, predictions=str(predictions)))
     assert scores["accuracy"] == {"answered": 0.5, "all": 1 / 3}
     assert sorted(path.name for path in out.iterdir()) == [
         f"{name}.json" for name in ("judged", "predictions", "scores", "settings")
@@ -94,7 +94,9 @@ def test_predictions_are_read_by_one_rule(questions, predictions, tmp_path):
     for number, text in enumerate((json.dumps(rows), lines)):
         predictions.write_bytes(b"\xef\xbb\xbf" + text.encode())
         out = tmp_path / str(number)
-        scores.append(examine(Examination(str(questions), out, str(predictions))))
+        scores.append(
+            examine(Examination(benchmark=str(questions), out=out, predictions=str(predictions)))
+        )
         assert content(out, "predictions") == rows
     assert scores[0] == scores[1] and scores[0]["accuracy"]["answered"] == 0.5
 
@@ -103,7 +105,9 @@ def test_half_of_a_character_ends_nothing(questions, predictions, tmp_path):
     rows = json.loads(predictions.read_text())
     rows[0]["model_output"] += " \ud83d"
     predictions.write_text(json.dumps(rows))
-    scores = examine(Examination(str(questions), tmp_path / "out", str(predictions)))
+    scores = examine(
+        Examination(benchmark=str(questions), out=tmp_path / "out", predictions=str(predictions))
+    )
     assert scores["accuracy"]["answered"] == 0.5
     assert content(tmp_path / "out", "predictions") == rows
 
@@ -113,16 +117,26 @@ def test_what_was_there_stays(questions, predictions, tmp_path):
     out.mkdir()
     (out / "mine").write_text("x")
     with pytest.raises(InputError, match="exists and is not empty"):
-        examine(Examination(str(questions), out, str(predictions)))
+        examine(Examination(benchmark=str(questions), out=out, predictions=str(predictions)))
     with pytest.raises(InputError, match="no such folder"):
-        examine(Examination(str(questions), tmp_path / "a/b", str(predictions)))
+        examine(
+            Examination(
+                benchmark=str(questions), out=tmp_path / "a/b", predictions=str(predictions)
+            )
+        )
     assert [path.name for path in out.iterdir()] == ["mine"] and not (tmp_path / "a").exists()
 
 
 def test_predictions_that_cannot_be_read_leave_nothing_behind(questions, tmp_path):
     (tmp_path / "given.json").write_text("{")
     with pytest.raises(InputError, match="given.json: not readable as JSON"):
-        examine(Examination(str(questions), tmp_path / "out", str(tmp_path / "given.json")))
+        examine(
+            Examination(
+                benchmark=str(questions),
+                out=tmp_path / "out",
+                predictions=str(tmp_path / "given.json"),
+            )
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -132,7 +146,9 @@ def test_where_answers_are_withheld_they_are_counted_alone(tmp_path):
     ]
     rows[1]["model_output"] = None
     (tmp_path / "given.json").write_text(json.dumps(rows))
-    exam = Examination("mmau-test", tmp_path / "out", str(tmp_path / "given.json"))
+    exam = Examination(
+        benchmark="mmau-test", out=tmp_path / "out", predictions=str(tmp_path / "given.json")
+    )
     scores = examine(exam)
     assert (scores["rows"], scores["answered"]) == (2, 1) and "accuracy" not in scores
     assert scores["checked"] is False

@@ -44,7 +44,9 @@ def matched(key):
 
 
 def string_match(row, prediction) -> bool:
-    tokens = lambda text: {word for word in re.findall(r"\w+", text.lower())}  # noqa: E731
+    def tokens(text: str) -> set[str]:
+        return set(re.findall(r"\w+", text.lower()))
+
     said, gold = tokens(prediction), tokens(row["answer"])
     if not said:
         return False

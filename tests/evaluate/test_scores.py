@@ -97,7 +97,7 @@ def test_below_a_share_of_answers_there_is_a_doubt(records):
             [{"id": "r9", "model_output": "dog"}],
             "1 ids are not in the benchmark \\(r9 is the first\\)",
         ),
-        (rows("dog") * 2, "predictions: id r0 stands in 2 rows"),
+        (rows("dog") * 2, "predictions: id r0 is in 2 rows"),
         ([{"model_output": "dog"}], "row 0 has no id"),
         (["dog"], "row 0 has no id"),
         ({"r0": "dog"}, "give a list of objects with id and model_output"),
@@ -113,7 +113,7 @@ def test_bad_predictions(predictions, message, records):
 def test_bad_records(records):
     with pytest.raises(InputError, match="no rows"):
         score_predictions([], [])
-    with pytest.raises(InputError, match="benchmark: id r0 stands in 2 rows"):
+    with pytest.raises(InputError, match="benchmark: id r0 is in 2 rows"):
         score_predictions([records[0], *records], [])
 
 

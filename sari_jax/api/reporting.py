@@ -1,0 +1,48 @@
+"""Reports of runs: one page of them, and the files that they write."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sari_jax.errors import InputError
+from sari_jax.train.metrics import read_metrics, read_samples
+
+__all__ = ["read_metrics", "read_samples", "report"]
+
+
+def report(
+    folders: Path | str | Sequence[Path | str],
+    out: Path | str | None = None,
+    *,
+    pictures: Path | str | None = None,
+    megabytes: int = 20,
+) -> dict[str, Any]:
+    """Writes one page of runs and evaluations: curves, scores, and rollouts to read and to listen to.
+
+    Args:
+        folders: workdirs of runs, and folders that `evaluate` wrote.
+        out: the page, a FILE.html, new or to replace.
+        pictures: a folder for each chart as a PNG.
+        megabytes: the page's largest size.
+
+    Returns:
+        How much of everything is on the page, and the `pictures`.
+
+    Raises:
+        InputError: a folder is neither, or nothing can be written there.
+    """
+    from sari_jax.report.experiment import read_experiment
+    from sari_jax.report.page import write_page, write_pictures
+
+    if out is None and pictures is None:
+        raise InputError("a report needs a place: --out FILE.html for the page, or --png DIR")
+    if out is not None and Path(out).suffix != ".html":
+        raise InputError(f"{out}: a page's name ends in .html; name another --out")
+    named = [folders] if isinstance(folders, str | Path) else folders
+    experiment = read_experiment([str(folder) for folder in named])
+    written: dict[str, Any] = {}
+    if pictures is not None:
+        written["pictures"] = write_pictures(experiment, Path(pictures))
+    if out is not None:
+        written |= write_page(experiment, Path(out), megabytes)
+    return written
