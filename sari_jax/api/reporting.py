@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, require
 from sari_jax.train.metrics import read_metrics, read_samples
 
 __all__ = ["read_metrics", "read_samples", "report"]
@@ -29,8 +29,9 @@ def report(
         How much of everything is on the page, and the `pictures`.
 
     Raises:
-        InputError: a folder is neither, or nothing can be written there.
+        InputError: a folder is neither, nothing can be written there, or the extra `report` is not installed.
     """
+    require("sari report", "report", "plotly", "matplotlib", "librosa")
     from sari_jax.report.experiment import read_experiment
     from sari_jax.report.page import write_page, write_pictures
 

@@ -3,7 +3,6 @@
 import argparse
 
 from sari_jax.cli.arguments import Commands, at_least, command, print_result
-from sari_jax.errors import require
 
 
 def add(commands: Commands) -> None:
@@ -19,7 +18,6 @@ def add(commands: Commands) -> None:
 
 
 def report(args: argparse.Namespace) -> int:
-    require("sari report", "report", "plotly", "matplotlib", "librosa")
     from sari_jax.api.reporting import report as write
 
     written = write(args.folders, args.out, pictures=args.png, megabytes=args.megabytes)
