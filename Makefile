@@ -18,8 +18,8 @@ VENV_CURRENT := .venv-current
 # Written last: a set-up that was interrupted, or whose inputs changed, is done again from an empty folder.
 READY := $(VENV)/ready
 READY_CURRENT := $(VENV_CURRENT)/ready
-EXTRAS := test,bench,peft,serving,synthesize,starter,tpu
-EXTRAS_CURRENT := test,synthesize,starter
+EXTRAS := corpus,report,sweep,test,bench,peft,serving,tpu
+EXTRAS_CURRENT := corpus,report,sweep,test
 # Downloads that break off are resumed from 25.2 on.
 PIP := pip==26.1.2
 # Real weights, tokenizer and sound that the tests use; none named means all there are.

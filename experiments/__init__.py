@@ -1,4 +1,4 @@
-"""The experiments: each runs `sari`'s commands in one process, as silent as they are."""
+"""The experiments: each runs commands of `sari` in one process, with libraries as quiet as `sari` keeps them."""
 
 from sari_jax.noise import keep_off
 

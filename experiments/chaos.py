@@ -1,10 +1,10 @@
-"""One of two hosts is killed at a random moment, again and again; the run must end as if nothing had happened.
+"""Kills one of two hosts at random moments; the run must end as if nothing had happened.
 
-Starts `sari train` as two processes on this machine, kills one of them for good (SIGKILL) at a random moment, waits
-for the other to notice and leave, and starts both again, as a launcher would. In the end the parameters, the metrics
-and the samples are compared with those of a run that nothing disturbed, bit for bit.
+Starts `sari train` as two processes on this machine. Again and again it kills one of them (SIGKILL) at a random moment,
+waits until the other notices and exits, and starts both again, as a launcher would. In the end it compares parameters,
+metrics and samples with those of an undisturbed run, bit for bit.
 
-Prints one JSON object; exit 1 if the ends differ, if a complete checkpoint was lost, or if a survivor did not leave.
+Prints one JSON object; exit 1 if the ends differ, if a complete checkpoint was lost, or if a survivor did not exit.
 
     python -m experiments.chaos --config configs/grpo_nano.py --kills 20 --out runs/chaos \\
         --config.model.path=MODEL --config.data.train=FILE --config.steps=60 --config.checkpoint.every=2
@@ -31,11 +31,15 @@ from sari_jax.train.loop import trained_params
 from sari_jax.train.metrics import read_metrics
 from sari_jax.train.workdir import read_run
 
-DEVICES = 4  # of each host
-# Seconds of silence after which a host takes the other for dead, or for absent.
-HEARTBEAT, JOIN = 10, 60
+# Devices of each host.
+DEVICES = 4
+# Seconds of silence after which a host takes the other for dead.
+HEARTBEAT = 10
+# Seconds that a host waits for the other at the start.
+JOIN = 60
 TRAIN = [sys.executable, "-m", "sari_jax.cli", "train"]
-PATIENCE = 120  # seconds in which a survivor has to be gone
+# Seconds within which a survivor must exit.
+PATIENCE = 120
 
 
 def main() -> int:
@@ -45,38 +49,43 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/chaos"))
     parser.add_argument(
-        "--undisturbed", type=Path, help="the workdir of such a run, if there is one"
+        "--undisturbed", type=Path, help="the workdir of an undisturbed run, if there is one"
     )
     args, overrides = parser.parse_known_args()
-    told = chaos(args, overrides)
-    print(json.dumps(told, indent=2))
-    return 0 if told["identical"] and told["lost_checkpoints"] == told["hung"] == 0 else 1
+    result = chaos(args, overrides)
+    print(json.dumps(result, indent=2))
+    lost_or_hung = result["lost_checkpoints"] or result["hung"]
+    return 0 if result["identical"] and not lost_or_hung else 1
 
 
 def chaos(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
-    """What happened."""
+    """Runs the experiment; returns what happened."""
 
     def words(workdir: Path) -> list[str]:
         return [*TRAIN, "--config", args.config, "--workdir", str(workdir), *overrides]
 
-    undisturbed, killed = args.undisturbed or args.out / "undisturbed", args.out / "killed"
+    undisturbed = args.undisturbed or args.out / "undisturbed"
+    killed = args.out / "killed"
     if not args.undisturbed:
         with Hosts(words(undisturbed)) as hosts:
-            hosts.raise_collectively()
-    chance, begun = random.Random(args.seed), time.monotonic()
-    deaths, lost, repeated = [], 0, []
+            hosts.wait()
+    chance = random.Random(args.seed)
+    begun = time.monotonic()
+    deaths: list[dict[str, Any]] = []
     while len(deaths) < args.kills:
         with Hosts(words(killed)) as hosts:
             death = hosts.kill_one(killed, chance)
             if death is None:
-                break  # the run came to its end first
+                break  # the run ended first
             deaths.append(death)
             print(f"kill {len(deaths)}: {death}", file=sys.stderr, flush=True)
     with Hosts(words(killed)) as hosts:
-        hosts.raise_collectively()
+        hosts.wait()
         resumed = [death["resumed"] for death in deaths[1:]] + [hosts.resumed]
+    lost = 0
+    repeated = []
     for death, step in zip(deaths, resumed, strict=True):
-        if step is not None:  # it was not killed before it could resume
+        if step is not None:  # None: the next start was killed before it resumed
             lost += step < death["complete"]
             repeated.append(max(death["written"] - step, 0))
     return {
@@ -95,18 +104,20 @@ def chaos(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
 
 
 class Hosts:
-    """Both processes of one start; killed if they have not left when it ends."""
+    """Both processes of one start. Those that still run at the end of the context are killed."""
 
     def __init__(self, words: list[str]):
-        self.processes, self._told, self._begun = [], [], time.time()
+        self.processes: list[subprocess.Popen] = []
+        self._logs: list[Any] = []
+        self._begun = time.time()
         for environ in environments(HEARTBEAT):
-            said = tempfile.TemporaryFile("w+")
-            self._told.append(said)
+            log = tempfile.TemporaryFile("w+")
+            self._logs.append(log)
             flags = f"--xla_force_host_platform_device_count={DEVICES}"
             environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
             self.processes.append(
                 subprocess.Popen(
-                    words, env=os.environ | environ, stdout=subprocess.DEVNULL, stderr=said
+                    words, env=os.environ | environ, stdout=subprocess.DEVNULL, stderr=log
                 )
             )
 
@@ -118,29 +129,34 @@ class Hosts:
             process.kill()
             process.wait()
 
-    def end(self) -> None:
-        for process, said in zip(self.processes, self._told, strict=True):
+    def wait(self) -> None:
+        """Waits for both processes, which must succeed."""
+        for process, log in zip(self.processes, self._logs, strict=True):
             if process.wait():
-                said.seek(0)
-                raise SystemExit(f"a host that nobody killed failed:\n{said.read()[-3000:]}")
+                log.seek(0)
+                raise SystemExit(f"a host that nobody killed failed:\n{log.read()[-3000:]}")
 
     @property
     def resumed(self) -> int | None:
-        """The step that this start went on from, once it says so."""
-        self._told[0].seek(0)
-        said = self._told[0].read()
-        found = re.search(r"resumed after step (\d+)", said)
-        return int(found[1]) if found else 0 if " records " in said else None
+        """The step that this start resumed from; None until its log says so."""
+        self._logs[0].seek(0)
+        text = self._logs[0].read()
+        found = re.search(r"resumed after step (\d+)", text)
+        return int(found[1]) if found else 0 if " records " in text else None
 
     def _steps(self, workdir: Path) -> int:
-        """Written down since this start, which cuts what it does again; -1 until it has."""
+        """Returns the steps that were recorded since this start; -1 until it has cut the ones that it repeats."""
         path = workdir / "metrics.jsonl"
         if self.resumed is None or not path.exists() or path.stat().st_mtime < self._begun:
             return -1
         return last_step(workdir) - self.resumed
 
     def kill_one(self, workdir: Path, chance: random.Random) -> dict[str, Any] | None:
-        """Lets the run get some way, from nowhere to a few steps, and kills one host there; None if it ended first."""
+        """Lets the run make none to a few steps and kills one host there.
+
+        Returns:
+            The circumstances of the kill; None if the run ended first.
+        """
         wanted = chance.choice((None, 0, 1, 2, 3, 4))
         if wanted is None:
             time.sleep(chance.uniform(0, 8))
@@ -178,7 +194,7 @@ class Hosts:
 
 
 def environments(heartbeat: int, count: int = 2) -> list[dict[str, str]]:
-    """What makes each of so many processes a host of one run on this machine."""
+    """Returns the environment variables that make `count` processes the hosts of one run on this machine."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -195,25 +211,28 @@ def environments(heartbeat: int, count: int = 2) -> list[dict[str, str]]:
 
 
 def last_step(workdir: Path) -> int:
-    """Of those that are written down."""
+    """Returns the last step in a run's metrics; 0 if it has none."""
     return read_metrics(workdir)[-1]["step"] if read_metrics(workdir) else 0
 
 
 def steps(workdir: Path) -> list[int]:
-    """Of complete checkpoints."""
+    """Returns the steps of complete checkpoints."""
     return [int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
 
 
 def same_end(one: Path, other: Path) -> bool:
-    """Whether two runs ended with the same parameters, and told the same on the way, but for the time it took."""
+    """Returns whether two runs have the same parameters at the end, and the same records but for times."""
     for before, after in zip(*map(_parameters, (one, other)), strict=True):
         if before[0] != after[0] or not np.array_equal(before[1], after[1]):
             return False
-    timeless = lambda row: {k: v for k, v in row.items() if "seconds" not in k}  # noqa: E731
-    rows = [[timeless(row) for row in read_metrics(workdir)] for workdir in (one, other)]
     files = ("questions.jsonl", "samples.jsonl", "held_out.jsonl")
-    texts = [[(workdir / name).read_text() for name in files] for workdir in (one, other)]
-    return rows[0] == rows[1] and texts[0] == texts[1]
+    same_texts = all((one / name).read_text() == (other / name).read_text() for name in files)
+    return _untimed(one) == _untimed(other) and same_texts
+
+
+def _untimed(workdir: Path) -> list[dict[str, Any]]:
+    rows = read_metrics(workdir)
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
 
 
 def _parameters(workdir: Path) -> list[tuple[tuple[str, ...], np.ndarray]]:

@@ -1,10 +1,10 @@
-"""The corpus as docs/data.md makes it, at its full size, and a run over it that is killed again and again.
+"""Makes the corpus of docs/data.md at its full size, and kills and resumes a run over it.
 
-Builds 32,000 starter questions and every source's sample, cleans, scores, splits, orders and packs them by the
-commands that a user would type; each is printed before it runs, and one that is done is not done again. Then a GRPO run
-over the result is killed (SIGKILL) at random moments and resumed, each time with another number of processes that
-read, and compared with one that nothing disturbed: the same questions in the same batches in the same order, and the
-same parameters, bit for bit.
+Builds 32,000 starter questions and every source's sample, then cleans, scores, splits, orders and packs them with the
+commands that a user would type. Each command is printed before it runs; a finished one is not repeated. Then a GRPO run
+over the result is killed (SIGKILL) at random moments and resumed, each time with another number of reading processes.
+It must equal an undisturbed run: the same questions in the same batches in the same order, and the same parameters, bit
+for bit.
 
     python -m experiments.corpus --model runs/demo/sft --out runs/corpus
 """
@@ -29,7 +29,8 @@ QUESTIONS = 32_000
 ANSWERING = ["--attempts", "16", "--max-tokens", "48", "--rows", "64", "--style", "structured"]
 
 
-# A file's order, in windows of clips of like length; and an adaptive one over few questions, which come again.
+# Run -> settings. One keeps the file's order, in windows of clips of similar length. The other has an adaptive order
+# over few questions, which are asked repeatedly.
 RUNS = {
     "as_written": {"data.order": "as_written", "data.window": 4},
     "adaptive": {
@@ -41,32 +42,39 @@ RUNS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="nano after SFT, which answers in form")
+    parser.add_argument(
+        "--model", required=True, help="nano after SFT, which answers in the right form"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/corpus"))
     parser.add_argument("--questions", type=int, default=QUESTIONS)
     parser.add_argument(
-        "--against", nargs="*", default=[], help="benchmark files to keep apart from"
+        "--against",
+        nargs="*",
+        default=[],
+        help="benchmark files that the corpus must not overlap with",
     )
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    made = make_corpus(args)
-    told = {"corpus": made, "runs": {name: kill_and_resume(args, name) for name in RUNS}}
-    (args.out / "result.json").write_text(json.dumps(told, indent=2) + "\n")
-    print(json.dumps(told, indent=2))
-    same = [run["identical"] and run["kills"] == args.kills for run in told["runs"].values()]
+    corpus = make_corpus(args)
+    runs = {name: kill_and_resume(args, name) for name in RUNS}
+    text = json.dumps({"corpus": corpus, "runs": runs}, indent=2)
+    (args.out / "result.json").write_text(text + "\n")
+    print(text)
+    same = [run["identical"] and run["kills"] == args.kills for run in runs.values()]
     return 0 if all(same) else 1
 
 
 def make_corpus(args: argparse.Namespace) -> dict[str, Any]:
-    """What each command reported."""
-    out, seed = args.out, ["--seed", args.seed]
-    told: dict[str, Any] = {}
+    """Makes the corpus; returns each command's report."""
+    out = args.out
+    seed = ["--seed", args.seed]
+    reports: dict[str, Any] = {}
 
     def step(name: str, makes: str, *words: object) -> None:
-        told[name] = run(out, makes, *words)
+        reports[name] = run(out, makes, *words)
 
     sizes = ["--train", args.questions, "--validation", 0, "--test", 600]
     step("build starter", "starter", "data", "build", "starter", *sizes, *seed)
@@ -84,11 +92,11 @@ def make_corpus(args: argparse.Namespace) -> dict[str, Any]:
     order = ["--data", out / "split/rl.jsonl", "--order", "easy_to_hard", *seed]
     step("order", "ordered.jsonl", "data", "order", *order)
     step("pack", "packed", "data", "pack", "--data", out / "ordered.jsonl")
-    return told
+    return reports
 
 
 def run(out: Path, makes: str, *words: object) -> dict[str, Any]:
-    """A command's report; of one whose result is there already, the report kept beside it."""
+    """Runs a command and returns its report, or the kept report if its result exists already."""
     report = out / "reports" / f"{makes.replace('/', '-')}.json"
     if (out / makes).exists() and report.exists():
         return json.loads(report.read_text())
@@ -99,14 +107,14 @@ def run(out: Path, makes: str, *words: object) -> dict[str, Any]:
     done = subprocess.run([*SARI, *command, "--json"], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(done.returncode)
-    told = json.loads(done.stdout) | {"seconds": round(time.monotonic() - begun, 1)}
+    result = json.loads(done.stdout) | {"seconds": round(time.monotonic() - begun, 1)}
     report.parent.mkdir(exist_ok=True)
-    report.write_text(json.dumps(told, indent=2) + "\n")
-    return told
+    report.write_text(json.dumps(result, indent=2) + "\n")
+    return result
 
 
 def kill_and_resume(args: argparse.Namespace, name: str) -> dict[str, Any]:
-    """A run that nothing disturbs, the same run killed and resumed, and whether they are the same."""
+    """Makes a run undisturbed, and again killed and resumed; returns whether they are the same."""
 
     def words(workdir: Path, workers: int) -> list[str]:
         changes = {
@@ -119,7 +127,8 @@ def kill_and_resume(args: argparse.Namespace, name: str) -> dict[str, Any]:
     whole, killed = (args.out / f"run-{name}-{end}" for end in ("undisturbed", "killed"))
     for workdir in (whole, killed):
         shutil.rmtree(workdir, ignore_errors=True)
-    chance, deaths = random.Random(args.seed), []
+    chance = random.Random(args.seed)
+    deaths = []
     subprocess.run(words(whole, 0), check=True, stdout=subprocess.DEVNULL)
     reached = sorted(chance.sample(range(1, args.steps - 1), args.kills))
     for kill, wanted in enumerate(reached):

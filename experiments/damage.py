@@ -1,4 +1,4 @@
-"""Sounds and lines as they should not be, for `experiments.fuzz`."""
+"""Damaged audio files and damaged JSON lines, for `experiments.fuzz`."""
 
 import io
 import json
@@ -14,7 +14,7 @@ FORMATS = ("wav", "flac", "ogg", "mp3")
 
 
 def damaged_sound(number: int, generator: np.random.Generator) -> tuple[str, bytes, str]:
-    """A file's name, its bytes and what is wrong with it; each kind of damage in turn."""
+    """Returns a file's name, its bytes and its damage; the kinds of damage take turns."""
     names = sorted(SOUNDS)
     damage = names[number % len(names)]
     kind = FORMATS[int(generator.integers(4))]
@@ -40,7 +40,7 @@ def _encoded(samples: np.ndarray, rate: int, kind: str, subtype: str | None = No
 
 
 def _header(rate: int, channels: int, claimed: int, bits: int = 16, form: int = 1) -> bytes:
-    """Of a wav that claims so many bytes of samples."""
+    """Returns the header of a wav that claims to hold `claimed` bytes of samples."""
     width = channels * bits // 8 % 2**16
     chunk = struct.pack("<HHIIHH", form, channels, rate, rate * width % 2**32, width, bits)
     riff = b"RIFF" + struct.pack("<I", min(claimed + 36, 2**32 - 1)) + b"WAVE"
@@ -84,7 +84,7 @@ def _wrong_suffix(kind: str, generator: np.random.Generator) -> tuple[str, bytes
 
 
 def _random_header(_: str, generator: np.random.Generator) -> tuple[str, bytes]:
-    """Rates from 1 Hz to 384 kHz and beyond, up to 1024 channels, widths and forms that do not fit."""
+    """A wav with rates up to 384 kHz and beyond, up to 65,535 channels, and widths and forms that do not fit."""
     rate = int(generator.choice([0, 1, 50, 999, 1000, 384_000, 768_000, 2**31 - 1, 2**32 - 1]))
     channels = int(generator.choice([0, 1, 2, 64, 255, 1024, 65_535]))
     bits = int(generator.choice([0, 1, 8, 16, 24, 32, 64, 255]))
@@ -93,13 +93,13 @@ def _random_header(_: str, generator: np.random.Generator) -> tuple[str, bytes]:
 
 
 def _claims_much(_: str, generator: np.random.Generator) -> tuple[str, bytes]:
-    """Two hours, or four gigabytes, of which a few bytes are there."""
+    """A wav that claims two hours or four gigabytes, but holds a few bytes."""
     claimed = int(generator.choice([2 * 3600 * 32_000, 2**32 - 40, 2**31, 2**32 - 1]))
     return "wav", _header(16_000, int(generator.choice([1, 2, 64])), claimed) + generator.bytes(999)
 
 
 def _flac_claims(_: str, generator: np.random.Generator) -> tuple[str, bytes]:
-    """A flac whose count of samples, 36 bits from byte 21 on, is anything."""
+    """A flac with an arbitrary count of samples, which is 36 bits from byte 21 on."""
     data = bytearray(_well("flac", generator))
     data[21] = (data[21] & 0xF0) | int(generator.integers(16))
     data[22:26] = generator.choice([bytes(4), b"\xff" * 4, generator.bytes(4)])
@@ -117,7 +117,7 @@ def _two_hours() -> bytes:
 
 def _long(_: str, generator: np.random.Generator) -> tuple[str, bytes]:
     data = bytearray(_two_hours())
-    if generator.random() < 0.5:  # and does not say so
+    if generator.random() < 0.5:  # the header gives no length
         data[21] &= 0xF0
         data[22:26] = bytes(4)
     return "flac", bytes(data)
@@ -141,7 +141,7 @@ def _garbage_after(kind: str, generator: np.random.Generator) -> tuple[str, byte
 
 
 def _tagged(kind: str, generator: np.random.Generator) -> tuple[str, bytes]:
-    """An ID3 tag whose size is true, false or beyond the end."""
+    """A file behind an ID3 tag whose size is true, false or beyond the end."""
     size = int(generator.choice([10, 1000, 2**27, 2**28 - 1]))
     seven = bytes((size >> shift) & 0x7F for shift in (21, 14, 7, 0))
     body = generator.bytes(min(size, 1000))
@@ -220,7 +220,7 @@ ODD: list[Any] = [
 
 
 def damaged_line(record: dict[str, Any], generator: np.random.Generator) -> tuple[bytes, str]:
-    """The record as a line, and what is wrong with it."""
+    """Returns the record as a damaged line, and the damage."""
     damage = str(generator.choice(LINES))
     whole = json.dumps(record).encode()
     key = str(generator.choice(list(record)))

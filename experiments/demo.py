@@ -1,11 +1,10 @@
-"""`make demo`: from sound files to a better model, on one small machine.
+"""`make demo`: from audio files to a better model, on one small machine.
 
-Every step is a command that a user could type; each is printed before it runs. What ends up in runs/demo:
-summary.json, curves.png, report.html to read and to hear, and `grpo`, the trained model as a Hugging Face directory.
-Everything here is ours: sizes, steps and rates are chosen for two cores and a quarter of an hour, not taken from
-the paper.
+Every step is a command that a user could type; each is printed before it runs. It leaves in runs/demo summary.json,
+curves.png, report.html, and `grpo`, the trained model as a Hugging Face directory. Sizes, steps and rates are ours,
+chosen for two cores and a quarter of an hour; they are not taken from the paper.
 
-The same command goes on where a run broke off; `minutes` then counts from the last start.
+The same command goes on where it stopped; `minutes` then counts from the last start.
 
     python -m experiments.demo [--seed N] [--out runs/demo]
 """
@@ -21,9 +20,10 @@ from experiments.commands import step
 from experiments.two_stages import Size, two_stages, write_summary
 from sari_jax.data.records import read_records
 
-# A few chains teach the form of an answer, many more questions what to hear in the sound.
+# A few chains teach the form of an answer; many more questions teach what to listen for.
 SIZE = Size(questions=2400, attempts=16, held_out=96, test=600, tokens=48, rows=(32, 60))
-EVERY = {"sft": 50, "grpo": 65}  # steps between examinations
+# Steps between evaluations.
+EVERY = {"sft": 50, "grpo": 65}
 
 
 def main() -> int:
@@ -31,7 +31,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
     args = parser.parse_args()
-    begun, model = time.monotonic(), args.out / "grpo"
+    begun = time.monotonic()
+    model = args.out / "grpo"
     summary = two_stages(args.out, "nano", args.seed, SIZE, EVERY)
     parity = step("check", "--model", model)
     summary["export_max_abs_logit_diff"] = parity["max_abs_logit_diff"]
@@ -44,7 +45,7 @@ def main() -> int:
 
 
 def minutes(begun: float) -> float:
-    """Since `make` started, set-up included, where it says so; else since this program did."""
+    """Returns the minutes since `make` started, if it sets DEMO_STARTED; else since this program started."""
     started = os.environ.get("DEMO_STARTED")
     return round(((time.time() - float(started)) if started else time.monotonic() - begun) / 60, 2)
 

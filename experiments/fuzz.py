@@ -1,16 +1,15 @@
-"""Damaged sounds and damaged lines through the real command: nothing crashes, hangs, swells or is lost.
+"""Runs `sari data clean` over damaged audio files and damaged lines: it must not crash, hang, swell or lose any.
 
-Makes sounds (wav, flac, ogg, mp3) and JSON lines, damages each in a way drawn at random, runs `sari data clean` over
-them as a user would, and holds it to: exit 0, or 2 with one line where nothing is left; no traceback; at most 2 GiB in
-all its processes together; as many inputs kept and dropped as were given, each once.
+Makes audio files (wav, flac, ogg, mp3) and JSON lines, and damages each in a way drawn at random. The command must exit
+with 0, or with 2 and one line if nothing is left. It must print no traceback, use at most 2 GiB in all its processes
+together, and keep or drop each input exactly once.
 
-Prints a table and writes result.json to --out; exit 1 if anything of this fails.
+Prints a table and writes result.json to --out; exit 1 if any of this fails.
 
     python -m experiments.fuzz --sounds 2000 --lines 2000 --seed 0 --out runs/fuzz
 """
 
 import argparse
-import io
 import json
 import os
 import signal
@@ -28,8 +27,10 @@ import soundfile
 
 from experiments.damage import damaged_line, damaged_sound
 
-MEMORY = 2 * 2**30  # bytes, of the command and all its workers
-PATIENCE = 1800  # seconds for one command
+# Bytes that the command and all its workers may use.
+MEMORY = 2 * 2**30
+# Seconds that one command may take.
+PATIENCE = 1800
 
 
 def main() -> int:
@@ -52,10 +53,12 @@ def main() -> int:
 
 
 def fuzz_sounds(out: Path, count: int, seed: int) -> dict[str, Any]:
-    """Records of which each names a damaged sound."""
-    folder, generator = out / "sounds", np.random.default_rng(seed)
+    """Cleans records whose audio files are damaged."""
+    folder = out / "sounds"
+    generator = np.random.default_rng(seed)
     folder.mkdir(exist_ok=True)
-    lines, damages = [], Counter()
+    lines = []
+    damages = Counter()
     for number in range(count):
         name, data, damage = damaged_sound(number, generator)
         (folder / name).write_bytes(data)
@@ -65,19 +68,21 @@ def fuzz_sounds(out: Path, count: int, seed: int) -> dict[str, Any]:
 
 
 def fuzz_lines(out: Path, count: int, seed: int) -> dict[str, Any]:
-    """Damaged records of sounds that are well."""
-    folder, generator = out / "well", np.random.default_rng([seed, 1])
+    """Cleans damaged records of whole audio files."""
+    folder = out / "well"
+    generator = np.random.default_rng([seed, 1])
     folder.mkdir(exist_ok=True)
     for number in range(8):
         tones = generator.uniform(-0.5, 0.5, 16_000)
         soundfile.write(folder / f"{number}.wav", tones, 16_000)
-    lines, damages = [], Counter()
+    lines = []
+    damages = Counter()
     for number in range(count):
         whole = record(f"l{number}", f"well/{number % 8}.wav", number)
         line, damage = damaged_line(whole, generator)
         damages[damage] += 1
         lines.append(line.replace(b"\n", b" "))
-    # A line that was emptied is no input: it is counted nowhere.
+    # An empty line is no input and is not counted.
     given = sum(bool(line.decode("utf-8", "replace").strip()) for line in lines)
     return run(out, "lines", b"\n".join(lines) + b"\n", given, damages)
 
@@ -96,7 +101,7 @@ def record(name: str, path: str, number: int) -> dict[str, Any]:
 
 
 def run(out: Path, name: str, data: bytes, given: int, damages: Counter) -> dict[str, Any]:
-    """Cleans the lines; what came of it, and what of that must not be."""
+    """Cleans the lines; returns figures, and `faults`, which should be empty."""
     (out / f"{name}.jsonl").write_bytes(data)
     corpus = out / f"{name}-clean-{int(time.time())}"
     words = [sys.executable, "-m", "sari_jax.cli", "data", "clean", "--json"]
@@ -116,11 +121,11 @@ def run(out: Path, name: str, data: bytes, given: int, damages: Counter) -> dict
         faults.append(f"not done after {PATIENCE} s")
     watch.done.set()
     watch.join()
-    told = stderr.decode("utf-8", "replace")
+    log = stderr.decode("utf-8", "replace")
     report = {}
     if (corpus / "report.json").is_file():
         report = json.loads((corpus / "report.json").read_text())
-    faults += _faults(process.returncode, told, report, corpus, given, watch.peak)
+    faults += _faults(process.returncode, log, report, corpus, given, watch.peak)
     return {
         "given": given,
         "exit": process.returncode,
@@ -134,13 +139,13 @@ def run(out: Path, name: str, data: bytes, given: int, damages: Counter) -> dict
 
 
 def _faults(
-    code: int | None, told: str, report: dict[str, Any], corpus: Path, given: int, peak: int
+    code: int | None, log: str, report: dict[str, Any], corpus: Path, given: int, peak: int
 ) -> list[str]:
     faults = []
-    if not (code == 0 or (code == 2 and not report.get("kept") and told.count("sari: ") == 1)):
-        faults.append(f"exit {code}: {told[-500:]}")
-    if "Traceback" in told:
-        faults.append(f"a traceback: {told[-2000:]}")
+    if not (code == 0 or (code == 2 and not report.get("kept") and log.count("sari: ") == 1)):
+        faults.append(f"exit {code}: {log[-500:]}")
+    if "Traceback" in log:
+        faults.append(f"a traceback: {log[-2000:]}")
     if peak > MEMORY:
         faults.append(f"{peak / 2**30:.2f} GiB of memory")
     if not report:
@@ -162,11 +167,13 @@ def _faults(
 
 
 class Watch(threading.Thread):
-    """The most memory that a process and its descendants hold at once (resident, Linux's /proc)."""
+    """Measures the peak of resident memory of a process and its descendants together, from Linux's /proc."""
 
     def __init__(self, pid: int):
         super().__init__(daemon=True)
-        self.pid, self.peak, self.done = pid, 0, threading.Event()
+        self.pid = pid
+        self.peak = 0
+        self.done = threading.Event()
 
     def run(self) -> None:
         while not self.done.wait(0.1):
@@ -192,7 +199,7 @@ def _resident(pid: int) -> int:
 
 
 def _try(read: Callable[[], str]) -> str:
-    """What is read of a process that may be gone."""
+    """Returns what `read` returns; "" if the process is gone."""
     try:
         return read()
     except OSError:
@@ -200,17 +207,13 @@ def _try(read: Callable[[], str]) -> str:
 
 
 def table(name: str, result: dict[str, Any]) -> str:
-    told = io.StringIO()
-    print(
+    lines = [
         f"{name}: {result['given']} given, {result['kept']} kept, {result['seconds']} s,"
-        f" {result['peak_mib']} MiB at most, exit {result['exit']}",
-        file=told,
-    )
-    for reason, count in (result["dropped"] or {}).items():
-        print(f"  {count:6}  {reason}", file=told)
-    for fault in result["faults"]:
-        print(f"  FAULT: {fault}", file=told)
-    return told.getvalue()
+        f" {result['peak_mib']} MiB at most, exit {result['exit']}"
+    ]
+    lines += [f"  {count:6}  {reason}" for reason, count in (result["dropped"] or {}).items()]
+    lines += [f"  FAULT: {fault}" for fault in result["faults"]]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How the cost of a GRPO update grows with the group and with the clip, at the benchmark's sizes.
+"""Measures how the cost of a GRPO update grows with the group and with the clip, at the benchmark's sizes.
 
     python -m experiments.growth
 
-Each work is timed in turns with the others in one process, so that what else the machine does falls on all of them.
-Prints one JSON object: median seconds, their ratio to the first and the ratio of the work by formula.
+The works take turns in one process, so that other load on the machine slows all of them alike. Prints one JSON object:
+median seconds, their ratio to the first, and the ratio of the FLOPs by formula.
 """
 
 import dataclasses
@@ -48,13 +48,13 @@ def main() -> None:
 
     from sari_jax.scale import jax_side
 
-    update, formula, seconds = {}, {}, {name: [] for name in WORKS}
+    update = {}
+    formula = {}
+    seconds = {name: [] for name in WORKS}
     with tempfile.TemporaryDirectory() as folder:
         for i, (name, changes) in enumerate(WORKS.items()):
-            work, directory = (
-                dataclasses.replace(Work(), sft_rows=8, **changes),
-                Path(folder, str(i)),
-            )
+            work = dataclasses.replace(Work(), sft_rows=8, **changes)
+            directory = Path(folder, str(i))
             make(work, directory)
             update[name] = jax_side.phases(directory, "trained")["update"]
             formula[name] = flops(work, directory)
@@ -65,7 +65,7 @@ def main() -> None:
             jax.block_until_ready(run())
             seconds[name].append(time.perf_counter() - begun)
     first = next(iter(WORKS))
-    told = {
+    result = {
         name: {
             "seconds": round(median(times), 3),
             "ratio": round(median(t / s for t, s in zip(times, seconds[first], strict=True)), 2),
@@ -73,7 +73,7 @@ def main() -> None:
         }
         for name, times in seconds.items()
     }
-    json.dump(told, sys.stdout, indent=2)
+    json.dump(result, sys.stdout, indent=2)
     print()
 
 

@@ -1,7 +1,7 @@
-"""`sari eval` is killed after half of its batches and started again; it must end as if nothing had happened.
+"""Kills `sari eval` after half of its batches and starts it again; it must end as if nothing had happened.
 
-Answers a benchmark's questions about stand-in clips (`experiments.standin`) once undisturbed, and once killed for good
-(SIGKILL) and started again. Every file of both results is compared, byte for byte.
+Answers a benchmark's questions about stand-in clips (`experiments.standin`) twice: once undisturbed, and once killed
+(SIGKILL) and started again. All files of both results are compared byte for byte.
 
 Prints one JSON object; exit 1 if the results differ.
 
@@ -30,22 +30,23 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=50, help="questions in a batch")
     parser.add_argument("--out", type=Path, default=Path("runs/killed-eval"))
     args, words = parser.parse_known_args()
-    told = killed_eval(args, words)
-    print(json.dumps(told, indent=2))
-    return 0 if told["identical"] else 1
+    result = killed_eval(args, words)
+    print(json.dumps(result, indent=2))
+    return 0 if result["identical"] else 1
 
 
 def killed_eval(args: argparse.Namespace, words: list[str]) -> dict[str, Any]:
-    """What happened.
+    """Runs the experiment; returns what happened.
 
     Args:
-        words: more of `sari eval`, the model among them.
+        words: further arguments of `sari eval`, among them the model.
     """
     benchmark = BENCHMARKS[args.benchmark]
     rows = read_rows(args.questions, benchmark)
     clips, undisturbed, killed = (args.out / name for name in ("clips", "undisturbed", "killed"))
     for folder in (undisturbed, killed, attempts(undisturbed), attempts(killed)):
-        shutil.rmtree(folder, ignore_errors=True)  # of this command, started before
+        # These are of an earlier start of this command.
+        shutil.rmtree(folder, ignore_errors=True)
     write_clips(rows, benchmark, clips)
 
     def command(out: Path) -> list[str]:
@@ -72,24 +73,25 @@ def killed_eval(args: argparse.Namespace, words: list[str]) -> dict[str, Any]:
 
 
 def attempts(out: Path) -> Path:
-    """Where `sari eval` keeps finished batches."""
+    """Returns the folder where `sari eval` keeps finished batches."""
     return out.with_name(f"{out.name}.attempts")
 
 
 def kill_halfway(command: list[str], folder: Path, enough: int) -> list[str]:
-    """The batches that are kept when the command is killed, which it is once there are enough of them."""
+    """Kills the command once it has kept `enough` batches; returns the names of the kept ones."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         while len(list(folder.glob("batch-*.jsonl"))) < enough:
             if process.poll() is not None:
-                raise SystemExit(f"it ended, with {process.returncode}, before it could be killed")
+                code = process.returncode
+                raise SystemExit(f"sari eval ended with {code} before it could be killed")
             time.sleep(0.002)
     finally:
         process.kill()
         process.wait()
     kept = sorted(path.name for path in folder.glob("batch-*.jsonl"))
     if not kept:
-        raise SystemExit("it came to its end before it could be killed; give more questions")
+        raise SystemExit("sari eval ended before it could be killed; give more questions")
     return kept
 
 

@@ -1,10 +1,10 @@
-"""A sweep of twelve runs of nano, of which two fail and one is killed; it must end with ten results.
+"""Starts a sweep of twelve runs of nano, of which two fail and one is killed; it must end with ten results.
 
-Needs what `make demo` leaves in runs/demo, or another folder: the base model and the starter corpus. Two runs cannot
-use their data, one is killed for good (SIGKILL) once it has made three steps, and is compared with a run of its
-settings that nothing disturbed.
+Needs the base model and the starter corpus that `make demo` leaves in runs/demo, or in another folder. Two runs cannot
+use their data. One is killed (SIGKILL) once it has made three steps; it must equal an undisturbed run of the same
+settings.
 
-Prints one JSON object; exit 1 if it came out otherwise.
+Prints one JSON object; exit 1 if the sweep ended otherwise.
 
     python -m experiments.killed_sweep --demo runs/demo --out runs/killed-sweep
 """
@@ -33,7 +33,7 @@ def get_runs():
         _, config = next(grid(base, {{"steps": [12], "checkpoint.every": [1]}}))
         yield name, config
 """
-# Run -> a part of what it must say.
+# Run -> a part of the reason that it must give.
 FAILED = {
     "train=nowhere.jsonl": "no such file",
     "audio_seconds=0.5": "does not fit data.shapes.audio_seconds",
@@ -52,20 +52,20 @@ def main() -> int:
     changes = {"model.path": args.demo / "base", "data.train": args.demo / "starter/train.jsonl"}
     changes |= {"steps": 6, "optimizer.schedule": "constant"}
     file = write_sweep(args.out / "sweep.py", changes, good=8)
-    told = killed_sweep(file, args.out / "sweep")
-    print(json.dumps(told, indent=2))
-    return 0 if told["as_it_should"] else 1
+    result = killed_sweep(file, args.out / "sweep")
+    print(json.dumps(result, indent=2))
+    return 0 if result["as_it_should"] else 1
 
 
 def write_sweep(file: Path, changes: dict[str, object], good: int, text: str = SWEEP) -> Path:
-    """A sweep's file: `good` runs, two that fail, and the two that are compared."""
+    """Writes a sweep's file: `good` runs, two that fail, and the two that are compared."""
     overrides = [f"--config.{key}={value}" for key, value in changes.items()]
     file.write_text(text.format(config="configs/sft_nano.py", overrides=overrides, good=good))
     return file
 
 
 def killed_sweep(file: Path, out: Path) -> dict[str, Any]:
-    """What happened."""
+    """Runs the experiment; returns what happened."""
     words = ["-m", "sari_jax.cli", "sweep", str(file), "--out", str(out), "--json"]
     begun = time.monotonic()
     sweep = subprocess.Popen(
@@ -77,7 +77,7 @@ def killed_sweep(file: Path, out: Path) -> dict[str, Any]:
             raise SystemExit(f"the sweep ended before a run could be killed: {sweep.stderr.read()}")
         time.sleep(0.01)
     process_of(sweep.pid, "killed").kill()
-    output, said = sweep.communicate()
+    output, log = sweep.communicate()
     result = json.loads(output)
     before, after = (untimed(out / name) for name in ("undisturbed", "killed"))
     resumed = "resumed after step" in (out / "killed.log").read_text()
@@ -93,12 +93,12 @@ def killed_sweep(file: Path, out: Path) -> dict[str, Any]:
         "best": result["best"],
         "minutes": round((time.monotonic() - begun) / 60, 1),
         "as_it_should": named and resumed and before == after and sweep.returncode == 1,
-        "said": [line for line in said.splitlines() if "killed" in line or "failed" in line],
+        "said": [line for line in log.splitlines() if "killed" in line or "failed" in line],
     }
 
 
 def process_of(sweep: int, name: str) -> psutil.Process:
-    """The process of a sweep's run."""
+    """Returns the process of a sweep's run."""
     for child in psutil.Process(sweep).children():
         with contextlib.suppress(psutil.Error):  # one that has ended
             if "".join(child.cmdline()[-1:]).endswith(f"/{name}"):
@@ -107,7 +107,7 @@ def process_of(sweep: int, name: str) -> psutil.Process:
 
 
 def untimed(workdir: Path) -> list[dict[str, Any]]:
-    """A run's rows, without how long they took."""
+    """Returns the rows of a run's metrics without times."""
     rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows]
 

@@ -1,6 +1,7 @@
-"""How fast ten-second clips are read from shards: real sounds of a corpus joined to ten seconds, packed, and read.
+"""Measures how fast ten-second clips are read, as loose files and from shards.
 
-Prints what `sari data bench` finds, for loose files and for shards, with threads alone and with worker processes.
+Joins clips of a corpus to ten seconds and packs them. Prints the result of `sari data bench` for loose files and for
+shards, with threads alone and with worker processes.
 
     python -m experiments.reading --data runs/demo/starter/train.jsonl --model runs/demo/base --out runs/reading
 """
@@ -19,7 +20,8 @@ from sari_jax.audio.clips import load_clip
 from sari_jax.data.records import Clip, read_records, write_records
 
 SARI = [sys.executable, "-m", "sari_jax.cli", "data"]
-RATE, SECONDS = 16_000, 10
+RATE = 16_000
+SECONDS = 10
 
 
 def main() -> int:
@@ -35,25 +37,27 @@ def main() -> int:
     packed = args.out / "packed"
     if not packed.exists():
         subprocess.run([*SARI, "pack", "--data", str(loose), "--out", str(packed)], check=True)
-    told = {}
+    result = {}
     for name, data in (("loose", loose), ("packed", packed / "records.jsonl")):
         words = ["bench", "--data", str(data), "--model", args.model, "--json"]
         words += ["--batches", str(args.batches), "--workers", "0", "1", "2"]
         done = subprocess.run([*SARI, *words], check=True, stdout=subprocess.PIPE, text=True)
-        told[name] = json.loads(done.stdout)
-    (args.out / "result.json").write_text(json.dumps(told, indent=2) + "\n")
-    print(json.dumps(told, indent=2))
+        result[name] = json.loads(done.stdout)
+    (args.out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
     return 0
 
 
 def join(args: argparse.Namespace, out: Path) -> None:
-    """Records of ten-second clips, each of several of the corpus's sounds."""
-    records, rng = read_records(args.data), np.random.default_rng(0)
+    """Writes records of ten-second clips, each of which joins several clips of the corpus."""
+    records = read_records(args.data)
+    rng = np.random.default_rng(0)
     folder = args.out / "clips"
     folder.mkdir(parents=True, exist_ok=True)
     joined = []
     for number in range(args.clips):
-        parts, size = [], 0
+        parts = []
+        size = 0
         while size < SECONDS * RATE:
             record = records[int(rng.integers(len(records)))]
             parts.append(load_clip(record.audio[0].path))

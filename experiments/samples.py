@@ -1,6 +1,6 @@
-"""A small sample of every source, in the form that its authors give it, with rows that must be dropped.
+"""Small samples of every source in its authors' format, with rows that must be dropped.
 
-The files are those that tests read; the clips, each of them different, are made here.
+The files are those of the tests. The clips, all different, are made here.
 """
 
 import shutil
@@ -13,7 +13,7 @@ FILES = Path(__file__).parents[1] / "tests" / "corpus" / "sources" / "samples"
 SAMPLE_RATE = 16_000
 SECONDS = 0.5
 
-# Source -> its file, and the clips that stand in its folder of sounds.
+# Source -> its file, and the clips in its folder of audio files.
 SAMPLES = {
     "avqa": (
         "train_qa.json",
@@ -49,7 +49,7 @@ EMPTY = {"avqa": ["empty_file_1_000005.wav"]}
 
 
 def write_samples(folder: Path | str) -> dict[str, tuple[Path, Path]]:
-    """Writes all of them below `folder`; returns each source's input file and folder of sounds."""
+    """Writes all samples below `folder`; returns each source's input file and folder of audio files."""
     written = {}
     for number, name in enumerate(SAMPLES):
         written[name] = write_sample(name, Path(folder) / name, seed=100 * number)
@@ -57,7 +57,7 @@ def write_samples(folder: Path | str) -> dict[str, tuple[Path, Path]]:
 
 
 def write_sample(name: str, folder: Path, *, seed: int = 0) -> tuple[Path, Path]:
-    """Writes one source's sample; returns its input file and folder of sounds."""
+    """Writes one source's sample; returns its input file and folder of audio files."""
     file, clips = SAMPLES[name]
     sounds = folder / "sounds"
     sounds.mkdir(parents=True)
@@ -73,7 +73,7 @@ def write_sample(name: str, folder: Path, *, seed: int = 0) -> tuple[Path, Path]
 
 
 def _sound(seed: int) -> np.ndarray:
-    """Three tones over a little noise, other ones for each seed."""
+    """Returns three tones over a little noise; they depend on the seed."""
     rng = np.random.default_rng(seed)
     time = np.arange(int(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
     tones = [np.sin(2 * np.pi * hertz * time) for hertz in rng.uniform(150, 3000, 3)]

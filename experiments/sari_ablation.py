@@ -1,18 +1,18 @@
 """The paper's comparisons in miniature: does warm-up stabilise, structure generalise, and a curriculum help?
 
-Arms, each with every seed: the base model; GRPO without SFT before it; SFT alone, on structured chains, free ones and
-answers alone; SFT, then GRPO, structured and free, each from easy to hard, at random and from hard to easy; and the
-same without any chain (implicit reasoning), from easy to hard. All train on the starter corpus and answer its held-out
-questions, whose soundfonts, voices and recordings are others than those trained on. nano has all arms, and smol, which
-learns by adapters, the main ones.
+These arms run with every seed: the base model; GRPO without SFT; SFT alone, on structured chains, on free chains and on
+answers alone; SFT followed by GRPO, structured and free, each from easy to hard, at random and from hard to easy; and
+SFT followed by GRPO without any chain (implicit reasoning), from easy to hard. All arms train on the starter corpus and
+answer its held-out questions, whose soundfonts, voices and recordings are not in the training data. nano runs all arms.
+smol, which trains adapters, runs the main ones.
 
-Every step is a command that a user could type; the same command goes on where it broke off. Settings are those of
-configs/{sft,grpo}_{nano,smol}.py but for GRPO's steps, style, order and seed: ours, not the paper's. Which questions
-GRPO learns from, and their order, is judged by one model for all arms of a seed: that of SFT on structured chains.
+Every step is a command that a user could type; the same command goes on where it stopped. Settings are those of
+configs/{sft,grpo}_{nano,smol}.py but for GRPO's steps, style, order and seed: ours, not the paper's. For all arms of a
+seed, one model decides which questions GRPO learns from and in which order: the model after SFT on structured chains.
 
     python -m experiments.sari_ablation --out runs/ablation [--size smol] [--seeds 0 1 2]
 
-What ends up there: summary.json, table.md and curves.png.
+It leaves summary.json, table.md and curves.png.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from experiments.commands import begin, on_the_way, read_json, train
-from experiments.two_stages import Size, chance, examine, score, write_unscored
+from experiments.two_stages import Size, chance, config_of, examine, score, write_unscored
 from sari_jax.atomic import write_text
 from sari_jax.data.records import read_records, write_records
 from sari_jax.report.charts import Chart, Line
@@ -55,7 +55,7 @@ PANELS = {
     ),
 }
 STYLES = {"structured": "structured", "free": "free", "direct": "answers alone"}
-# What each of the paper's findings is read from: an arm, and the one that it is compared with, seed by seed.
+# Pairs of arms behind the paper's findings: an arm, and the one that it is compared with, seed by seed.
 COMPARED = (
     ("structured, easy to hard", "SFT, structured"),
     ("free, easy to hard", "SFT, free"),
@@ -74,12 +74,13 @@ COMPARED = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """
+    """The arms of one model, and how much each trains.
+
     Attributes:
-        each: what every arm trains on and answers.
-        steps: of GRPO.
-        every: steps between its examinations.
-        arms: of `GRPO`.
+        each: the data of every arm.
+        steps: steps of GRPO.
+        every: steps of GRPO between evaluations.
+        arms: names in `GRPO`.
     """
 
     each: Size
@@ -91,7 +92,7 @@ class Comparison:
 MAIN = tuple(GRPO)[:3] + ("free, easy to hard",)
 NANO = Size(questions=1600, attempts=8, held_out=120, test=600, tokens=48, rows=(32, 60))
 SMOL = Size(questions=120, attempts=4, held_out=60, test=240, tokens=80, rows=(16, 20))
-# nano: one seed of all arms takes a core some 35 minutes.
+# With nano, one seed of all arms takes about 35 minutes of one core.
 SIZES = {
     "nano": Comparison(each=NANO, steps=64, every=16, arms=tuple(GRPO)),
     "smol": Comparison(each=SMOL, steps=20, every=10, arms=MAIN),
@@ -116,21 +117,22 @@ def main() -> int:
 
 
 def one_seed(model: str, out: Path, seed: int) -> None:
-    size, config = SIZES[model], lambda stage: f"configs/{stage}_{model}.py"
+    """Runs all arms of one seed."""
+    size = SIZES[model]
     begin(out, model, seed, **dataclasses.asdict(size))
-    write_unscored(out, config("sft"), size.each)
+    write_unscored(out, config_of("sft", model), size.each)
     test = read_records(out / "starter/test.jsonl")
     write_records(out / "test.jsonl", test[: size.each.test])
 
     def run(name: str, stage: str, start: str, data: str, style: str, **more: object) -> None:
         more |= {"data.style": style, "seed": seed, "samples_every": 60}
-        train(out, name, config(stage), start, data, **more)
+        train(out, name, config_of(stage, model), start, data, **more)
         examine(out, name, size.each, style)
 
     examine(out, "base", size.each)
     for style in styles(size):
         run(f"sft-{style}", "sft", "base", "starter/train.jsonl", style)
-    # One measure of difficulty for all arms, so that all learn from the same questions.
+    # All arms use one measure of difficulty, so that they learn from the same questions.
     score(out, "sft-structured", seed, size.each)
     for arm in size.arms:
         start, style, order = GRPO[arm]
@@ -141,7 +143,7 @@ def one_seed(model: str, out: Path, seed: int) -> None:
 
 
 def styles(size: Comparison) -> list[str]:
-    """What SFT teaches: whatever an arm starts from."""
+    """Returns the styles that SFT has to teach, since an arm starts from them."""
     starts = {GRPO[arm][0] for arm in size.arms}
     return [style for style in STYLES if style in starts]
 
@@ -151,7 +153,7 @@ def folder(arm: str) -> str:
 
 
 def summarise(name: str, out: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """Each arm's accuracy on held-out questions, seed by seed, and GRPO's on validation questions after its steps."""
+    """Reads each arm's test accuracy of every seed, and GRPO's curves on validation questions."""
     size = SIZES[name]
     arms = {"base": "base"}
     arms |= {f"SFT, {STYLES[style]}": f"sft-{style}" for style in styles(size)}
@@ -161,12 +163,12 @@ def summarise(name: str, out: Path, seeds: Sequence[int]) -> dict[str, Any]:
     for arm, model in arms.items():
         scores = [read_json(place / f"eval-{model}/scores.json") for place in folders]
         accuracies = [score["accuracy"]["all"] for score in scores]
-        told = {"accuracy": accuracies, **mean_and_error(accuracies)}
+        result = {"accuracy": accuracies, **mean_and_error(accuracies)}
         if model.startswith("grpo"):
             curves = [read_held_out(place / f"run-{model}") for place in folders]
-            told["steps"] = [row["step"] for row in curves[0]]
-            told["held_out"] = [[row["accuracy"] for row in curve] for curve in curves]
-        summary["arms"][arm] = told
+            result["steps"] = [row["step"] for row in curves[0]]
+            result["held_out"] = [[row["accuracy"] for row in curve] for curve in curves]
+        summary["arms"][arm] = result
     summary["differences"] = differences(summary["arms"])
     summary["test_examples"] = len(read_records(folders[0] / "test.jsonl"))
     summary["chance"] = chance(folders[0])
@@ -174,70 +176,77 @@ def summarise(name: str, out: Path, seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def differences(arms: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of `COMPARED`, where both arms were run: of accuracies at the end, and of validation accuracies on the way."""
+    """Returns the differences of all pairs in `COMPARED` whose arms were run.
+
+    They are of the test accuracy, and of the mean validation accuracy during training.
+    """
     found = []
     for arm, other in COMPARED:
         if not {arm, other} <= arms.keys():
             continue
         one, another = arms[arm], arms[other]
-        told = {"arm": arm, "against": other}
-        told["accuracy"] = mean_and_error(np.subtract(one["accuracy"], another["accuracy"]))
+        difference = {"arm": arm, "against": other}
+        difference["accuracy"] = mean_and_error(np.subtract(one["accuracy"], another["accuracy"]))
         if "held_out" in one and "held_out" in another:
-            told["on_the_way"] = mean_and_error(np.subtract(on_average(one), on_average(another)))
-        found.append(told)
+            curves = np.subtract(on_average(one), on_average(another))
+            difference["on_the_way"] = mean_and_error(curves)
+        found.append(difference)
     return found
 
 
-def on_average(told: dict[str, Any]) -> list[float]:
-    """Of an arm's validation curves after the first step, seed by seed."""
-    return [float(np.mean(curve[1:])) for curve in told["held_out"]]
+def on_average(arm: dict[str, Any]) -> list[float]:
+    """Returns the mean of each seed's validation curve, without its value before training."""
+    return [float(np.mean(curve[1:])) for curve in arm["held_out"]]
 
 
 def mean_and_error(values: Sequence[float]) -> dict[str, float]:
-    """The mean over seeds and its standard error; no error of one."""
+    """Returns the mean over seeds and its standard error, None for one seed."""
     spread = float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "error": spread}
 
 
 def table(summary: dict[str, Any]) -> str:
-    """For Markdown: mean and standard error over seeds; of GRPO's curve too its mean over the run; differences."""
+    """Formats the arms and their differences as Markdown tables, with standard errors over seeds."""
     seeds = ", ".join(map(str, summary["seeds"]))
     rows = [
         f"| arm | accuracy, seeds {seeds} | mean | standard error | on the way |",
         "|---|---|---|---|---|",
     ]
-    for arm, told in summary["arms"].items():
-        each = ", ".join(f"{value:.3f}" for value in told["accuracy"])
-        error = "" if told["error"] is None else f"{told['error']:.3f}"
-        way = f"{np.mean(on_average(told)):.3f}" if "held_out" in told else ""
-        rows.append(f"| {arm} | {each} | {told['mean']:.3f} | {error} | {way} |")
+    for arm, result in summary["arms"].items():
+        each = ", ".join(f"{value:.3f}" for value in result["accuracy"])
+        error = "" if result["error"] is None else f"{result['error']:.3f}"
+        way = f"{np.mean(on_average(result)):.3f}" if "held_out" in result else ""
+        rows.append(f"| {arm} | {each} | {result['mean']:.3f} | {error} | {way} |")
     chance = f"Chance: {summary['chance']:.3f}; {summary['test_examples']} questions."
     rows += ["", chance, "", "| arm | against | accuracy | on the way |", "|---|---|---|---|"]
-    for told in summary["differences"]:
-        cells = [told["arm"], told["against"]]
-        for of in ("accuracy", "on_the_way"):
-            cells.append(with_error(told[of]) if of in told else "")
+    for difference in summary["differences"]:
+        cells = [difference["arm"], difference["against"]]
+        for figure in ("accuracy", "on_the_way"):
+            cells.append(with_error(difference[figure]) if figure in difference else "")
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join([*rows, ""])
 
 
-def with_error(told: dict[str, float | None]) -> str:
-    error = "" if told["error"] is None else f" ({told['error']:.3f})"
-    return f"{told['mean']:+.3f}{error}"
+def with_error(figure: dict[str, float | None]) -> str:
+    error = "" if figure["error"] is None else f" ({figure['error']:.3f})"
+    return f"{figure['mean']:+.3f}{error}"
 
 
 def draw_curves(summary: dict[str, Any], out: Path) -> None:
-    """Accuracy on validation questions over GRPO's steps: the mean over seeds, and each seed as a thin line."""
+    """Draws the validation accuracy over GRPO's steps: the mean over seeds, and each seed as a thin line."""
     figure = new_figure(1, len(PANELS))
     for axes, (title, arms) in zip(figure.axes, PANELS.items(), strict=True):
         lines = []
         for arm in (arm for arm in arms if arm in summary["arms"]):
-            told = summary["arms"][arm]
-            steps, place = np.array(told["steps"], float), len(lines)
-            lines.append(Line(arm, steps, np.mean(told["held_out"], axis=0), place=place))
-            for curve in told["held_out"]:
+            result = summary["arms"][arm]
+            steps = np.array(result["steps"], float)
+            place = len(lines)
+            mean = np.mean(result["held_out"], axis=0)
+            lines.append(Line(name=arm, steps=steps, values=mean, place=place))
+            for curve in result["held_out"]:
                 axes.plot(steps, curve, color=COLOURS[place], lw=0.8, alpha=0.35)
-        draw(axes, Chart(title, title, "validation accuracy", tuple(lines)))
+        unit = "validation accuracy"
+        draw(axes, Chart(key=title, title=title, unit=unit, lines=tuple(lines)))
     save_figure(figure, out)
 
 

@@ -1,7 +1,7 @@
-"""Checkpoints at their real size: written at random, loaded, exported, and compared with transformers.
+"""Writes random checkpoints of real sizes, loads and exports them, and compares the model with transformers.
 
-Each phase is a process of its own, so that its peak of resident memory is its own; memory holds one model at a time.
-docs/parity.md holds what this printed. Exit 1 where a limit below is exceeded.
+Each phase is a process of its own, so that its peak of resident memory is its own and memory holds one model at a time.
+The results are in docs/parity.md. Exit 1 if a limit below is exceeded.
 
     python -m experiments.sizes qwen2_audio_7b --dir DIR --clip clip.wav     21 GB of memory, 34 GB of disk
     python -m experiments.sizes qwen2_5_omni_3b_thinker --dir DIR --clip clip.wav
@@ -34,10 +34,14 @@ from sari_jax.models.audio_lm import Prompts, abstract_params, bind
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.encoder import LOOKAHEAD, frame_counts
 
-SHARD = 4_000_000_000  # bytes, about what the hub's files have
-LOAD = 1.15  # peak of loading, of the checkpoint's size
-MEAN_KL = 1e-3  # nats per position, ours from transformers' bfloat16
-# XLA's CPU compiler computes bfloat16 in float32 and would widen all layers at once, ahead of the scan over them.
+# Bytes of a shard, about those of the hub's files.
+SHARD = 4_000_000_000
+# Limit of the peak memory of loading, relative to the checkpoint's size.
+LOAD = 1.15
+# Limit of the mean KL between our logits and transformers' in bfloat16, in nats per position.
+MEAN_KL = 1e-3
+# XLA's CPU compiler computes bfloat16 in float32. With these passes it would convert all layers at once, ahead of the
+# scan over them.
 HOISTING = "while-loop-invariant-code-motion", "while-loop-expensive-invariant-code-motion"
 QWEN2_AUDIO_7B = {
     "model_type": "qwen2_audio",
@@ -81,7 +85,7 @@ CONFIGS = {"qwen2_audio_7b": QWEN2_AUDIO_7B, "qwen2_5_omni_3b_thinker": OMNI_3B_
 
 
 def write(name: str, model: Path) -> None:
-    """Random bfloat16 weights under the hub's names: norms one, everything else normal with deviation 0.02."""
+    """Writes random bfloat16 weights under the hub's names: norms are 1, all others normal with deviation 0.02."""
     with new_directory(model) as aside:
         _write(name, aside)
 
@@ -105,7 +109,8 @@ def _write(name: str, model: Path) -> None:
             size = 0
         shards[-1][tensor] = shape
         size += 2 * int(np.prod(shape))
-    rng, index = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
+    index = {}
     for i, shard in enumerate(shards):
         file = f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
         index |= dict.fromkeys(shard, file)
@@ -116,8 +121,9 @@ def _write(name: str, model: Path) -> None:
 
 
 def _write_shard(path: Path, shapes: dict[str, tuple[int, ...]], rng: np.random.Generator) -> None:
-    """Tensor by tensor; the library writes only what is in memory whole."""
-    header, place = {"__metadata__": {"format": "pt"}}, 0
+    """Writes a shard tensor by tensor; the safetensors library would need the whole shard in memory."""
+    header = {"__metadata__": {"format": "pt"}}
+    place = 0
     for name, shape in shapes.items():
         end = place + 2 * int(np.prod(shape))
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [place, end]}
@@ -135,29 +141,30 @@ def _write_shard(path: Path, shapes: dict[str, tuple[int, ...]], rng: np.random.
 
 
 def question(config: AudioLMConfig, clip: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of a prompt around a clip's placeholders, and the first 5 s of the clip."""
+    """Returns the ids of a prompt around a clip's placeholders, and the first 5 s of the clip."""
     waveform = load_waveform(str(clip))[: 5 * 16_000]
     text = np.random.default_rng(1).integers(0, 150_000, 40)
-    sound = np.full(frame_counts(len(waveform))[1], config.audio_token_id)
-    return np.concatenate([text[:20], sound, text[20:]]).astype(np.int32), waveform
+    audio = np.full(frame_counts(len(waveform))[1], config.audio_token_id)
+    return np.concatenate([text[:20], audio, text[20:]]).astype(np.int32), waveform
 
 
 def ours(model: Path, clip: Path, logits: Path, dtype: str = "bfloat16") -> None:
-    """Activations in `dtype`; in float32, what both of the bfloat16 forwards are rounded from."""
+    """Computes our logits with activations in `dtype`; those in float32 are the reference of both bfloat16 results."""
     config = read_config(model, dtype=dtype)
     tokens, waveform = question(config, clip)
     size = -(-(len(waveform) + LOOKAHEAD) // 640) * 640
-    sound = np.zeros((1, 1, size), np.float32)
-    sound[0, 0, : len(waveform)] = waveform
+    padded = np.zeros((1, 1, size), np.float32)
+    padded[0, 0, : len(waveform)] = waveform
     here = np.flatnonzero(tokens == config.audio_token_id)
-    audio_index = np.full((1, len(tokens)), -1, np.int32)
-    audio_index[0, here] = np.arange(len(here))
+    audio_index = np.full((1, len(tokens), 2), -1, np.int32)
+    audio_index[0, here, 0] = 0
+    audio_index[0, here, 1] = np.arange(len(here))
     prompts = Prompts(
-        tokens[None],
-        np.array([len(tokens)], np.int32),
-        audio_index,
-        sound,
-        np.array([[len(waveform)]], np.int32),
+        tokens=tokens[None],
+        lengths=np.array([len(tokens)], np.int32),
+        audio_index=audio_index,
+        waveforms=padded,
+        samples=np.array([[len(waveform)]], np.int32),
     )
     params = load_params(model, config)
     run = jax.jit(lambda params, prompts: bind(config, params).prompt_logits(prompts))
@@ -165,6 +172,7 @@ def ours(model: Path, clip: Path, logits: Path, dtype: str = "bfloat16") -> None
 
 
 def theirs(model: Path, clip: Path, logits: Path) -> None:
+    """Computes the logits of transformers."""
     import torch
     import transformers
 
@@ -175,13 +183,13 @@ def theirs(model: Path, clip: Path, logits: Path) -> None:
     extract = transformers.WhisperFeatureExtractor(
         feature_size=config.encoder.mel_bins, chunk_length=config.encoder.seconds
     )
-    sound = extract(waveform, sampling_rate=16_000, return_attention_mask=True, return_tensors="pt")
+    audio = extract(waveform, sampling_rate=16_000, return_attention_mask=True, return_tensors="pt")
     with torch.no_grad():
         found = network(
             input_ids=torch.tensor(tokens[None].astype(np.int64)),
             attention_mask=torch.ones(1, len(tokens), dtype=torch.long),
-            input_features=sound.input_features.to(torch.bfloat16),
-            feature_attention_mask=sound.attention_mask,
+            input_features=audio.input_features.to(torch.bfloat16),
+            feature_attention_mask=audio.attention_mask,
         ).logits[0]
     np.save(logits, found.float().numpy())
 
@@ -205,19 +213,19 @@ PHASES: dict[str, Callable[..., None]] = {
 
 
 def mean_kl(reference: np.ndarray, logits: np.ndarray) -> float:
-    """Nats per position."""
+    """Returns the mean KL from `reference` to `logits`, in nats per position."""
     p, q = (x - np.logaddexp.reduce(x, axis=-1, keepdims=True) for x in (reference, logits))
     return float((np.exp(p) * (p - q)).sum(-1).mean())
 
 
 def phase(name: str, *words: object) -> dict[str, float]:
-    """Runs a phase in a process of its own and tells its seconds and its peak of resident memory, in GB."""
+    """Runs a phase in a process of its own; returns its seconds and its peak of resident memory in GB."""
     command = [sys.executable, "-m", "experiments.sizes", "--phase", name, *map(str, words)]
     environment = os.environ | {"XLA_FLAGS": f"--xla_disable_hlo_passes={','.join(HOISTING)}"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    told = json.loads(done.stdout.splitlines()[-1])
-    print(f"{name}: {told['seconds']:.0f} s, {told['peak_gb']:.2f} GB", file=sys.stderr)
-    return told
+    result = json.loads(done.stdout.splitlines()[-1])
+    print(f"{name}: {result['seconds']:.0f} s, {result['peak_gb']:.2f} GB", file=sys.stderr)
+    return result
 
 
 def run_phase(name: str, words: list[str]) -> None:
@@ -236,42 +244,64 @@ def main() -> int:
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--clip", type=Path, required=True)
     args = parser.parse_args()
-    root, clip = args.dir.resolve() / args.name, args.clip.resolve()
-    model, out = root / "model", root / "export"
-    told: dict[str, Any] = {"name": args.name}
+    root = args.dir.resolve() / args.name
+    result: dict[str, Any] = {"name": args.name}
+    result |= load_and_export_phases(args.name, root)
+    result |= compare(root, args.clip.resolve())
+    result["within"] = within(result)
+    print(json.dumps(result, indent=2))
+    return 0 if all(result["within"].values()) else 1
+
+
+def load_and_export_phases(name: str, root: Path) -> dict[str, Any]:
+    """Writes the checkpoint if there is none, loads it, and exports it; the export must have the same files."""
+    model = root / "model"
+    out = root / "export"
+    result: dict[str, Any] = {}
     if not model.exists():
-        told["write"] = phase("write", args.name, model)
+        result["write"] = phase("write", name, model)
     shards = sorted(model.glob("*.safetensors"))
-    told["checkpoint_gb"] = sum(path.stat().st_size for path in shards) / 1e9
-    told["largest_shard_gb"] = max(path.stat().st_size for path in shards) / 1e9
+    result["checkpoint_gb"] = sum(path.stat().st_size for path in shards) / 1e9
+    result["largest_shard_gb"] = max(path.stat().st_size for path in shards) / 1e9
     shutil.rmtree(out, ignore_errors=True)  # of an earlier run
-    told["load"] = phase("load", model)
-    told["load_and_export"] = phase("load_and_export", model, out)
+    result["load"] = phase("load", model)
+    result["load_and_export"] = phase("load_and_export", model, out)
     files = [path.name for path in sorted(model.iterdir())]
     same, _, _ = filecmp.cmpfiles(model, out, files, shallow=False)
-    told["export_identical"] = sorted(same) == files
+    result["export_identical"] = sorted(same) == files
+    return result
+
+
+def compare(root: Path, clip: Path) -> dict[str, Any]:
+    """Compares our logits with transformers', both in bfloat16, and both with ours in float32."""
+    model = root / "model"
+    result: dict[str, Any] = {}
     for side in ("ours", "theirs"):
-        told[side] = phase(side, model, clip, root / f"{side}.npy")
-    told["float32"] = phase("ours", model, clip, root / "float32.npy", "float32")
+        result[side] = phase(side, model, clip, root / f"{side}.npy")
+    result["float32"] = phase("ours", model, clip, root / "float32.npy", "float32")
     mine, reference, exact = (
         np.load(root / f"{side}.npy").astype(np.float64) for side in ("ours", "theirs", "float32")
     )
-    told["mean_kl"] = mean_kl(reference, mine)
-    told["mean_kl_from_float32"] = {
+    result["mean_kl"] = mean_kl(reference, mine)
+    result["mean_kl_from_float32"] = {
         "ours": mean_kl(exact, mine),
         "theirs": mean_kl(exact, reference),
     }
-    told["max_abs_logit_diff"] = float(np.abs(mine - reference).max())
-    told["logit_deviation"] = float(reference.std())
-    told["within"] = within = {
-        "load": told["load"]["peak_gb"] <= LOAD * told["checkpoint_gb"],
-        "export": told["load_and_export"]["peak_gb"]
-        <= told["load"]["peak_gb"] + told["largest_shard_gb"],
-        "identical": told["export_identical"],
-        "kl": told["mean_kl"] <= MEAN_KL,
+    result["max_abs_logit_diff"] = float(np.abs(mine - reference).max())
+    result["logit_deviation"] = float(reference.std())
+    return result
+
+
+def within(result: dict[str, Any]) -> dict[str, bool]:
+    """Returns for each limit whether the result keeps it."""
+    load = result["load"]["peak_gb"]
+    export = result["load_and_export"]["peak_gb"]
+    return {
+        "load": load <= LOAD * result["checkpoint_gb"],
+        "export": export <= load + result["largest_shard_gb"],
+        "identical": result["export_identical"],
+        "kl": result["mean_kl"] <= MEAN_KL,
     }
-    print(json.dumps(told, indent=2))
-    return 0 if all(within.values()) else 1
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""`make smol`: a real small language model learns to hear and to reason in sections, on one small machine.
+"""`make smol`: a small language model learns to understand audio and to reason in sections, on one small machine.
 
-SmolLM2-135M behind Whisper-tiny's encoder, with a new projector between them: SFT on structured chains, then GRPO on
-other questions from easy to hard, both by adapters. It answers questions of the starter corpus's test part, whose
-soundfonts, voices and recordings it has not heard. Settings are those of configs/{sft,grpo}_smol.py: ours.
+The model is SmolLM2-135M behind Whisper-tiny's encoder, with a new projector between them. Adapters are trained by SFT
+on structured chains, then by GRPO on other questions from easy to hard. It is tested on the starter corpus's test part,
+whose soundfonts, voices and recordings are not in its training data. Settings are those of
+configs/{sft,grpo}_smol.py: ours.
 
-Every step is a command that a user could type; the same command goes on where it broke off. What ends up there:
-summary.json, curves.png, samples.md, report.html, and `grpo`, the trained model as a Hugging Face directory.
+Every step is a command that a user could type; the same command goes on where it stopped. It leaves summary.json,
+curves.png, samples.md, report.html, and `grpo`, the trained model as a Hugging Face directory.
 
     python -m experiments.smol [--seed N] [--out runs/smol]
 """
@@ -20,9 +21,12 @@ from experiments.two_stages import STAGES, two_stages, write_summary
 from sari_jax.atomic import write_text
 from sari_jax.data.records import read_records
 
-SIZE = SIZES["smol"]  # as many questions as an arm of the ablation has
-EVERY = {"sft": 30, "grpo": SIZE.every}  # steps between examinations
-SHOWN = 6  # questions in samples.md
+# As many questions as an arm of the ablation has.
+SIZE = SIZES["smol"]
+# Steps between evaluations.
+EVERY = {"sft": 30, "grpo": SIZE.every}
+# Questions in samples.md.
+SHOWN = 6
 
 
 def main() -> int:
@@ -37,15 +41,15 @@ def main() -> int:
 
 
 def samples(out: Path, stages: tuple[str, ...]) -> str:
-    """What each model says to the same questions, as Markdown; texts stand in code blocks as they are."""
-    told = {stage: read_json(out / f"eval-{stage}/predictions.json") for stage in stages}
+    """Returns each model's answers to the same questions as Markdown; each answer is a code block, shown as it is."""
+    answers = {stage: read_json(out / f"eval-{stage}/predictions.json") for stage in stages}
     lines = []
     for place, record in enumerate(read_records(out / "test.jsonl")[:SHOWN]):
         right = record.choices[record.answer_index]
         lines += [f"{record.question} ({', '.join(record.choices)}; right: {right})", ""]
         for stage in stages:
-            said = " ".join(str(told[stage][place]["completion"]).split())
-            lines += [f"    {stage}: {said}"]
+            text = " ".join(str(answers[stage][place]["completion"]).split())
+            lines += [f"    {stage}: {text}"]
         lines.append("")
     return "\n".join(lines)
 

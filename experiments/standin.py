@@ -1,6 +1,6 @@
-"""Stand-in clips for a benchmark whose sounds are not at hand: the commands can be tried, and the scores mean nothing.
+"""Makes stand-in clips for a benchmark without its audio. Commands can be tried with them; the scores mean nothing.
 
-Each question gets noise and tones of its own, of one to ten seconds, under the name that its row gives.
+Each question gets its own noise and tones of one to ten seconds, under the file name in its row.
 
     python -m experiments.standin --benchmark mmau-v05.15.25 --questions mmau-test-mini-v05.15.25.json \\
         --out runs/standin
@@ -38,13 +38,15 @@ def write_clips(rows: Sequence[Row], benchmark: Benchmark, out: Path) -> None:
     for number, row in enumerate(tqdm(rows, desc="clips", file=sys.stderr, disable=None)):
         path = (out / row[benchmark.audio]).resolve()
         if not path.is_relative_to(out.resolve()):
-            raise InputError(f"row {number}: {row[benchmark.audio]!r} leads out of {out}")
+            raise InputError(
+                f"row {number}: {row[benchmark.audio]!r} leads out of {out}; fix the row"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(number)
         time = np.arange(int(rng.uniform(1, 10) * RATE)) / RATE
         tones = sum(np.sin(2 * np.pi * rng.uniform(100, 4000) * time) for _ in range(3))
-        sound = 0.1 * tones + 0.02 * rng.standard_normal(len(time))
-        soundfile.write(path, sound, RATE, subtype="PCM_16")
+        waveform = 0.1 * tones + 0.02 * rng.standard_normal(len(time))
+        soundfile.write(path, waveform, RATE, subtype="PCM_16")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """GRPO of nano over learning rates, KL coefficients and seeds: a sweep to start from.
 
-Needs what `make demo` leaves in runs/demo: the model after SFT and the scored questions. A run is 60 steps of
-configs/grpo_nano.py, a quarter of what that config makes, and is examined on questions that it is not trained on.
+Needs the model after SFT and the scored questions that `make demo` leaves in runs/demo. A run is 60 steps of
+configs/grpo_nano.py, a quarter of that config's steps, and is evaluated on held-out questions.
 
-    sari sweep experiments/sweep_nano.py --out runs/sweep                  eight runs, the grid
-    sari sweep experiments/sweep_nano.py --out runs/study --trials 16      sixteen, each chosen by those before it
+    sari sweep experiments/sweep_nano.py --out runs/sweep                  a grid of eight runs
+    sari sweep experiments/sweep_nano.py --out runs/study --trials 16      sixteen runs, chosen by earlier results
 
-The same command goes on where one broke off. runs/sweep/results.md has the best run first.
+The same command goes on where it stopped. runs/sweep/results.md has the best run first.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""SFT, scoring, then GRPO from easy to hard, on the starter corpus: what `make demo` and `make smol` have in common.
+"""SFT, scoring, then GRPO from easy to hard on the starter corpus, for `make demo` and `make smol`.
 
-Every step is a command that a user could type; each is printed before it runs, and not done twice.
+Every step is a command that a user could type. Each is printed before it runs; a finished one is not repeated.
 """
 
 import dataclasses
@@ -21,13 +21,15 @@ STAGES = ("base", "sft", "grpo")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Size:
-    """
+    """The amount of data and work.
+
     Attributes:
-        questions, attempts: scored for difficulty; GRPO learns from those that are neither solved nor unsolved.
-        held_out: validation questions that a run is asked on the way.
+        questions, attempts: how many questions are scored for difficulty, and how often each is answered for that. GRPO
+            learns from those that are neither solved nor unsolved.
+        held_out: validation questions that a run is evaluated on during training.
         test: questions that each model answers at the end.
-        tokens: that an answer may take.
-        rows: questions at once, of scoring and of answering.
+        tokens: limit of an answer.
+        rows: questions in a batch when scoring and when answering.
     """
 
     questions: int
@@ -41,69 +43,77 @@ class Size:
 def two_stages(
     out: Path, model: str, seed: int, size: Size, every: dict[str, int]
 ) -> dict[str, Any]:
-    """Trains and examines; what came of it. Chains are dear: SFT takes the first questions, and GRPO others.
+    """Trains and evaluates each stage; returns the summary.
 
-    Settings are those of configs/{sft,grpo}_MODEL.py.
+    Chains of thought are expensive, so SFT takes the first questions and GRPO others. Settings are those of
+    configs/{sft,grpo}_MODEL.py.
 
     Args:
-        every: a stage's steps between its examinations.
+        every: each stage's steps between its evaluations.
     """
-    path = lambda name: str(out / name)  # noqa: E731
-    config = lambda stage: f"configs/{stage}_{model}.py"  # noqa: E731
     begin(out, model, seed, **dataclasses.asdict(size), every=every)
-    write_unscored(out, config("sft"), size)
-    write_records(path("test.jsonl"), read_records(path("starter/test.jsonl"))[: size.test])
+    write_unscored(out, config_of("sft", model), size)
+    write_records(out / "test.jsonl", read_records(out / "starter/test.jsonl")[: size.test])
 
     def learn(stage: str, start: str, data: str) -> None:
         more = {"seed": seed} | on_the_way(out, size.held_out, every[stage])
-        train(out, stage, config(stage), start, data, **more)
+        train(out, stage, config_of(stage, model), start, data, **more)
         examine(out, stage, size)
 
     examine(out, "base", size)
     learn("sft", "base", "starter/train.jsonl")
     score(out, "sft", seed, size)
     learn("grpo", "sft", "scored.jsonl")
-    folders = [f"run-{stage}" for stage in STAGES[1:]] + [f"eval-{stage}" for stage in STAGES]
-    step("report", *map(path, folders), "--out", path("report.html"))
+    folders = [out / f"run-{stage}" for stage in STAGES[1:]]
+    folders += [out / f"eval-{stage}" for stage in STAGES]
+    step("report", *folders, "--out", out / "report.html")
     summary = {"seed": seed} | summarise(out)
-    runs = [read_metrics(out / f"run-{stage}") for stage in STAGES[1:]]
-    plot_demo(summary, *runs, out / "curves.png")
+    sft, grpo = (read_metrics(out / f"run-{stage}") for stage in STAGES[1:])
+    plot_demo(summary, sft, grpo, out / "curves.png")
     return summary
 
 
+def config_of(stage: str, model: str) -> str:
+    return f"configs/{stage}_{model}.py"
+
+
 def write_unscored(out: Path, config: str, size: Size) -> None:
-    """The training questions after those that SFT learns from."""
+    """Writes the training questions that come after those of SFT to unscored.jsonl."""
     questions = read_records(out / "starter/train.jsonl")
     learnt = read_config_file(config, []).data.limit
     write_records(out / "unscored.jsonl", questions[learnt : learnt + size.questions])
 
 
 def score(out: Path, model: str, seed: int, size: Size) -> None:
-    """How hard those are for that model: scored.jsonl."""
+    """Scores unscored.jsonl by how hard it is for a model; writes scored.jsonl."""
     words = ["--data", out / "unscored.jsonl", "--model", out / model, "--seed", seed]
     words += ["--attempts", size.attempts, "--rows", size.rows[0], "--max-tokens", size.tokens]
     step("score", *words, "--out", out / "scored.jsonl", makes=out / "scored.jsonl")
 
 
 def examine(out: Path, model: str, size: Size, style: str = "structured") -> None:
-    """Its answers to the test part, in eval-MODEL."""
+    """Answers the test part with a model; the result is in eval-MODEL."""
     options = ["--rows", size.rows[1], "--max-tokens", size.tokens, "--style", style]
     evaluate(out, model, out / "test.jsonl", *options)
 
 
 def summarise(out: Path) -> dict[str, Any]:
+    """Reads the accuracy, cost and curves of each stage from the experiment's folder."""
     test = read_records(out / "test.jsonl")
     scores = {stage: read_json(out / f"eval-{stage}/scores.json") for stage in STAGES}
-    told = {stage: read_json(out / f"eval-{stage}/predictions.json") for stage in STAGES}
+    answers = {stage: read_json(out / f"eval-{stage}/predictions.json") for stage in STAGES}
     runs = {stage: read_metrics(out / f"run-{stage}") for stage in STAGES[1:]}
     held_out = {stage: read_held_out(out / f"run-{stage}") for stage in runs}
-    total = lambda rows, name: sum(row[name] for row in rows)  # noqa: E731
+
+    def total(rows: list[dict[str, Any]], name: str) -> float:
+        return sum(row[name] for row in rows)
+
     return {
         "chance": chance(out),
         "test_examples": len(test),
         "accuracy": {stage: scores[stage]["accuracy"]["all"] for stage in STAGES},
         "interval": {stage: scores[stage]["interval"] for stage in STAGES},
-        "format_rate": {stage: total(told[stage], "format") / len(test) for stage in STAGES},
+        "format_rate": {stage: total(answers[stage], "format") / len(test) for stage in STAGES},
         "held_out": {
             stage: [[row["step"], row["accuracy"]] for row in rows]
             for stage, rows in held_out.items()
@@ -115,7 +125,7 @@ def summarise(out: Path) -> dict[str, Any]:
 
 
 def chance(out: Path) -> float:
-    """The accuracy of guessing among each test question's choices."""
+    """Returns the accuracy of guessing among each test question's choices."""
     test = read_records(out / "test.jsonl")
     return sum(1 / len(record.choices) for record in test) / len(test)
 

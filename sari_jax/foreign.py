@@ -1,6 +1,7 @@
-"""Files and folders of other programs: what was given where records, rows or a model are read, and the way in.
+"""Recognition of other programs' files and folders, given in place of records, rows or a model.
 
-Each function returns one line's worth of words, or None where it knows of nothing to say.
+Each function returns a description with the command that converts the file, for one line of an error message; or None
+if it does not recognise the file.
 """
 
 import json
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
-SOUNDS_INSIDE = "its sounds lie in it: docs/data.md, Other forms, has the lines that write them to files, with a JSONL"
-WHOLE = 1 << 30  # bytes of a JSON file that are read to see what it is
+AUDIO_INSIDE = "it contains its audio: docs/data.md, Other forms, has code that writes the audio to files, with a JSONL"
+# The largest JSON file that is read to recognise it, in bytes.
+WHOLE = 1 << 30
 _PACKED = {
     b"\x1f\x8b": ("gzip", "gunzip --keep"),
     b"BZh": ("bzip2", "bunzip2 --keep"),
@@ -20,10 +22,10 @@ _PACKED = {
     b"PK\x03\x04": ("zip", "unzip"),
 }
 _KINDS = {
-    b"RIFF": "a sound file; name a JSONL whose records name it",
-    b"fLaC": "a sound file; name a JSONL whose records name it",
-    b"OggS": "a sound file; name a JSONL whose records name it",
-    b"ID3": "a sound file; name a JSONL whose records name it",
+    b"RIFF": "an audio file; name a JSONL whose records name it",
+    b"fLaC": "an audio file; name a JSONL whose records name it",
+    b"OggS": "an audio file; name a JSONL whose records name it",
+    b"ID3": "an audio file; name a JSONL whose records name it",
     b"version https://git-lfs": "only a pointer to a file in Git LFS; fetch the file: git lfs pull",
     b"<!DOCTYPE": "a web page, such as a server's error; fetch the file itself",
     b"<html": "a web page, such as a server's error; fetch the file itself",
@@ -36,26 +38,26 @@ _KINDS = {
 
 
 def data(path: Path) -> str | None:
-    """What a folder, or a file that is no text, is instead of rows of JSON or CSV."""
+    """Describes a folder or a binary file that was given in place of rows of JSON or CSV."""
     if os.path.isdir(path):
         return _folder(path)
     head = _head(path, 512)
     for magic, (kind, command) in _PACKED.items():
         if head.startswith(magic):
             return f"packed with {kind}; unpack it: {command} {shlex.quote(str(path))}"
-    for magic, told in _KINDS.items():
+    for magic, description in _KINDS.items():
         if head.startswith(magic):
-            return told
+            return description
     out = _beside(path)
     if head.startswith(b"PAR1"):
-        if _holds_sounds(path):
-            return f"a Parquet file; {SOUNDS_INSIDE}"
+        if _contains_audio(path):
+            return f"a Parquet file; {AUDIO_INSIDE}"
         return _way("a Parquet file", "pandas", f"pandas.read_parquet({str(path)!r})", out)
     if head.startswith(b"ARROW1"):
         return _way("an Arrow file", "pandas", f"pandas.read_feather({str(path)!r})", out)
     if head.startswith(b"\xff\xff\xff\xff"):
         if b'"_type": "Audio"' in _head(path, 1 << 16):
-            return f"an Arrow file; {SOUNDS_INSIDE}"
+            return f"an Arrow file; {AUDIO_INSIDE}"
         return _way("an Arrow file", "datasets", f"datasets.Dataset.from_file({str(path)!r})", out)
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         command = f"iconv -f UTF-16 -t UTF-8 {shlex.quote(str(path))} > FILE"
@@ -70,10 +72,10 @@ def data(path: Path) -> str | None:
 
 
 def table(path: Path, *, lists: bool = False) -> str | None:
-    """What a file of text is instead of one JSON object on each line.
+    """Describes a text file that does not have one JSON object on each line.
 
     Args:
-        lists: whether one JSON list is read, too.
+        lists: whether a JSON list is accepted too.
     """
     start = _head(path, 4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     out = _beside(path)
@@ -91,7 +93,7 @@ def table(path: Path, *, lists: bool = False) -> str | None:
 
 
 def model(path: Path) -> str | None:
-    """What is given in place of a Hugging Face model directory."""
+    """Describes a path that was given in place of a Hugging Face model directory."""
     if not os.path.exists(path):  # of any name, however long
         if (
             len(path.parts) == 2
@@ -119,8 +121,8 @@ def model(path: Path) -> str | None:
     inside = sorted(each.parent for each in path.glob("*/config.json"))
     if inside:
         return f"a folder of model directories; name one: {', '.join(map(str, inside[:3]))}"
-    if told := _dataset(path):
-        return f"{told[0]}, and no model"
+    if found := _dataset(path):
+        return f"{found[0]}, and no model"
     return None
 
 
@@ -152,8 +154,8 @@ def _folder(path: Path) -> str:
             return f"a folder; name the file {path / name}"
     if (path / "adapter_config.json").is_file():
         return "the folder of a PEFT adapter; name a file of rows"
-    if told := _dataset(path):
-        return told[1]
+    if found := _dataset(path):
+        return found[1]
     if (path / "config.json").is_file() and any(any(path.glob(kind)) for kind in WEIGHTS):
         return "a model's folder; give it as --model, and name a file of rows"
     inside = sorted(each for kind in ("*.jsonl", "*.json", "*.csv") for each in path.glob(kind))
@@ -162,7 +164,7 @@ def _folder(path: Path) -> str:
 
 
 def _dataset(path: Path) -> tuple[str, str] | None:
-    """What kind of Hugging Face dataset a folder is, and that with the way in."""
+    """Returns the kind of Hugging Face dataset that a folder is, and the same with the command that converts it."""
     splits = _settings(path / "dataset_dict.json").get("splits")
     if isinstance(splits, list) and splits and isinstance(splits[0], str):
         path = path / splits[0]
@@ -170,7 +172,7 @@ def _dataset(path: Path) -> tuple[str, str] | None:
     if (path / "state.json").is_file() or any(path.glob("*.arrow")):
         kind, read = "a dataset that save_to_disk wrote", f"load_from_disk({str(path)!r})"
         features = json.dumps(_settings(path / "dataset_info.json").get("features", {}))
-        sounds = '"_type": "Audio"' in features
+        with_audio = '"_type": "Audio"' in features
     else:
         files = sorted({*path.glob("*.parquet"), *path.glob("*/*.parquet")})
         if not files:
@@ -179,14 +181,14 @@ def _dataset(path: Path) -> tuple[str, str] | None:
         names = {file.name.split("-")[0].removesuffix(".parquet") for file in files}
         split = "train" if "train" in names or len(names) > 1 else names.pop()
         read = f"load_dataset({str(path)!r}, split={split!r})"
-        sounds = _holds_sounds(files[0])
-    if sounds:
-        return kind, f"{kind}; {SOUNDS_INSIDE}"
+        with_audio = _contains_audio(files[0])
+    if with_audio:
+        return kind, f"{kind}; {AUDIO_INSIDE}"
     return kind, _way(kind, "datasets", f"datasets.{read}", out)
 
 
 def _beside(path: Path) -> Path:
-    """A name for the JSONL of a file's rows, beside the file and other than its own."""
+    """Returns a name for the JSONL of a file's rows, beside the file and not its own name."""
     out = path.with_suffix(".jsonl")
     return out if out != path else path.with_name(f"{path.stem}-lines.jsonl")
 
@@ -205,7 +207,7 @@ def _json(kind: str, path: Path, inside: str, out: Path) -> str:
 
 
 def _one_object(path: Path, out: Path) -> str | None:
-    """A single object over many lines, or one that holds the rows."""
+    """Describes a file with a single object over many lines, or with one object that contains the rows."""
     with path.open("rb") as file:
         first, second = file.readline(), file.readline()
     try:
@@ -236,8 +238,8 @@ def _one_object(path: Path, out: Path) -> str | None:
     return None
 
 
-def _holds_sounds(path: Path) -> bool:
-    """Whether a Parquet file has a column of sounds, as `datasets` keeps them: by the names in its last bytes."""
+def _contains_audio(path: Path) -> bool:
+    """Whether a Parquet file has a column of audio, as `datasets` stores it, by the names in the file's last bytes."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - (1 << 20)))
         tail = file.read()
@@ -256,12 +258,12 @@ def _head(path: Path, size: int) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(size)
-    except (OSError, ValueError):  # told by who reads it
+    except (OSError, ValueError):  # the reader of the file raises it
         return b""
 
 
 def _python(code: str) -> str:
-    """A command that runs it, in a shell of any kind that knows quotes."""
+    """Returns a shell command that runs the code; the quotes work in any shell."""
     if set(code) & set('"$`\\!'):
         return f"python -c {shlex.quote(code)}"
     return f'python -c "{code}"'

@@ -1,7 +1,7 @@
-"""What libraries print about hardware that is not here, and Python's warnings: kept off a machine without TPUs.
+"""Silencing of Python's warnings and of libraries' lines about missing hardware, on machines without a TPU.
 
-libtpu is installed with the package, so JAX asks it for TPUs at every start, and it complains that it finds none. On a
-machine with a TPU the same lines may be the only trace of a real fault, so nothing at all is hidden there.
+Where libtpu is installed, JAX asks it for TPUs at every start, and without one it complains. On a machine with a TPU
+the same lines may be the only trace of a real fault, so nothing is hidden there.
 """
 
 import logging
@@ -12,14 +12,21 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 GOOGLE = "0x1ae0"  # the vendor of TPUs on the PCI bus
-# Set on Cloud TPU and GKE hosts, or by whoever configures libtpu by hand.
-TOLD = ("TPU_NAME", "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", "TPU_ACCELERATOR_TYPE", "TPU_TOPOLOGY")
+# Set on Cloud TPU and GKE hosts, or by a user who configures libtpu.
+STATED = (
+    "TPU_NAME",
+    "TPU_WORKER_ID",
+    "TPU_WORKER_HOSTNAMES",
+    "TPU_ACCELERATOR_TYPE",
+    "TPU_TOPOLOGY",
+)
 DEVICES = ("dev/accel*", "dev/accel/*", "dev/vfio/[0-9]*")
 GPUS = ("dev/nvidia[0-9]*", "dev/nvidiactl", "dev/dxg", "dev/kfd")
-# What libtpu asks for and complains that it does not find. These describe a host without neighbours; with no chip
-# beside them they start nothing, and the compiler of `sari compile` takes its topology from its own argument.
+# libtpu complains if these are missing. They describe a single host. Without a chip they start nothing, and the
+# compiler of `sari compile` takes its topology from its own argument.
 NO_TPU = {"TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost"}
-MARK = "SARI_WITHOUT_TPU"  # tells child processes, in whose environment NO_TPU stands already
+# Set for child processes, whose environment has NO_TPU already.
+MARK = "SARI_WITHOUT_TPU"
 LOGGERS = ("absl", "grain", "huggingface_hub", "orbax", "transformers")
 
 
@@ -27,9 +34,9 @@ def has_tpu(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> 
     """Whether this machine has a TPU, or its environment says so.
 
     Args:
-        root: where /dev and /sys are.
+        root: the folder that contains dev and sys.
     """
-    if MARK not in environ and any(name in environ for name in TOLD):
+    if MARK not in environ and any(name in environ for name in STATED):
         return True
     if "tpu" in environ.get("JAX_PLATFORMS", ""):
         return True
@@ -40,7 +47,7 @@ def has_tpu(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> 
 
 
 def _text(path: Path) -> str:
-    """What stands in a file of the kernel's; nothing where it may not be read."""
+    """Returns the text of a file of the kernel's; "" if it cannot be read."""
     try:
         return path.read_text().strip()
     except OSError:
@@ -52,15 +59,15 @@ def has_gpu(root: Path = Path("/")) -> bool:
 
 
 def keep_off(root: Path = Path("/"), environ: MutableMapping[str, str] = os.environ) -> None:
-    """Silences libraries where there is no TPU, in this process and in those that it starts.
+    """Silences libraries on a machine without a TPU, in this process and in its child processes.
 
-    It has to run before JAX is imported. What the environment says already stays, -W and PYTHONWARNINGS too. Where
-    there is a GPU, XLA's own errors stay as well: they may be about it.
+    It must run before JAX is imported. Variables that are set already stay, and so do -W and PYTHONWARNINGS. On a
+    machine with a GPU, XLA's errors are printed: they may be about it.
     """
     if has_tpu(root, environ):
         return
     settings = NO_TPU | {MARK: "1", "TRANSFORMERS_VERBOSITY": "error", "GRPC_VERBOSITY": "NONE"}
-    settings["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers heeds it when it loads weights
+    settings["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers reads it when it loads weights
     if not has_gpu(root):
         settings["TF_CPP_MIN_LOG_LEVEL"] = "3"
     if not sys.warnoptions:

@@ -1,4 +1,4 @@
-"""Compiled programs: how XLA is to make them, where they are kept, and how many a run made."""
+"""Compiled programs: flags for XLA, the persistent cache, and a count of compilations."""
 
 import importlib.metadata
 import os
@@ -10,16 +10,16 @@ import jax
 from sari_jax.assets import cache
 
 EVENT = "/jax/core/compile/backend_compile_duration"
-# On a CPU, matrix products that run side by side share too few cores and wait for each other: one after the other, a
-# decoded token takes half the time. An XLA that does not know a flag stops, so it is given to those alone that do.
+# On a CPU, matrix products that run at once share too few cores and wait for each other. One after the other, a decoded
+# token takes half the time. XLA stops at an unknown flag, so only versions that know this one get it.
 ONE_BY_ONE = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 KNOWN_TO = ("0.10.", "0.11.", "0.12.")
 
 
 def prepare() -> None:
-    """Settings of JAX that have to be there before its first program; what the environment says already stays.
+    """Configures JAX before its first program. Settings of the environment stay.
 
-    Programs are kept between commands, beside the assets.
+    Programs are cached between commands, beside the assets.
     """
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(cache() / "programs"))
@@ -31,14 +31,16 @@ def prepare() -> None:
 
 
 class Programs:
-    """Programs that were compiled, or fetched from the persistent cache, while counting."""
+    """A count of programs that were compiled, or fetched from the persistent cache."""
 
     def __init__(self):
-        self.count, self.seconds = 0, 0.0
+        self.count = 0
+        self.seconds = 0.0
 
     def __call__(self, event: str, seconds: float, **_: object) -> None:
         if event == EVENT:
-            self.count, self.seconds = self.count + 1, self.seconds + seconds
+            self.count += 1
+            self.seconds += seconds
 
     def __str__(self) -> str:
         return f"{self.count} programs compiled or fetched in {self.seconds:.1f} s"
@@ -46,7 +48,7 @@ class Programs:
 
 @contextmanager
 def counted() -> Iterator[Programs]:
-    """Counts what is compiled inside: shapes that slip out of their buckets show here."""
+    """Counts the programs compiled inside. Shapes outside their buckets show as additional programs."""
     programs = Programs()
     jax.monitoring.register_event_duration_secs_listener(programs)
     try:

@@ -1,7 +1,7 @@
-"""A Python file of the user's, a program of theirs that may fail in any way: as a module, or as one line that says why.
+"""Loading of a Python file of the user's as a module. Any failure of its code becomes one line.
 
-importlib alone would run code that was compiled before, which it tells from the file's by size and second alone; a
-reward or a sweep that was edited twice in one second would not be the one that stands there.
+importlib alone may run code that was compiled before: it compares only the file's size and the second of its last
+change. A reward or a sweep that was edited twice in one second would then run in its old version.
 """
 
 import contextlib
@@ -16,21 +16,21 @@ from sari_jax.errors import InputError
 
 
 class _Source(importlib.machinery.SourceFileLoader):
-    """Reads the text itself each time."""
+    """A loader that always compiles the file's text."""
 
     def path_stats(self, path: str) -> dict[str, float]:
-        raise OSError  # so Python neither looks for such code nor leaves any
+        raise OSError  # then Python neither reads compiled code nor writes any
 
 
 def load(path: Path | str, name: str, called: str) -> ModuleType:
-    """The file's module.
+    """Runs the file and returns its module.
 
     Args:
-        name: that the module gets, among those that are imported, as dataclasses in it expect.
-        called: how an error calls the file.
+        name: the module's name in sys.modules, where dataclasses look their module up.
+        called: the file's name in messages.
 
     Raises:
-        InputError: no such file, or one that fails.
+        InputError: the file does not exist, or its code fails.
     """
     if not Path(path).is_file():
         raise InputError(f"{called}: no such file")
@@ -44,7 +44,7 @@ def load(path: Path | str, name: str, called: str) -> ModuleType:
 
 @contextlib.contextmanager
 def failing_as(called: str) -> Iterator[None]:
-    """Whatever goes wrong inside is told as InputError."""
+    """Raises InputError, with `called` in its message, in place of any exception inside."""
     try:
         yield
     except InputError:
@@ -54,6 +54,6 @@ def failing_as(called: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """An error of the user's code in one line: its kind, and the last line of what it says."""
+    """Returns one line about an error of the user's code: its type and the last line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     return f"{type(error).__name__}: {lines[-1]}"

@@ -13,28 +13,29 @@ ROOT = Path(__file__).parent.parent
 
 # Before JAX, transformers or a subprocess of a test reads them.
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Compiling takes most of the suite's time. LLVM's optimiser is left out, and so are the emitters that go by way of
-# MLIR: each halves it. XLA's own passes stay; what rounds otherwise is within the tests' bounds. Programs that users
-# run are compared with transformers by the demo of test_noise.py. Flags of the caller's come last and win.
-# An XLA that does not know a flag stops: newer ones have these emitters alone.
+# Compiling takes most of the suite's time. Without LLVM's optimiser it takes half, and without the emitters that use
+# MLIR half again. XLA's own passes stay on; the tests' bounds allow for the different rounding. The demo of
+# test_noise.py compares programs with transformers as users compile them. The caller's flags come last and win.
+# XLA stops at a flag that it does not know, and newer releases have only the MLIR emitters.
 WITHOUT_MLIR = "--xla_cpu_use_fusion_emitters=false "
 os.environ["XLA_FLAGS"] = (
     WITHOUT_MLIR * importlib.metadata.version("jaxlib").startswith("0.10.") +
-    # `main` would add the last one: programs compiled before and after it would not share a cache.
+    # `sari_jax.cli.main` adds the last of these flags. Without them here, tests before and after it would not share a
+    # compilation cache.
     "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8 "
     "--xla_cpu_enable_concurrency_optimized_scheduler=false "
-    # Eight devices on two busy cores wait for each other longer than XLA thinks possible.
+    # On two busy cores, eight devices wait for each other longer than XLA's default limits.
     "--xla_cpu_collective_call_warn_stuck_timeout_seconds=120 "
     "--xla_cpu_collective_call_terminate_timeout_seconds=300 " + os.environ.get("XLA_FLAGS", "")
 )
-# XLA runs what does not depend on each other at once, also what waits for other devices. By default it has a thread for
-# each device: when some of them wait in one exchange and the rest in another, none is left to end either.
+# XLA runs independent operations at the same time, also collectives that wait for other devices. By default it has one
+# thread per device. If some threads wait in one collective and the rest in another, no thread is left to finish either.
 os.environ.setdefault("NPROC", "64")
-# PyTorch's threads would wait for each other by spinning, on the cores of the other tests.
+# PyTorch's threads wait by spinning, which would take the cores of the other tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".cache" / "jax")
-# Small programs too: each worker and each process that a test starts would compile its own.
+# Caches small programs too, which every worker and every process of a test would otherwise compile again.
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import parts  # noqa: E402
@@ -45,22 +46,24 @@ already = [name for name in sys.modules if name.startswith("sari_jax.")]
 assert not already, f"imported before the type checks were installed: {already}"
 install_import_hook("sari_jax", "typechecks.check")
 
-PROOFS = set(parts.PARTS)  # markers of pyproject.toml
+# Markers of pyproject.toml.
+PROOFS = set(parts.PARTS)
 TOO_LONG = "took too long"
-LIMIT = float(os.environ.get("SARI_TEST_SECONDS", "5"))  # slower machines may set it
+# Slower machines may set a higher limit.
+LIMIT = float(os.environ.get("SARI_TEST_SECONDS", "5"))
 
 
 def cpu_seconds() -> float:
-    """Of this process and of those that it has waited for; how busy the machine is does not matter."""
+    """Returns the CPU seconds of this process and of its ended children, which do not depend on the machine's load."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """Fails a passing test without a mark that took more than 5 CPU seconds, its fixtures not counted.
+    """Fails an unmarked test that passes but takes more than 5 CPU seconds; its fixtures do not count.
 
-    Compiling counts: nothing is kept yet when a fresh checkout is tested.
+    Compiling counts, because a fresh checkout has no compilation cache.
     """
     begun = cpu_seconds()
     result = yield
@@ -71,13 +74,13 @@ def pytest_runtest_call(item):
 
 
 def pytest_collection_finish():
-    """What was imported stays: no search for garbage goes through it again."""
+    """Excludes the imported modules from garbage collection, since they stay until the end."""
     gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item, nextitem):
-    """The programs of a file go with it: with all of them in memory, the last tests take several times as long."""
+    """Drops compiled programs after each file; with all of them in memory, the last tests would take far longer."""
     if nextitem is None or nextitem.path != item.path:
         if jax := sys.modules.get("jax"):
             jax.clear_caches()
@@ -85,7 +88,7 @@ def pytest_runtest_teardown(item, nextitem):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Names what took too long and says what to do, as the short summary cuts its lines off."""
+    """Lists the tests that took too long and what to do; pytest's short summary cuts such lines off."""
     failed = terminalreporter.stats.get("failed", [])
     long = [report for report in failed if str(report.longrepr).startswith(TOO_LONG)]
     if long:
@@ -112,7 +115,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config, items):
-    """Marks what is recorded; when -m has chosen by it, takes a share of what is left."""
+    """Marks tests that use `recorded`; after -m has selected tests, takes a share of them."""
     for item in items:
         if "recorded" in item.fixturenames:
             item.add_marker("recorded")
@@ -129,11 +132,11 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture
 def recorded(request):
-    """Pairs of ours and theirs to compare, with PyTorch and without: see `recording`."""
+    """A function that yields pairs of our and their arrays, with PyTorch and without; see `recording`."""
     import recording
 
     if importlib.util.find_spec("torch"):
-        import theirs  # noqa: F401  here, as importing PyTorch counts for no test
+        import theirs  # noqa: F401  here, so that no test's time includes importing PyTorch
     file = recording.place(request.path, request.node.name)
     record = request.config.getoption("record")
     return lambda ours, find: recording.pairs(file, ours, find, record)
@@ -141,7 +144,7 @@ def recorded(request):
 
 @pytest.fixture(scope="session")
 def theirs():
-    """The module of transformers' side, for tests that are about it."""
+    """The module `theirs`, which runs transformers, for tests that need it."""
     pytest.importorskip("torch", reason="about PyTorch, which is not installed")
     import theirs
 
@@ -177,7 +180,7 @@ def make_record():
 
 
 def once(factory: pytest.TempPathFactory, name: str, make) -> Path:
-    """What `make` writes to a folder of that name, made by the first worker that asks and read by all."""
+    """Returns a folder that `make` fills; the first worker that asks for it makes it, and all workers read it."""
     base = factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
     shared.mkdir(exist_ok=True)
@@ -191,7 +194,7 @@ def once(factory: pytest.TempPathFactory, name: str, make) -> Path:
 
 @pytest.fixture(scope="session")
 def imported() -> None:
-    """What reading a model imports of transformers, which takes seconds and counts for no test."""
+    """Imports what reading a model needs of transformers, so that no test's time includes those seconds."""
     from transformers import (  # noqa: F401
         AutoTokenizer,
         Qwen2_5OmniThinkerConfig,
@@ -245,7 +248,7 @@ def tiny_model(imported, request, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def one_tiny(imported, tmp_path_factory):
-    """A grouped-query, untied tiny model, for what does not depend on the kind."""
+    """A grouped-query, untied tiny model, for tests that do not depend on the kind of model."""
     import tiny
 
     return tiny.make(tmp_path_factory.mktemp("models") / "one", tiny.Sizes())
@@ -253,7 +256,7 @@ def one_tiny(imported, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def with_nanos_tokenizer(nano_dir, nano_processor, tmp_path_factory):
-    """A function that writes a tiny model with nano's tokenizer and template: a directory to train and to ask."""
+    """A function that writes a tiny model with nano's tokenizer and template, to train and to ask."""
     import shutil
 
     import tiny
@@ -279,7 +282,7 @@ def omni_dir(with_nanos_tokenizer) -> Path:
 
 @pytest.fixture(scope="session")
 def light_model(with_nanos_tokenizer) -> Path:
-    """A tiny Qwen2-Audio, whose tower too is small; read only."""
+    """A tiny Qwen2-Audio with a small tower; read only."""
     return with_nanos_tokenizer("qwen2_audio", tower_heads=2)
 
 
@@ -296,8 +299,8 @@ def small_model(imported, tmp_path_factory) -> Path:
 def scored(starter_dir, tmp_path_factory) -> Path:
     """A few training questions with made-up pass rates, one of them unsolved.
 
-    So few that a run walks them three times: later epochs take the tower's output from memory, a resumed run computes
-    it anew, in other batches than those it was first computed in.
+    They are so few that a run passes over them three times. Later epochs take the tower's output from memory; a resumed
+    run computes it again, in different batches.
     """
     import dataclasses
 
@@ -312,7 +315,7 @@ def scored(starter_dir, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def whole(request, scored, tmp_path_factory):
-    """A function that gives the workdir of a run that nothing disturbed; read only."""
+    """A function that returns the workdir of an uninterrupted run; read only."""
 
     import functools
 
@@ -330,7 +333,7 @@ def whole(request, scored, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def answering(small_model, scored, tmp_path_factory) -> Path:
-    """The small model after a few steps: it knows the form of an answer, so that groups differ in their rewards."""
+    """The small model after a few SFT steps. It answers in the right form, so that rewards differ within groups."""
     from runs import command, finish, sari
 
     folder = tmp_path_factory.mktemp("answering")

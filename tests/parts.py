@@ -1,9 +1,9 @@
-"""Which of the proofs a change is owed: the parts that it touches whole, and a third of each other part in turn.
+"""Lists the proofs that a change has to run: the parts it touches as a whole, and a third of each other part.
 
     python tests/parts.py BEFORE COUNT
 
-prints a part and its share a line, `runs 2/3`, which are the arguments of `make proofs PART=runs SHARE=2/3`.
-BEFORE is the commit that the change starts from; COUNT is the number of commits, which moves the share on.
+prints one line per part with its share, such as `runs 2/3`: the arguments of `make proofs PART=runs SHARE=2/3`.
+BEFORE is the commit that the change starts from. COUNT is the number of commits; it decides which third is next.
 """
 
 import re
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 PARTS = ("numerics", "runs", "tools")
 SHARES = 3
-# Beginnings of paths, within sari_jax and its tests alike, and the parts that depend on them.
+# The first characters of a path within sari_jax or tests -> the parts that depend on it.
 TOUCHES: dict[str, tuple[str, ...]] = {
     "models": ("numerics",),
     "generate": ("numerics",),
@@ -48,6 +48,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "experiments/": ("tools",),
     "tests/runs.py": ("runs",),
     "tests/own_reward.py": ("runs",),
+    "tests/test_wheel.py": ("tools",),
     "tests/tiny.py": ("numerics",),
     "tests/theirs.py": ("numerics",),
     "tests/recording.py": ("numerics",),
@@ -62,7 +63,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
 
 
 def touched(paths: Iterable[str]) -> list[str]:
-    """The parts that changed files belong to, in PARTS' order."""
+    """Returns the parts that changed files belong to, in the order of PARTS."""
     found: set[str] = set()
     for path in paths:
         _, _, within = path.replace("/test_", "/").partition("/")
@@ -76,8 +77,9 @@ def touched(paths: Iterable[str]) -> list[str]:
 
 
 def due(paths: Iterable[str], count: int) -> list[str]:
-    """The parts and shares that have to run, those first that run whole."""
-    whole, share = touched(paths), f"{count % SHARES + 1}/{SHARES}"
+    """Returns the parts and shares that have to run; those that run as a whole come first."""
+    whole = touched(paths)
+    share = f"{count % SHARES + 1}/{SHARES}"
     return [f"{part} 1/1" for part in whole] + [
         f"{part} {share}" for part in PARTS if part not in whole
     ]
@@ -97,7 +99,7 @@ def share(tests: list, given: str) -> list:
 
 
 def changed(before: str) -> list[str]:
-    """Files that differ from that commit, in the checkout as it is."""
+    """Returns the files of the working tree that differ from a commit."""
     words = ["git", "diff", "--name-only", before]
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
 

@@ -1,15 +1,16 @@
-"""What transformers and PyTorch find, kept in tests/recorded, to compare with where PyTorch is not installed too.
+"""Results of transformers and PyTorch, kept in tests/recorded, for comparisons on machines without PyTorch too.
 
-A parity test gives what we found, and a function from the module `theirs` to what they find under the same names:
+A parity test passes our arrays, and a function that takes the module `theirs` and returns theirs under the same names:
 
     def test_logits_as_transformers(tiny_model, recorded):
         found = {"logits": logits(tiny_model)}
         for ours, wanted in recorded(found, lambda theirs: {"logits": theirs.logits(tiny_model)}):
             np.testing.assert_allclose(ours["logits"], wanted["logits"], rtol=0, atol=1e-4)
 
-With PyTorch their side is computed, and the loop runs twice: over whole arrays, and over sketches of ours and of the
-test's file, which has to hold what was just computed; `make record` writes the files anew. Without PyTorch the loop
-runs once, over the sketches. Both sides start from nothing but seeds of numpy's (`tiny.weights`, `tiny.question`).
+With PyTorch, their side is computed and the loop runs twice: over whole arrays, and over sketches of our arrays and
+those of the test's file. The file must agree with what was just computed; `make record` writes the files again. Without
+PyTorch, the loop runs once, over the sketches. Both sides start from numpy's seeds alone (`tiny.weights`,
+`tiny.question`).
 """
 
 import importlib.util
@@ -24,18 +25,20 @@ from safetensors.numpy import load_file, save
 
 TESTS = Path(__file__).parent
 RECORDED = TESTS / "recorded"
-ENTRIES = 509  # of a sketch; a prime, so that they fall into all columns
-ROUNDING = 1e-6  # of an array's largest value: what another processor may find
+# Entries of a sketch. It is a prime, so that they come from all columns.
+ENTRIES = 509
+# How much another processor may differ, relative to an array's largest value.
+ROUNDING = 1e-6
 TORCH = importlib.util.find_spec("torch") is not None
 
 Arrays = dict[str, np.ndarray]
 
 
 def sketch(array: np.ndarray) -> np.ndarray:
-    """A small array as it is; of a large one evenly spread entries, the largest magnitude and the root mean square.
+    """Returns a small array as it is; of a large one, evenly spread entries, the largest magnitude and the RMS.
 
-    None of these differs by more between two arrays than their largest difference, and the largest magnitude is kept:
-    whoever is within a bound, absolute or relative to that, is so by sketches too.
+    Between two arrays none of these differs by more than their largest difference. So if two arrays agree within a
+    bound, absolute or relative to the largest magnitude, their sketches do too.
     """
     array = np.asarray(array)
     if array.dtype.kind in "iub":
@@ -53,7 +56,7 @@ def sketches(arrays: Arrays) -> Arrays:
 
 
 def place(test: Path, name: str) -> Path:
-    """The file of one test with its parameters."""
+    """Returns the file of one test with its parameters."""
     within = test.relative_to(TESTS).with_suffix("")
     return RECORDED / within / (re.sub(r"[^\w.]+", "-", name).strip("-") + ".safetensors")
 
@@ -61,7 +64,7 @@ def place(test: Path, name: str) -> Path:
 def pairs(
     file: Path, ours: Arrays, find: Callable[[ModuleType], Arrays], record: bool
 ) -> Iterator[tuple[Arrays, Arrays]]:
-    """(ours, theirs) to compare; see above."""
+    """Yields (ours, theirs) to compare; see the module's docstring."""
     if TORCH:
         import theirs
 
@@ -74,7 +77,7 @@ def pairs(
 
 
 def read(file: Path) -> Arrays:
-    assert file.exists(), f"{file}: not there; where PyTorch is installed: make record"
+    assert file.exists(), f"{file}: does not exist; run make record where PyTorch is installed"
     return load_file(file)
 
 
@@ -87,7 +90,7 @@ def write(file: Path, arrays: Arrays) -> None:
 
 def check_current(file: Path, found: Arrays) -> None:
     kept = read(file)
-    mend = "if that is meant: make record"
+    mend = "if that is intended, run make record"
     assert kept.keys() == found.keys(), f"{file}: holds {sorted(kept)}; {mend}"
     for name, array in found.items():
         assert kept[name].shape == array.shape, f"{file}: {name} has another shape; {mend}"

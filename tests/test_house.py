@@ -1,4 +1,4 @@
-"""The rules of the house, held by the source itself: which way imports run, what is never used, how files are named."""
+"""The rules of this repository, checked on its source: the direction of imports, forbidden modules, file names."""
 
 import ast
 import functools
@@ -15,7 +15,8 @@ ALL = sorted(
     for path in (ROOT / folder).rglob("*.py")
 )
 
-# From top to bottom. A file imports from its own part and from lower layers; parts of one layer do not know each other.
+# Layers from top to bottom. A file imports from its own part and from lower layers, never from another part of its
+# layer.
 LAYERS = [
     {"cli"},
     {"api"},
@@ -36,7 +37,7 @@ LAYERS = [
     {"atomic", "foreign", "settings", "user_file"},
     {"errors", "noise"},
 ]
-# What a training job needs to run; it never imports what builds corpora, reports, sweeps or measures.
+# The parts that a training job runs. They never import the tools, which build corpora, report, sweep or measure.
 TRAINS = ("train", "sft", "rl", "generate", "data", "hf", "models", "parallel", "audio", "programs")
 TOOLS = {"api", "assemble", "corpus", "evaluate", "report", "scale", "sweep"}
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
@@ -56,31 +57,30 @@ VAGUE = {
 
 # Modules without a test file of their own, and why.
 TESTED_ELSEWHERE: dict[str, str] = {
-    "sari_jax/errors.py": "one empty class; every test of a bad input meets it",
     "sari_jax/api/advantages.py": "test_api_page.py runs the page's example of it",
     "sari_jax/api/losses.py": "test_api_page.py runs the page's example of it",
     "sari_jax/api/rewards.py": "test_api_page.py runs the page's example of it",
-    "sari_jax/cli/__main__.py": "train/test_pods.py starts hosts by it",
-    "sari_jax/cli/arguments.py": "cli/test_main.py gives them",
+    "sari_jax/cli/__main__.py": "train/test_pods.py starts hosts with it",
+    "sari_jax/cli/arguments.py": "cli/test_main.py passes them",
     "sari_jax/cli/models.py": "cli/test_main.py runs them",
     "sari_jax/cli/report.py": "report/test_page.py and report/test_page_in_a_browser.py run it",
     "sari_jax/cli/runs.py": "cli/test_main.py runs them",
     "sari_jax/cli/sweep.py": "sweep/test_local.py and tpu_scripts/test_sweep.py run it",
     "sari_jax/sweep/slices.py": "tpu_scripts/test_sweep.py launches what it writes",
     "sari_jax/models/config.py": "plain dataclasses; hf/test_config.py fills them",
-    "sari_jax/hf/family.py": "what hf/test_config.py reads goes through it",
+    "sari_jax/hf/family.py": "hf/test_config.py reads configs through it",
     "sari_jax/hf/families/qwen2_audio.py": "hf/test_config.py reads its config, hf/test_names.py its names",
     "sari_jax/models/layers.py": "compared with transformers as part of models/test_audio_lm.py",
     "sari_jax/models/decoder.py": "compared with transformers as part of models/test_audio_lm.py",
     "sari_jax/generate/engine.py": "cli/test_main.py and evaluate/test_parity.py answer with it",
     "sari_jax/evaluate/attempts.py": "evaluate/test_difficulty.py interrupts and resumes them",
-    "sari_jax/scale/work.py": "scale/test_bench.py does it on both sides",
-    "sari_jax/scale/serve.py": "scale/test_bench.py talks to both sides by it",
+    "sari_jax/scale/work.py": "scale/test_bench.py runs it on both sides",
+    "sari_jax/scale/serve.py": "scale/test_bench.py runs both sides with it",
     "sari_jax/scale/jax_side.py": "scale/test_bench.py compares it with torch_side.py",
     "sari_jax/scale/torch_side.py": "scale/test_bench.py compares it with jax_side.py",
     "sari_jax/train/callbacks.py": "api/test_training.py is called back with it",
-    "sari_jax/train/rollouts.py": "train/test_loop.py samples by it, on one device and two",
-    "sari_jax/train/held_out.py": "train/test_loop.py and train/test_pods.py examine on the way",
+    "sari_jax/train/rollouts.py": "train/test_loop.py samples with it, on one device and two",
+    "sari_jax/train/held_out.py": "train/test_loop.py and train/test_pods.py evaluate while they train",
     "sari_jax/train/samples.py": "train/test_metrics.py writes them and reads them again",
     "sari_jax/train/stages.py": "train/test_loop.py runs both stages",
     "sari_jax/train/sft.py": "train/test_loop.py runs it",
@@ -100,7 +100,7 @@ def parsed(path: Path) -> ast.Module:
 
 
 def imports(path: Path) -> list[str]:
-    """Dotted names that a file imports, within functions too; `from a import b` gives a.b."""
+    """Returns the dotted names that a file imports, within functions too; `from a import b` is a.b."""
     found = []
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
@@ -116,7 +116,7 @@ def part_of(path: Path) -> str:
 
 
 def of_each(paths: list[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
-    """A check of one file becomes one test of all files, which lists every offender."""
+    """Turns a check of one file into one test of all files, which lists every offender."""
 
     def one_test(check: Callable[[Path], None]) -> Callable[[], None]:
         def test() -> None:
@@ -138,7 +138,7 @@ def of_each(paths: list[Path]) -> Callable[[Callable[[Path], None]], Callable[[]
 def test_imports_run_downwards_only(path):
     part = part_of(path)
     if part == "__init__":
-        return  # the public names, which test_the_package_imports_nothing_at_first keeps lazy
+        return  # the public names; test_api.py checks that they are lazy
     assert part in DEPTH, f"give {part} its place in LAYERS"
     for name in imports(path):
         if name.startswith("sari_jax."):
@@ -188,7 +188,7 @@ def test_torch_stays_where_it_is_compared_with(path):
 
 
 def test_the_suite_starts_without_torch():
-    """A test asks for the fixture `theirs` or `recorded`, and imports within functions."""
+    """Tests import PyTorch within functions, or by the fixtures `theirs` and `recorded`."""
     for path in (path for path in ALL if name_of(path).startswith("tests/")):
         tree = parsed(path)
         top = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
@@ -199,7 +199,7 @@ def test_the_suite_starts_without_torch():
 
 @of_each(ALL)
 def test_nothing_read_is_ever_run(path):
-    """Neither unpickled nor evaluated."""
+    """Files are neither unpickled nor evaluated."""
     unsafe = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
     assert not [name for name in imports(path) if name.split(".")[0] in unsafe]
     for node in ast.walk(parsed(path)):

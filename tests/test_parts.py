@@ -22,17 +22,17 @@ ROOT = Path(__file__).parent.parent
         (["tests/runs.py", "tests/tiny.py"], ["numerics", "runs"]),
     ],
 )
-def test_a_change_is_owed_the_parts_it_touches(paths, parts):
+def test_a_change_runs_the_parts_it_touches(paths, parts):
     assert touched(paths) == parts
 
 
-def test_what_is_not_touched_has_its_turn_by_thirds():
+def test_a_part_that_is_not_touched_runs_by_thirds():
     assert due([], 4) == ["numerics 2/3", "runs 2/3", "tools 2/3"]
     assert due(["sari_jax/models/encoder.py"], 3) == ["numerics 1/1", "runs 1/3", "tools 1/3"]
     assert len({due([], count)[0] for count in range(3)}) == 3
 
 
-def test_shares_are_all_that_there_is_and_each_test_once():
+def test_each_test_is_in_exactly_one_share():
     found = [share([*range(8)], f"{k}/3") for k in (1, 2, 3)]
     assert sorted(sum(found, [])) == [*range(8)] and all(found)
 
@@ -44,12 +44,12 @@ def test_a_mistaken_share_is_one_line():
 
 
 @pytest.mark.parametrize("given", ["0/3", "4/3", "3", "a/b", "1/0"])
-def test_a_share_that_is_none(given):
+def test_a_share_that_cannot_be(given):
     with pytest.raises(ValueError, match="K/N"):
         share([1], given)
 
 
-def test_the_table_names_what_there_is():
+def test_the_table_names_existing_paths():
     for start in TOUCHES:
         folder, _, name = start.rpartition("/")
         there = [*(ROOT / "sari_jax" / folder).iterdir(), *(ROOT / "tests" / folder).iterdir()]

@@ -65,7 +65,7 @@ def test_without_torch_sketches_are_compared(file, monkeypatch):
 
     ((ours, wanted),) = pairs(file, {"logits": drawn()}, find, record=False)
     np.testing.assert_array_equal(ours["logits"], wanted["logits"])
-    with pytest.raises(AssertionError, match="test_c.safetensors: not there; .*make record"):
+    with pytest.raises(AssertionError, match="test_c.safetensors: does not exist; run make record"):
         list(pairs(file.with_name("test_c.safetensors"), {}, find, record=False))
 
 

@@ -361,7 +361,7 @@ def prompts(
     p = max(tokens, *(len(q.tokens) for q in questions), 0)
     a = max(clips, *(len(q.waveforms) for q in questions), 1)
     ids = np.zeros((b, p), np.int32)
-    lengths, audio_index = np.zeros(b, np.int32), np.full((b, p), -1, np.int32)
+    lengths, audio_index = np.zeros(b, np.int32), np.full((b, p, 2), -1, np.int32)
     waveforms, sizes = np.zeros((b, a, samples), np.float32), np.zeros((b, a), np.int32)
     for row, q in enumerate(questions):
         ids[row, : len(q.tokens)], lengths[row] = q.tokens, len(q.tokens)
@@ -370,7 +370,7 @@ def prompts(
             waveforms[row, i, : len(waveform)], sizes[row, i] = waveform, len(waveform)
             count = 0
             while start + count < len(q.tokens) and q.tokens[start + count] == AUDIO_ID:
-                audio_index[row, start + count] = i * (samples // 640) + count
+                audio_index[row, start + count] = i, count
                 count += 1
     return jax.device_put(Prompts(ids, lengths, audio_index, waveforms, sizes))
 

@@ -1,37 +1,37 @@
 #!/usr/bin/env bash
-# A run on GKE, as a JobSet that xpk makes: one slice or several, spot, on demand or reserved.
+# Runs training on GKE, as a JobSet that xpk makes: on one slice or several, spot, on demand or reserved.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=settings.sh
 source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 
 USAGE='gke.sh VERB [--yes] [--settings FILE]
 
-Shows the commands and runs none; --yes runs them. Settings: slice.env beside this script, or FILE. Every verb may be
-given again: what is done already is left as it is.
+Shows the commands without running them; --yes runs them. Settings: slice.env beside this script, or FILE. Every verb
+may be repeated: it skips what is done already.
 
-  create   a cluster with the slices, unless CLUSTER names one that is there
-  setup    the image of this checkout, and the bucket as a volume of the cluster
-  launch   sari train on every host, started again by JobSet; resumes from the newest checkpoint
-  follow   the first host'\''s log, as it grows
-  status   the state of the run and how often it was started again
-  stop     the run, which writes a last checkpoint
-  delete   the run, and the cluster if create made it
-  keep     launch, and again when the JobSet has used up its restarts, until the run is finished'
+  create   makes a cluster with the slices, unless CLUSTER names an existing one
+  setup    builds the image of this checkout, and attaches the bucket to the cluster
+  launch   starts sari train on every host; JobSet restarts it, and it resumes from the newest checkpoint
+  follow   shows the first host'\''s log as it grows
+  status   shows the state of the run and how often it was restarted
+  stop     stops the run, which writes a last checkpoint
+  delete   deletes the run, and the cluster if create made it
+  keep     launches, and again when the JobSet has used up its restarts, until the run is finished'
 
 XPK() { run xpk "$@" --cluster="$ON" "${AT[@]}"; }
 
-# kubectl is told which cluster: another may be the current one.
+# Names the cluster to kubectl, since another one may be current.
 context() {
     run gcloud container clusters get-credentials "$ON" --location="$REGION" --project="$PROJECT"
 }
 KUBE=()
 
-# absent, active, Completed or Failed.
+# Prints absent, active, Completed or Failed.
 jobset_state() {
-    local told
-    told=$(look "$1" "${KUBE[@]}" get jobset "$NAME" --ignore-not-found \
+    local found
+    found=$(look "$1" "${KUBE[@]}" get jobset "$NAME" --ignore-not-found \
         '--output=jsonpath={.metadata.name}{range .status.conditions[?(@.status=="True")]} {.type}{end}') || return 1
-    case " $told " in
+    case " $found " in
         '  ') echo absent ;;
         *' Completed '*) echo Completed ;;
         *' Failed '*) echo Failed ;;
@@ -50,10 +50,10 @@ tier() {
 create() {
     say "$SLICES x $ACCELERATOR, $CHIPS chips in all, $CAPACITY"
     if [[ $CLUSTER ]]; then
-        say "CLUSTER=$CLUSTER is there already: nothing to create"
+        say "CLUSTER=$CLUSTER exists already: nothing to create"
         return
     fi
-    # xpk leaves alone what is there, and goes on from where it broke off.
+    # xpk skips what exists, and goes on where it stopped.
     XPK cluster create --tpu-type="$ACCELERATOR" --num-slices="$SLICES" "$(tier)" --enable-gcsfuse-csi-driver \
         ${CREATE_FLAG[@]+"${CREATE_FLAG[@]}"}
 }
@@ -63,8 +63,8 @@ setup() {
     commit=$(git -C "$ROOT" rev-parse --verify --quiet "$REF^{commit}") ||
         refuse "$SETTINGS: REF='$REF' is no commit, branch or tag of $ROOT"
     [[ -z $(git -C "$ROOT" status --porcelain --untracked-files=no) ]] ||
-        say "changes in $ROOT that are not committed do not go along"
-    # Out of the commit and not of the folder: nothing that lies about, settings least of all, gets into the image.
+        say "changes in $ROOT that are not committed are left out"
+    # The image is made of the commit and not of the folder, so that no other file, such as settings, gets into it.
     run mkdir -p "$ROOT/.cache"
     run git -C "$ROOT" archive --format=tar.gz --output="$ROOT/.cache/image.tar.gz" "$commit"
     image_from "$ROOT/.cache/image.tar.gz"
@@ -74,7 +74,7 @@ setup() {
         --mount-options=implicit-dirs,metadata-cache:ttl-secs:0,metadata-cache:negative-ttl-secs:0
 }
 
-# docker takes a packed folder on its standard input.
+# image_from TARBALL: builds the image; docker reads the packed folder from its standard input.
 image_from() {
     printf '%s < %s\n' "$(quoted docker build --tag "$IMAGE" --file tpu_scripts/Dockerfile -)" "$(quoted "$1")" >&3
     [[ -z $RUN ]] || docker build --tag "$IMAGE" --file tpu_scripts/Dockerfile - <"$1"
@@ -90,13 +90,13 @@ launch() {
             return
             ;;
         Completed)
-            say "$NAME is finished; $ME delete first if it is to run again"
+            say "$NAME is finished; to run it again, $ME delete first"
             return
             ;;
         Failed) XPK workload delete --workload="$NAME" --force ;;
     esac
-    # Exit 2 is an input error and ends the JobSet; any other failure, a lost host too, starts all hosts again. 143 is
-    # a run that was told to stop: host.sh says so, as it would pass for finished otherwise.
+    # Exit 2 is an input error and ends the JobSet. After any other failure, such as a lost host, all hosts start again.
+    # 143 means that the run was asked to stop; with exit 0, JobSet would count it as finished.
     XPK workload create --workload="$NAME" --tpu-type="$ACCELERATOR" --num-slices="$SLICES" --docker-image="$IMAGE" \
         --max-restarts="$RETRIES" --restart-on-exit-codes=1,3-126 \
         --termination-grace-period-seconds="$STOP_SECONDS" \
@@ -128,13 +128,13 @@ stop() {
 
 delete() {
     if [[ $CLUSTER ]]; then
-        say "CLUSTER=$CLUSTER was there before, and stays"
+        say "CLUSTER=$CLUSTER was not made by $ME and stays"
         stop
         return
     fi
     local there
     there=$(look "$NAME" gcloud container clusters list --project="$PROJECT" --filter="name=$NAME" '--format=value(name)') ||
-        fail "$NAME: whether it is there cannot be read"
+        fail "$NAME: whether it exists cannot be read"
     if [[ -z $there ]]; then
         say "$NAME is gone already: nothing to delete"
         return
@@ -147,7 +147,7 @@ exit_codes() {
         '--output=jsonpath={.items[*].status.containerStatuses[*].state.terminated.exitCode}'
 }
 
-# The newest checkpoint in the bucket; nothing where there is none to be seen.
+# Prints the step of the newest checkpoint in the bucket; nothing if none is found.
 newest_checkpoint() {
     [[ $BUCKET ]] || return 0
     gcloud storage ls --project="$PROJECT" "gs://$BUCKET/${WORKDIR#"${MOUNT%/}/"}/checkpoints/" 2>/dev/null |
@@ -157,14 +157,14 @@ newest_checkpoint() {
 keep() {
     local state codes seen=''
     if [[ -z $RUN ]]; then
-        say "keep looks at the JobSet every $POLL_SECONDS s, and launches it when it is not there or has failed:"
+        say "keep looks at the JobSet every $POLL_SECONDS s, and launches it if it is missing or has failed:"
         launch
         return
     fi
     context
     while :; do
         state=$(jobset_state '') || state=unknown
-        # How an earlier run failed is no reason not to start this one: its settings may have been mended since.
+        # A failure from before this command does not count: the settings may have been fixed since.
         [[ $seen || $state != Failed ]] || state=absent
         [[ $state == unknown ]] || seen=yes
         case $state in
@@ -172,14 +172,14 @@ keep() {
             unknown) setback "$NAME: its state cannot be read" ;;
             absent) step launch || setback "$NAME could not be launched" ;;
             Completed)
-                say "$NAME is finished: $ME delete gives the slices back"
+                say "$NAME is finished: $ME delete releases the slices"
                 return
                 ;;
             Failed)
                 codes=$(exit_codes) || codes=''
                 [[ " $codes " != *' 2 '* ]] ||
                     refuse "$NAME: sari refused its input and is not started again; $ME follow shows why, $ME delete" \
-                        "gives the slices back"
+                        "releases the slices"
                 progress "$(newest_checkpoint)"
                 setback "$NAME failed${codes:+, exit codes $codes}"
                 step launch || setback "$NAME could not be launched"
@@ -203,5 +203,5 @@ AT=(--project="$PROJECT" --zone="$ZONE")
 KUBE=(kubectl --context="gke_${PROJECT}_${REGION}_$ON")
 need gcloud kubectl xpk
 [[ $VERB != setup ]] || need git docker
-[[ $RUN ]] || say "a dry run: nothing is done; --yes does it"
+[[ $RUN ]] || say "a dry run: nothing is done; --yes runs the commands"
 "$VERB"

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# What runs on every host of a slice, and in every container: install, mount, start, and a record of how it ended.
+# Runs on every host of a slice, and in every container: installs, mounts, starts runs, and records how they ended.
 #
-#   host.sh install TARBALL COMMIT    the program in a virtual environment; nothing where COMMIT is installed
-#   host.sh mount BUCKET DIR          the bucket as a folder; nothing where it is mounted
-#   host.sh start NAME ARG...         sari train ARG... that outlives this session; nothing where it runs
-#   host.sh run NAME ARG...           the same in the foreground, for containers
-#   host.sh state NAME                one line: sari-host HOST none|running|finished|stopped|lost|exit:N CHECKPOINT
-#   host.sh stop NAME SECONDS         asks for a last checkpoint, and ends what does not obey in time
+#   host.sh install TARBALL COMMIT    installs the program in a virtual environment, unless COMMIT is installed
+#   host.sh mount BUCKET DIR          mounts the bucket as a folder, unless it is mounted
+#   host.sh start NAME ARG...         starts sari train ARG... outside of this session, unless it runs
+#   host.sh run NAME ARG...           runs it in the foreground, for containers
+#   host.sh state NAME                prints sari-host HOST none|running|finished|stopped|lost|exit:N CHECKPOINT
+#   host.sh stop NAME SECONDS         asks for a last checkpoint, and kills a run that does not end in time
 #   host.sh log NAME                  follows the log
-#   host.sh export WORKDIR OUT        the newest checkpoint as a Hugging Face directory, on this host's processors
+#   host.sh export WORKDIR OUT        writes the newest checkpoint as a Hugging Face directory, on this host's CPUs
 set -euo pipefail
 
 SELF=$(realpath "$0")
@@ -16,8 +16,8 @@ BASE=${SARI_HOME:-$HOME/sari}
 SARI=$BASE/venv/bin/sari
 [[ -x $SARI ]] || SARI=sari # a container has it on its PATH
 
-# The lock is held by the run and by all that it starts: while any of them lives the run is not over. Unlike a
-# process number it cannot be left behind by a crash or a restart of the host.
+# The run and all processes that it starts hold the lock. While any of them lives, the run is not over. Unlike a file
+# with a process id, a lock does not survive a crash or a restart of the host.
 running() {
     local code=0
     [[ -e $DIR/lock ]] || return 1
@@ -35,17 +35,17 @@ install() {
         return
     fi
     for DIR in "$BASE"/runs/*; do
-        ! running || { echo "host.sh: ${DIR##*/} runs: stop it before another version is installed" >&2 && exit 1; }
+        ! running || { echo "host.sh: ${DIR##*/} runs; stop it before you install another version" >&2 && exit 1; }
     done
     rm -rf "$BASE/installed" "$BASE/source" "$BASE/venv"
     mkdir -p "$BASE/source"
     tar -xzf "$tarball" -C "$BASE/source"
-    # The hosts' own Python may be older than 3.11; uv brings one along, and stays out of the system's way.
+    # The hosts' own Python may be older than 3.11. uv installs a newer one without touching the system's.
     PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
     python3 -m uv venv --python 3.12 "$BASE/venv"
     in_source
     python3 -m uv pip install --python "$BASE/venv/bin/python" --constraint constraints.txt '.[tpu]'
-    printf '%s\n' "$commit" >"$BASE/installed" # written last: an interrupted install is done again
+    printf '%s\n' "$commit" >"$BASE/installed" # written last, so that an interrupted install is repeated
 }
 
 mount_bucket() {
@@ -64,7 +64,7 @@ mount_bucket() {
     fi
     sudo mkdir -p "$at"
     sudo chown "$(id -u):$(id -g)" "$at"
-    # Hosts wait for each other's files: none may be told from a cache that one is not there yet.
+    # Hosts wait for each other's files, so no cache may answer that a file does not exist yet.
     gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 "$bucket" "$at"
 }
 
@@ -90,10 +90,10 @@ start() {
 }
 
 run() {
-    local child code told=finished
+    local child code ended=finished
     mkdir -p "$DIR"
     exec 9>>"$DIR/lock"
-    if ! flock --timeout 5 9; then # not at once: whoever asks for the state holds it for a moment
+    if ! flock --timeout 5 9; then # "host.sh state" holds the lock for a moment
         echo "host.sh: $NAME runs already" >&2
         exit 1
     fi
@@ -104,7 +104,7 @@ run() {
 
     "$SARI" train --json "$@" >"$DIR/result.json" &
     child=$!
-    # A signal is passed on: the run writes a checkpoint and ends. wait comes back at once then, so it is asked again.
+    # Passes a signal on, so that the run writes a checkpoint and ends. The signal interrupts wait, so it is repeated.
     trap 'passed=yes; kill -TERM "$child" 2>/dev/null || true' TERM INT
     while :; do
         passed='' code=0
@@ -114,33 +114,33 @@ run() {
 
     cat "$DIR/result.json"
     if ((code)); then
-        told=exit:$code
+        ended=exit:$code
     elif grep -Eq '"finished": *false' "$DIR/result.json"; then
-        told=stopped
-        code=143 # to whoever restarts containers: terminated, not done
+        ended=stopped
+        code=143 # what restarts containers must see "terminated", not "done"
     fi
-    printf '%s\n' "$told" >"$DIR/ended.new"
+    printf '%s\n' "$ended" >"$DIR/ended.new"
     mv "$DIR/ended.new" "$DIR/ended"
-    echo "$NAME: $told"
+    echo "$NAME: $ended"
     exit "$code"
 }
 
 state() {
-    local told=none newest=-
+    local state=none newest=-
     if running; then
-        told=running
+        state=running
     elif [[ -f $DIR/ended ]]; then
-        told=$(<"$DIR/ended")
+        state=$(<"$DIR/ended")
     elif [[ -f $DIR/pid ]]; then
-        told=lost # it was started, and nobody was left to write down how it ended
+        state=lost # it was started, and ended without a record
     fi
     if [[ -f $DIR/workdir ]]; then
-        # There is no such folder before a run has read its model, nor ever where it was refused.
+        # The folder does not exist before a run has read its model, nor if its input was refused.
         newest=$({
             find "$(<"$DIR/workdir")/checkpoints" -maxdepth 1 -type d -regex '.*/[0-9]+' -printf '%f\n' || true
         } 2>/dev/null | sort -n | tail -n 1)
     fi
-    echo "sari-host $(hostname) $told ${newest:--}"
+    echo "sari-host $(hostname) $state ${newest:--}"
 }
 
 stop() {
@@ -156,7 +156,7 @@ stop() {
     done
     if running; then
         echo "$NAME did not end in time: killed"
-        kill -KILL -- "-$pid" # and all that it started
+        kill -KILL -- "-$pid" # with all processes that it started
         sleep 1
     fi
 }
@@ -168,7 +168,7 @@ case $verb in
     mount) mount_bucket "$1" "$2" ;;
     export)
         in_source
-        # One host's chips alone do not start; writing files needs none.
+        # The chips of a single host cannot start alone, and an export needs none.
         JAX_PLATFORMS=cpu "$SARI" export --workdir "$1" --out "$2"
         ;;
     start | run | state | stop | log)

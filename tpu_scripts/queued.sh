@@ -1,33 +1,33 @@
 #!/usr/bin/env bash
-# A run on Cloud TPU queued resources: one slice or several, spot, on demand or reserved.
+# Runs training on Cloud TPU queued resources: on one slice or several, spot, on demand or reserved.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=settings.sh
 source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 
 USAGE='queued.sh VERB [--yes] [--settings FILE]
 
-Shows the commands and runs none; --yes runs them. Settings: slice.env beside this script, or FILE. Every verb may be
-given again: what is done already is left as it is.
+Shows the commands without running them; --yes runs them. Settings: slice.env beside this script, or FILE. Every verb
+may be repeated: it skips what is done already.
 
-  create   ask for the slices and wait until they are there
-  setup    this checkout, a virtual environment and the bucket on every host
-  launch   sari train on every host; resumes from the newest checkpoint
-  follow   the first host'\''s log, as it grows
-  status   the state of the slices and of every host'\''s run
-  stop     ask the run for a last checkpoint, and end it
-  export   the newest checkpoint as a Hugging Face directory, at EXPORT
-  delete   give the slices back
-  keep     all of it until the run is finished: what is gone is created again, and the run resumes'
+  create   requests the slices and waits until they are active
+  setup    installs this checkout on every host, and mounts the bucket
+  launch   starts sari train on every host; it resumes from the newest checkpoint
+  follow   shows the first host'\''s log as it grows
+  status   shows the state of the slices and of every host'\''s run
+  stop     stops the run, which writes a last checkpoint
+  export   writes the newest checkpoint as a Hugging Face directory to EXPORT
+  delete   releases the slices
+  keep     does all of this until the run is finished: lost slices are created again, and the run resumes'
 
 QR=(gcloud compute tpus queued-resources)
 
-# The state of the request, ABSENT where gcloud says that there is none. It fails where that cannot be known: a dead
-# connection must not be taken for a slice that is gone, and costs no longer.
+# Prints the state of the request; ABSENT if gcloud says that there is none. Fails if the state is unknown: a lost
+# connection must not be taken for a slice that is gone and no longer costs money.
 slice_state() {
-    local told errors
+    local found errors
     errors=$(mktemp)
-    if told=$(look "$1" "${QR[@]}" describe "$NAME" "${AT[@]}" '--format=value(state.state)' 2>"$errors"); then
-        printf '%s\n' "$told"
+    if found=$(look "$1" "${QR[@]}" describe "$NAME" "${AT[@]}" '--format=value(state.state)' 2>"$errors"); then
+        printf '%s\n' "$found"
     elif grep -q "NOT_FOUND.*$NAME" "$errors"; then
         echo ABSENT
     else
@@ -38,15 +38,15 @@ slice_state() {
     rm -f "$errors"
 }
 
-# hosts NODE WORKER COMMAND SLICES: a command by ssh. gcloud passes over a slice that it cannot prepare, says so in a
-# warning and exits 0, so whoever has done its work answers with its name, and the slices in those names are counted.
+# hosts NODE WORKER COMMAND SLICES: runs a command by ssh. gcloud skips a slice that it cannot prepare, warns and exits 0.
+# Therefore each host prints its name after the command, and the slices of those names are counted.
 hosts() {
-    local heard count code=0
-    heard=$(mktemp)
+    local output count code=0
+    output=$(mktemp)
     run "${QR[@]}" ssh "$NAME" --node="$1" --worker="$2" "${AT[@]}" --quiet ${SSH_FLAG[@]+"${SSH_FLAG[@]}"} \
-        "--command=$3 && echo sari-answer \$(hostname)" | tee "$heard" | sed '/sari-answer /d' || code=$?
-    count=$(sed -n 's/.*sari-answer //p' "$heard" | sed 's/-w-[0-9]*$//' | sort -u | wc -l)
-    rm -f "$heard"
+        "--command=$3 && echo sari-answer \$(hostname)" | tee "$output" | sed '/sari-answer /d' || code=$?
+    count=$(sed -n 's/.*sari-answer //p' "$output" | sed 's/-w-[0-9]*$//' | sort -u | wc -l)
+    rm -f "$output"
     if [[ $RUN ]] && ((code == 0 && count < $4)); then
         printf '%s: %s of %s slices have answered\n' "$ME" "$((count))" "$4" >&2
         code=1
@@ -57,7 +57,7 @@ hosts() {
 on_hosts() { hosts all all "$1" "$SLICES"; }
 on_first_host() { hosts 0 0 "$1" 1; }
 
-# After a restart of a host the bucket has to be mounted again, so whatever needs it asks for it.
+# Prints a command that mounts the bucket, for every command that needs it: a restarted host has to mount it again.
 mounted() { [[ -z $BUCKET ]] || printf '%s && ' "$(quoted bash host.sh mount "$BUCKET" "$MOUNT")"; }
 
 need_active() {
@@ -82,10 +82,10 @@ create() {
         [[ $RUN ]] || say "then, until it says ACTIVE:"
         state=$(slice_state ACTIVE) || fail "$NAME: its state cannot be read"
     else
-        say "$NAME is there already"
+        say "$NAME exists already"
     fi
     while :; do
-        [[ $state == "$before" ]] || tell "$NAME: $state"
+        [[ $state == "$before" ]] || say_found "$NAME: $state"
         before=$state
         case $state in
             ACTIVE) return ;;
@@ -103,9 +103,9 @@ setup() {
     commit=$(git -C "$ROOT" rev-parse --short=12 --verify --quiet "$REF^{commit}") ||
         refuse "$SETTINGS: REF='$REF' is no commit, branch or tag of $ROOT"
     [[ -z $(git -C "$ROOT" status --porcelain --untracked-files=no) ]] ||
-        say "changes in $ROOT that are not committed do not go along"
+        say "changes in $ROOT that are not committed are left out"
     need_active
-    tarball=$ROOT/.cache/$NAME-$commit.tar.gz # its own: several runs may be set up at once
+    tarball=$ROOT/.cache/$NAME-$commit.tar.gz # one per run: several may be set up at once
     run mkdir -p "$ROOT/.cache"
     run git -C "$ROOT" archive --format=tar.gz --output="$tarball" "$commit"
     persist run "${QR[@]}" scp "$tarball" "$HERE/host.sh" "$NAME:" --node=all --worker=all "${AT[@]}" --quiet \
@@ -129,7 +129,7 @@ follow() {
 status() {
     local state
     state=$(slice_state ACTIVE) || fail "$NAME: its state cannot be read"
-    tell "$NAME: $state"
+    say_found "$NAME: $state"
     [[ $state != ACTIVE ]] || on_hosts "$HOST_STATE"
 }
 
@@ -154,14 +154,14 @@ delete() {
     run "${QR[@]}" delete "$NAME" "${AT[@]}" --force --quiet
 }
 
-# The hosts' lines -> one word. Hosts of one run stand and fall together: where one is down, none gets on.
+# verdict LINES: prints the state of the whole run as one word. If one host is down, no other can go on.
 verdict() {
     local lines=$1 states
     states=$(sed -n 's/.*sari-host [^ ]* \([^ ]*\) .*/\1/p' <<<"$lines" | sort -u | tr '\n' ' ')
     case " $states" in
         *' exit:2 '*) echo refused ;;
         ' finished ') echo finished ;;
-        # They do not end in the same second; what is left ends by itself.
+        # The hosts do not end at the same second; those that still run end by themselves.
         ' running ' | ' finished running ' | ' running stopped ' | ' finished running stopped ') echo running ;;
         ' none ') echo fresh ;;
         ' ') echo silent ;;
@@ -174,7 +174,7 @@ keep() {
     if [[ -z $RUN ]]; then
         say "keep looks at the slices and their hosts every $POLL_SECONDS s:"
         status
-        say "does what is missing of create, setup and launch, and deletes and creates slices that are lost"
+        say "it does what is missing of create, setup and launch, and creates lost slices again"
         for VERB in create setup launch delete; do
             say "$VERB:"
             "$VERB"
@@ -197,11 +197,11 @@ keep() {
             ABSENT)
                 [[ -z $created ]] || setback "$NAME is gone"
                 created=yes
-                step create || true # what came of it shows at the next look
+                step create || true # the next look shows its result
                 continue
                 ;;
             *)
-                step create || true # it waits
+                step create || true # create waits until it is active
                 continue
                 ;;
         esac
@@ -209,18 +209,18 @@ keep() {
         lines=$(on_hosts "$HOST_STATE" 3>/dev/null) || lines=''
         progress "$(sed -n 's/.*sari-host [^ ]* [^ ]* //p' <<<"$lines" | sort -n | tail -n 1)"
         found=$(verdict "$lines")
-        # How an earlier run ended is no reason not to start this one: its settings may have been mended since.
+        # An end from before this command does not count: the settings may have been fixed since.
         [[ $seen || ($found != finished && $found != refused) ]] || found=fresh
         [[ $found == silent ]] || seen=yes
         case $found in
             finished)
-                say "$NAME is finished: $ME export writes the model, $ME delete gives the slices back"
+                say "$NAME is finished: $ME export writes the model, $ME delete releases the slices"
                 return
                 ;;
             refused)
-                step stop || true # hosts that wait for the one that is out
+                step stop || true # other hosts still wait for the one that ended
                 refuse "$NAME: sari refused its input and is not started again; $ME follow shows why, $ME delete" \
-                    "gives the slices back"
+                    "releases the slices"
                 ;;
             running)
                 silent=0
@@ -231,7 +231,7 @@ keep() {
                 { step setup && step launch; } || setback "$NAME could not be launched"
                 ;;
             silent)
-                # Right after it is ACTIVE a host may not answer yet; one that never does is as good as gone.
+                # A new host may not answer at once; one that never answers is lost.
                 silent=$((silent + 1))
                 if ((silent < SILENT_POLLS)); then
                     sleep "$POLL_SECONDS"
@@ -245,7 +245,7 @@ keep() {
                 silent=0
                 printf '%s\n' "$lines" >&2
                 step stop || true
-                setback "$NAME stands still"
+                setback "$NAME has stopped on some host"
                 { step setup && step launch; } || setback "$NAME could not be launched"
                 ;;
         esac
@@ -259,10 +259,10 @@ case $VERB in
 esac
 read_settings
 AT=(--project="$PROJECT" --zone="$ZONE")
-# A host that has just been made has no host.sh yet.
+# A new host has no host.sh yet.
 HOST_STATE="if [ -f host.sh ]; then $(quoted bash host.sh state "$NAME"); else echo sari-host \$(hostname) none -; fi"
 need gcloud git
-[[ $RUN ]] || say "a dry run: nothing is done; --yes does it"
+[[ $RUN ]] || say "a dry run: nothing is done; --yes runs the commands"
 case $VERB in
     export) export_model ;;
     *) "$VERB" ;;

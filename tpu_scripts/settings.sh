@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034
-# What the scripts share: the settings, how a command is shown or run, and when to give up. Sourced, never run; most
-# of its variables are used by those who do.
+# Shared by the scripts, which source it: the settings, how a command is shown or run, and when to give up. Most of its
+# variables are used in the scripts.
 
 if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
     printf '%s: bash %s is too old; 4.4 or newer is needed (macOS: brew install bash)\n' "$0" "$BASH_VERSION" >&2
@@ -22,27 +22,27 @@ OVERRIDE=() CREATE_FLAG=() SSH_FLAG=()
 
 VERB='' RUN='' SETTINGS=$HERE/slice.env
 
-# Commands, and what a dry run says of them, go to standard output even out of $(...).
+# Commands and comments of a dry run go to standard output through 3, also from within $(...).
 exec 3>&1
 
 say() { printf '# %s\n' "$*" >&3; }
 
-# What was found out; a dry run finds nothing out.
-tell() { [[ -z $RUN ]] || say "$*"; }
+# Says what was found out, unless this is a dry run, which finds nothing out.
+say_found() { [[ -z $RUN ]] || say "$*"; }
 
-# An input error: one line, exit 2, never tried again.
+# Ends with an input error: one line and exit 2. It is never retried.
 refuse() {
     printf '%s: %s\n' "$ME" "$*" >&2
     exit 2
 }
 
-# Something went wrong out there: exit 1, and the same command may be given again.
+# Ends with exit 1 if something failed in the cloud; the same command may be repeated.
 fail() {
     printf '%s: %s\n' "$ME" "$*" >&2
     exit 1
 }
 
-# Arguments -> one line that a shell reads back as the same arguments.
+# quoted ARG...: prints one line that a shell reads as the same arguments.
 quoted() {
     local word line=''
     for word in "$@"; do
@@ -52,7 +52,7 @@ quoted() {
     printf '%s' "$line"
 }
 
-# need PROGRAM...; a dry run needs none.
+# need PROGRAM...: checks that programs are installed; a dry run needs none.
 need() {
     local program
     for program in ${RUN:+"$@"}; do
@@ -60,13 +60,13 @@ need() {
     done
 }
 
-# Shows a command; with --yes also runs it.
+# run COMMAND...: shows a command; with --yes also runs it.
 run() {
     printf '%s\n' "$(quoted "$@")" >&3
     [[ -z $RUN ]] || "$@"
 }
 
-# Runs a command that only looks; a dry run shows it and answers ASSUMED.
+# look ASSUMED COMMAND...: runs a command that only reads; a dry run shows it and prints ASSUMED.
 look() {
     local assumed=$1
     shift
@@ -107,7 +107,7 @@ arguments() {
 
 read_settings() {
     local line key value number=0
-    [[ -f $SETTINGS ]] || refuse "$SETTINGS is not there; copy $HERE/slice.env.example to it and fill it in"
+    [[ -f $SETTINGS ]] || refuse "$SETTINGS does not exist; copy $HERE/slice.env.example to it and fill it in"
     while IFS= read -r line || [[ $line ]]; do
         number=$((number + 1))
         line=${line%$'\r'}
@@ -131,7 +131,7 @@ read_settings() {
     check_settings
 }
 
-# must KEY PATTERN LIMIT
+# must KEY PATTERN LIMIT: refuses a setting that does not match.
 must() {
     [[ ${!1} =~ ^($2)$ ]] || refuse "$SETTINGS: $1='${!1}' must be $3"
 }
@@ -155,8 +155,8 @@ check_settings() {
     done
     must EXPORT '(/.+)?' "a path from /"
     [[ -z $BUCKET || ($WORKDIR == "${MOUNT%/}"/?* && $WORKDIR/ != */../*) ]] ||
-        refuse "$SETTINGS: WORKDIR='$WORKDIR' is not under MOUNT='$MOUNT', where the bucket is: put it there, or a" \
-            "recreated slice starts from nothing"
+        refuse "$SETTINGS: WORKDIR='$WORKDIR' is not under MOUNT='$MOUNT', where the bucket is; put it there, or a" \
+            "recreated slice would start from nothing"
     must POLL_SECONDS '[0-9]{1,6}([.][0-9]+)?' "a number from 0"
     for key in RETRIES BACKOFF_SECONDS SILENT_POLLS STOP_SECONDS; do
         must $key '[0-9]{1,6}' "a whole number from 0"
@@ -176,18 +176,18 @@ check_settings() {
     TRAIN=(--config "$CONFIG" --workdir "$WORKDIR" ${OVERRIDE[@]+"${OVERRIDE[@]}"})
 }
 
-# Tries a command up to three times: a host that has just come up may not take a connection yet.
+# persist COMMAND...: tries a command up to three times, since a new host may not accept connections yet.
 persist() {
     local left=2
     until "$@"; do
         ((left > 0)) || return 1
         left=$((left - 1))
-        say "failed; once more in $((BACKOFF_SECONDS / 4)) s"
+        say "failed; tried again in $((BACKOFF_SECONDS / 4)) s"
         sleep $((BACKOFF_SECONDS / 4))
     done
 }
 
-# keep's patience. A new checkpoint proves that the run gets somewhere, and so renews it.
+# The failures that keep has seen in a row. A new checkpoint proves progress and resets them.
 FAILURES=0 NEWEST=-1
 
 progress() {
@@ -199,15 +199,15 @@ progress() {
 setback() {
     local wait
     FAILURES=$((FAILURES + 1))
-    ((FAILURES <= RETRIES)) || fail "$*: $FAILURES failures in a row without a new checkpoint, RETRIES=$RETRIES; mend" \
+    ((FAILURES <= RETRIES)) || fail "$*: $FAILURES failures in a row without a new checkpoint, RETRIES=$RETRIES; fix" \
         "what the log shows, then run keep again: the run resumes"
     wait=$((BACKOFF_SECONDS * (1 << (FAILURES < 7 ? FAILURES - 1 : 6))))
-    say "$*: failure $FAILURES of $RETRIES in a row; once more in $wait s"
+    say "$*: failure $FAILURES of $RETRIES in a row; tried again in $wait s"
     sleep "$wait"
 }
 
-# keep's steps are runs of their own, so that a failure within one ends that step and no more. One that cannot be
-# mended by trying again, exit 2, ends keep too.
+# step VERB: runs a verb as a process of its own, so that a failure ends only that step. Exit 2, which no retry can fix,
+# ends keep too.
 step() {
     local code=0
     "$0" "$1" --yes --settings "$SETTINGS" || code=$?

@@ -196,7 +196,7 @@ def _report(
         why = "; ".join(f"{reason}: {count}" for reason, count in dropped.items())
         raise InputError(
             f"{data}: none of {len(scored)} questions is left ({why}); train the model further, or raise --attempts."
-            f" {out.with_suffix('.png')} shows their pass rates"
+            f" {out.with_suffix('.report.json')} has their pass rates"
         )
     if hosts.is_primary():
         write_records(out, kept)

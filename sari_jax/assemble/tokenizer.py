@@ -1,6 +1,6 @@
-"""Tokenizers with Qwen2-Audio's special tokens: nano's own small BPE, and SmolLM2's with sound added.
+"""Tokenizers with Qwen2-Audio's special tokens: nano's own small BPE, and SmolLM2's with audio tokens added.
 
-Built with `tokenizers` and written as the files a Hugging Face model directory has.
+They are built with `tokenizers` and written as the files of a Hugging Face model directory.
 """
 
 import json
@@ -20,7 +20,7 @@ from tokenizers import (
 )
 
 CHAT = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-SOUND = ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
+AUDIO = ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
 QWEN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -28,10 +28,10 @@ QWEN_WORDS = (
 
 
 def nano_tokenizer(texts: Iterable[str], tags: Sequence[str], limit: int) -> Tokenizer:
-    """A byte-level BPE in Qwen2's form, learnt from `texts`: at most `limit` tokens before the special ones.
+    """Trains a byte-level BPE in Qwen2's form on `texts`, with at most `limit` tokens before the special ones.
 
-    The same texts give the same tokenizer. `tags` become one ordinary token each, for a model so small that spelling
-    them out would take most of a completion.
+    The same texts give the same tokenizer. Each of the `tags` becomes one ordinary token: in several tokens they would
+    take most of so small a model's completion.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -47,16 +47,16 @@ def nano_tokenizer(texts: Iterable[str], tags: Sequence[str], limit: int) -> Tok
     )
     tokenizer.train_from_iterator(_pieces(texts, tags), trainer)
     tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in CHAT + SOUND]
+        [AddedToken(token, special=True, normalized=False) for token in CHAT + AUDIO]
     )
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in tags])
     return tokenizer
 
 
 def _pieces(texts: Iterable[str], tags: Sequence[str]) -> Iterable[str]:
-    """What stands between tags, once as it is and once with each word on a line of its own.
+    """Yields the texts between tags, once as they are and once with each word on its own line.
 
-    A word after a space and one at the beginning of a line, as choices are, are different tokens.
+    A word after a space and a word at the beginning of a line, as in choices, are different tokens.
     """
     between = re.compile("|".join(map(re.escape, tags)) or r"\Z")
     for text in texts:
@@ -68,7 +68,7 @@ def _pieces(texts: Iterable[str], tags: Sequence[str]) -> Iterable[str]:
 def smollm2_tokenizer(
     vocabulary: dict[str, int], merges: list[tuple[str, str]], special: Sequence[str]
 ) -> Tokenizer:
-    """SmolLM2's BPE, its `special` tokens where they are and those of sound after all others."""
+    """Builds SmolLM2's BPE; its `special` tokens keep their ids, and the audio tokens come last."""
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -78,7 +78,7 @@ def smollm2_tokenizer(
     )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(
-        [AddedToken(t, special=True, normalized=False) for t in (*special, *SOUND)]
+        [AddedToken(t, special=True, normalized=False) for t in (*special, *AUDIO)]
     )
     return tokenizer
 
@@ -87,8 +87,8 @@ def write_tokenizer(tokenizer: Tokenizer, out: Path, *, tokenizer_class: str) ->
     """Writes tokenizer.json, tokenizer_config.json, vocab.json and merges.txt.
 
     Args:
-        tokenizer_class: what transformers opens it with. Qwen2Tokenizer brings Qwen2's own way of cutting text into
-            words; PreTrainedTokenizerFast takes that of tokenizer.json.
+        tokenizer_class: the class with which transformers opens it. Qwen2Tokenizer brings Qwen2's way of splitting text
+            into words; PreTrainedTokenizerFast uses that of tokenizer.json.
     """
     tokenizer.save(str(out / "tokenizer.json"))
     tokenizer.model.save(str(out))

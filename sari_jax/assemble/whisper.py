@@ -1,6 +1,6 @@
-"""Whisper-tiny.en's encoder out of a CTranslate2 model file.
+"""A reader of Whisper-tiny.en's encoder in a CTranslate2 model file.
 
-Read by hand, in numpy: CTranslate2 runs such files but does not hand their weights out.
+It is written by hand, as CTranslate2 runs such files but does not give access to their weights.
 """
 
 import struct
@@ -15,14 +15,15 @@ VERSION = 6
 
 
 def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
-    """Every variable of a model.bin, format version 6.
+    """Reads all variables of a model.bin, format version 6.
 
-    Layout: version, spec name, revision, count; then for each variable its name, rank, shape, dtype, bytes.
+    The layout is version, spec name, revision, count; then for each variable its name, rank, shape, dtype, bytes.
 
     Raises:
-        InputError: another version, or a file that ends too soon.
+        InputError: the file has another version or is truncated.
     """
-    data, at = Path(path).read_bytes(), 0
+    data = Path(path).read_bytes()
+    at = 0
 
     def take(form: str) -> int:
         nonlocal at
@@ -57,7 +58,7 @@ def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
 
 
 def encoder_tensors(path: Path) -> dict[str, np.ndarray]:
-    """The encoder under Qwen2-Audio's names ("audio_tower.*"), float32; the fused query-key-value map split again."""
+    """Returns the encoder in float32 under Qwen2-Audio's names ("audio_tower.*"), with query, key and value split."""
     source = read_ctranslate2(path)
     tensors: dict[str, np.ndarray] = {}
 

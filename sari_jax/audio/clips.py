@@ -1,4 +1,4 @@
-"""A clip by its name, whether it lies loose in a file or packed in a shard."""
+"""Clips by name: a clip is a file of its own, or one of many that are packed in a shard."""
 
 import io
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from sari_jax.audio.files import load_waveform, read_header
 from sari_jax.audio.packed import packed_clip, shard_of
-from sari_jax.audio.spans import LONGEST, UNKNOWN, Fit, span
+from sari_jax.audio.spans import LONGEST, SAMPLE_RATE, UNKNOWN, Fit, span
 
 
 def load_clip(
@@ -17,19 +17,22 @@ def load_clip(
     *,
     longest: float = LONGEST,
 ) -> Float[np.ndarray, "S"]:
-    """A clip at 16 kHz, or its span of seconds; `longest` of them may be asked for.
+    """Reads a clip, or a span of it in seconds, at 16 kHz.
+
+    Args:
+        longest: the limit in seconds.
 
     Raises:
         InputError: it cannot be read; see `load_waveform` and `packed_clip`.
     """
-    return load_waveform(_source(path), start=start, end=end, longest=longest, name=path)
+    return load_waveform(_open(path), start=start, end=end, longest=longest, name=path)
 
 
 def duration(path: str, start: float | None = None, end: float | None = None) -> float:
-    """Seconds of a clip, by its head alone; an `end` is believed, where `measure` checks it.
+    """Seconds of a clip, from its header. Unlike `measure`, this does not check `end`.
 
     Raises:
-        InputError: it is not there, or no sound.
+        InputError: the clip is missing or not audio.
     """
     if end is None:
         rate, samples = _header(path)
@@ -44,13 +47,13 @@ def measure(
     *,
     longest: float = LONGEST,
 ) -> tuple[float, Fit]:
-    """Seconds that `load_clip` would give, and how that compares with what was asked for, by the clip's head alone.
+    """Seconds that `load_clip` would return and how they differ from the request, from the clip's header.
 
-    Only what its samples hold is not known then: whether they are finite, and all there.
+    The samples are not read, so they may still be cut short or not finite.
 
     Raises:
-        TooLong: it is longer than `longest`, and by more than is cut.
-        InputError: it is not there, no sound or an empty one, or the span does not lie within it.
+        TooLong: it exceeds `longest` by more than `SLACK`.
+        InputError: the clip is missing, empty or not audio, or the span does not lie within it.
     """
     rate, samples = _header(path)
     part = span(path, start, end, rate, samples, longest)
@@ -58,13 +61,13 @@ def measure(
 
 
 def _header(path: str) -> tuple[int, int]:
-    """A clip's rate and its number of samples, which are counted where the header leaves them open."""
-    rate, samples = read_header(_source(path), name=path)
+    """A clip's rate and number of samples. They are counted if the header does not give their number."""
+    rate, samples = read_header(_open(path), name=path)
     if samples == UNKNOWN:
-        return 16_000, len(load_clip(path))
+        return SAMPLE_RATE, len(load_clip(path))
     return rate, samples
 
 
-def _source(path: str) -> str | io.BytesIO:
+def _open(path: str) -> str | io.BytesIO:
     packed = shard_of(path)
     return packed_clip(*packed) if packed else path

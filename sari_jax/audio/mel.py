@@ -1,7 +1,7 @@
 """Waveforms to log-mel spectrograms, on the device: Whisper's front end.
 
-Equal to transformers' WhisperFeatureExtractor, which pads every clip to 30 s first, though the waveforms here are
-only padded to their batch's bucket: what follows a clip's end is silence in both.
+The results equal those of transformers' WhisperFeatureExtractor, which pads every clip to 30 s first. Here waveforms
+are only padded to their batch's bucket: silence follows a clip's end in both.
 """
 
 import functools
@@ -12,8 +12,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from transformers.audio_utils import mel_filter_bank
 
-SAMPLE_RATE, WINDOW, HOP = 16_000, 400, 160
-FULL = 30 * SAMPLE_RATE  # what Whisper pads every clip to
+from sari_jax.audio.spans import SAMPLE_RATE
+
+# Samples of an STFT window, and from one window to the next.
+WINDOW = 400
+HOP = 160
+# Samples that Whisper pads every clip to.
+FULL = 30 * SAMPLE_RATE
 
 
 def log_mel(
@@ -21,12 +26,12 @@ def log_mel(
 ) -> Float[Array, "N M T"]:
     """log10 mel power, clipped 8 decades below each clip's maximum, then (x + 4) / 4.
 
-    The transform is a matrix product in full float32: accelerators prefer it to a 400-point FFT, and XLA would gather
-    a batch that is sharded over devices on each of them to run an FFT. On two cores it costs 25 ms for 30 s of sound.
+    The Fourier transform is a matrix product in full float32. Accelerators compute it faster than a 400-point FFT, for
+    which XLA would also gather a sharded batch on every device. On two cores it takes 25 ms for 30 s of audio.
 
     Args:
         waveforms: 16 kHz; S a multiple of 160 and at most `full`.
-        lengths: samples of each clip; what lies past them is taken as silence.
+        lengths: samples of each clip; samples after them are taken as silence.
         full: samples that the feature extractor pads every clip to.
 
     Returns:
@@ -38,10 +43,11 @@ def log_mel(
     x = jnp.where(jnp.arange(size) < lengths[:, None], waveforms, 0.0)
     exact = jax.lax.Precision.HIGHEST
     framed = _frames(x, full)
-    # Cosines are alike on both sides of a window's middle and sines opposite, so that half of the products do; the
-    # shorter sums round less. The window is zero at its first sample.
+    # Cosines are symmetric about a window's middle and sines antisymmetric, so half of the products suffice. The
+    # shorter sums also round less. The window is zero at its first sample.
     middle, left, right = framed[..., 200:201], framed[..., 1:200], framed[..., :200:-1]
-    even, odd = jnp.concatenate([left + right, middle], axis=-1), left - right
+    even = jnp.concatenate([left + right, middle], axis=-1)
+    odd = left - right
     cos, sin = (
         jnp.matmul(x, part, precision=exact)
         for x, part in zip((even, odd), _fourier(), strict=True)
@@ -53,19 +59,21 @@ def log_mel(
 
 
 def _frames(x: Float[Array, "N S"], full: int) -> Float[Array, "N F 400"]:
-    """The windows of 400 samples centred on every 160th, as the silence around the clip would give them.
+    """The windows of 400 samples centred on every 160th sample, with silence after the clip.
 
-    Up to two frames past the clip's own still hear its last samples. They belong to the silence that follows, but
-    count for its maximum: F is T + 2, except next to the full size, where the frames end too.
+    The windows of up to two frames after the clip's own still contain its last samples. These frames belong to the
+    silence, but they count for the clip's maximum. So F is T + 2, or less next to the full size, where frames end.
     """
     n, size = x.shape
-    half, count = WINDOW // 2, min(size // HOP + 2, full // HOP)
-    if size == full:  # reflected at both ends
+    half = WINDOW // 2
+    count = min(size // HOP + 2, full // HOP)
+    # The extractor reflects a clip of the full size at both ends. A shorter clip ends in silence.
+    if size == full:
         x = jnp.pad(x, ((0, 0), (half, half)), mode="reflect")
     else:
-        x = jnp.pad(x, ((0, 0), (0, WINDOW + 2 * HOP)))  # silence
+        x = jnp.pad(x, ((0, 0), (0, WINDOW + 2 * HOP)))
         x = jnp.pad(x, ((0, 0), (half, 0)), mode="reflect")
-    # A window is five blocks of 80 samples, the next window starts two blocks on: a reshape and no gather.
+    # A window is five blocks of 80 samples, and the next window starts two blocks later: a reshape, not a gather.
     blocks = x[:, : (2 * count + 3) * 80].reshape(n, -1, 80)
     return jnp.concatenate([blocks[:, i : i + 2 * count : 2] for i in range(5)], axis=-1)
 
@@ -73,10 +81,12 @@ def _frames(x: Float[Array, "N S"], full: int) -> Float[Array, "N F 400"]:
 @functools.cache
 def _fourier() -> tuple[Float[np.ndarray, "200 201"], Float[np.ndarray, "199 201"]]:
     """Periodic Hann window times the real DFT's cosines and sines, of samples 1 to 200 and 1 to 199."""
-    time, bins = np.arange(WINDOW), np.arange(WINDOW // 2 + 1)
+    time = np.arange(WINDOW)
+    bins = np.arange(WINDOW // 2 + 1)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * time / WINDOW)
     angle = 2 * np.pi * (np.outer(time, bins) % WINDOW) / WINDOW
-    cos, sin = window[:, None] * np.cos(angle), window[:, None] * np.sin(angle)
+    cos = window[:, None] * np.cos(angle)
+    sin = window[:, None] * np.sin(angle)
     return cos[1:201].astype(np.float32), sin[1:200].astype(np.float32)
 
 

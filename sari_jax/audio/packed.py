@@ -1,6 +1,6 @@
-"""Clips in ArrayRecord shards: few large files, from which one clip is read without its neighbours.
+"""Clips packed in ArrayRecord shards: a few large files, from which a single clip can be read.
 
-A clip in a shard is named `clips-00000.arrayrecord#17` and is a whole flac file of its own.
+A clip in a shard is named `clips-00000.arrayrecord#17`. Its content is a complete flac file.
 """
 
 import functools
@@ -17,36 +17,39 @@ from jaxtyping import Float
 from sari_jax.errors import InputError
 
 SUFFIX = ".arrayrecord"
-OPEN = 64  # shards that a process keeps open
-# One clip each, as any may be asked for alone; flac gets no smaller by further compression.
+# The number of shards that a process keeps open.
+OPEN = 64
+# One clip in a group, so that a clip can be read alone. Compression would not make flac smaller.
 WRITING = "group_size:1,uncompressed"
-# A reader that fetches ahead would read the neighbours too.
+# No readahead, which would read the neighbouring clips too.
 READING = "readahead_buffer_size:0,max_parallelism:0"
 
 
 def shard_of(path: str) -> tuple[str, int] | None:
     """`shard.arrayrecord#17` -> the shard's file and 17; None for any other path."""
-    file, mark, number = path.rpartition("#")
-    if mark and file.endswith(SUFFIX) and number.isdecimal():
-        return file, int(number)
+    file, mark, index = path.rpartition("#")
+    if mark and file.endswith(SUFFIX) and index.isdecimal():
+        return file, int(index)
     return None
 
 
-def packed_clip(file: str, number: int) -> io.BytesIO:
-    """A clip of a shard as the file that it is.
+def packed_clip(file: str, index: int) -> io.BytesIO:
+    """Reads a clip of a shard, as the bytes of its flac file.
 
     Raises:
-        InputError: no such shard, not a shard, or not so many clips in it.
+        InputError: the shard is missing or damaged, or has no clip with this index.
     """
     shard = _shard(file)
-    if number >= shard.num_records():
+    if index >= shard.num_records():
         raise InputError(
-            f"{file}: clip {number} is asked for, and it holds {shard.num_records()}; pack the corpus again"
+            f"{file}: has no clip {index}, only {shard.num_records()} clips; pack the corpus again"
         )
     try:
-        (content,) = shard.read([number])
+        (content,) = shard.read([index])
     except (RuntimeError, ValueError, OSError) as error:
-        raise InputError(f"{file}: clip {number} cannot be read ({error})") from error
+        raise InputError(
+            f"{file}: clip {index} cannot be read ({error}); pack the corpus again"
+        ) from error
     return io.BytesIO(content)
 
 
@@ -63,25 +66,26 @@ def _shard(file: str) -> ArrayRecordReader:
 
 
 class Shards:
-    """Clips written one after the other, `size` to a shard."""
+    """Writes clips one after the other, `size` to a shard."""
 
     def __init__(self, folder: Path, size: int):
-        self._folder, self._size = folder, size
+        self._folder = folder
+        self._size = size
         self._writer: ArrayRecordWriter | None = None
         self.count = 0
 
     def add(self, waveform: Float[np.ndarray, "S"], sample_rate: int) -> str:
         """Appends a clip as 16-bit flac and returns its name."""
-        shard, number = divmod(self.count, self._size)
+        shard, index = divmod(self.count, self._size)
         name = f"clips-{shard:05d}{SUFFIX}"
-        if number == 0:
+        if index == 0:
             self.close()
             self._writer = ArrayRecordWriter(str(self._folder / name), WRITING)
         content = io.BytesIO()
         soundfile.write(content, waveform, sample_rate, format="FLAC", subtype="PCM_16")
         self._writer.write(content.getvalue())
         self.count += 1
-        return f"{name}#{number}"
+        return f"{name}#{index}"
 
     def close(self) -> None:
         if self._writer is not None:
@@ -91,7 +95,7 @@ class Shards:
 
 @contextmanager
 def writing(folder: Path, size: int) -> Iterator[Shards]:
-    """Shards in a folder, closed at the end."""
+    """Opens shards in a folder for writing, and closes them at the end."""
     shards = Shards(folder, size)
     try:
         yield shards

@@ -1,4 +1,4 @@
-"""Which samples of a sound are heard: the span that is asked for, held to what there is and to what may be heard."""
+"""Spans of audio: which samples are read, given the requested span, the file's length and the limit."""
 
 import dataclasses
 import enum
@@ -6,28 +6,37 @@ import math
 
 from sari_jax.errors import InputError
 
-LONGEST = 600.0  # seconds; the audio towers take 30 or 300
-# Seconds by which a span may end behind its sound, or last longer than it may. Times are rounded, encoders pad to whole
-# frames, and the "30 s" of corpora are often 30.01.
+# Hz of every waveform that the package computes with.
+SAMPLE_RATE = 16_000
+# Seconds; the audio towers take 30 or 300.
+LONGEST = 600.0
+# Seconds by which a span may end after its audio, or exceed the limit. Times are rounded, encoders pad to whole frames,
+# and the "30 s" of corpora are often 30.01.
 SLACK = 0.1
-UNKNOWN = 2**63 - 1  # samples, where a stream's header leaves its length open
+# The number of samples if a stream's header does not give it.
+UNKNOWN = 2**63 - 1
 
 
 class TooLong(InputError):
-    """A sound of more seconds than were allowed."""
+    """Audio of more seconds than the limit."""
 
 
 class Fit(enum.StrEnum):
-    """How what is heard compares with what was asked for."""
+    """The difference between the requested span and the span that is read.
+
+    EXACT: none.
+    CLIPPED: the request ends up to `SLACK` after the audio; it is read to the end of the audio.
+    CUT: the request exceeds the limit by up to `SLACK`; it is read up to the limit.
+    """
 
     EXACT = "exact"
-    CLIPPED = "end clipped"  # asked for up to `SLACK` past the sound's end: heard to its end
-    CUT = "cut to limit"  # up to `SLACK` longer than may be heard: its beginning is heard
+    CLIPPED = "end clipped"
+    CUT = "cut to limit"
 
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """Samples from `first` up to `last`, which is UNKNOWN where the header leaves the length open."""
+    """Samples from `first` up to `last`, which is UNKNOWN if the header does not give the length."""
 
     first: int
     last: int
@@ -35,47 +44,51 @@ class Span:
 
 
 def span(
-    called: str, start: float | None, end: float | None, rate: int, samples: int, longest: float
+    name: str, start: float | None, end: float | None, rate: int, samples: int, longest: float
 ) -> Span:
-    """What is heard of a sound of so many samples at that rate, by its header alone.
+    """The samples to read of audio with this many samples at this rate.
 
     Args:
-        called: what messages call the sound.
+        name: of the audio in messages.
         start, end: seconds, default the beginning and the end.
-        longest: seconds that may be heard.
+        longest: the limit in seconds.
 
     Raises:
-        TooLong: it lasts more than `SLACK` longer than that.
-        InputError: it begins before the sound, ends more than `SLACK` behind it, or holds nothing.
+        TooLong: the span exceeds the limit by more than `SLACK`.
+        InputError: the span begins before the audio, ends more than `SLACK` after it, or is empty.
     """
-    first, last = _asked(called, start, end, rate, samples)
+    first, last = _requested(name, start, end, rate, samples)
     fit = Fit.EXACT
     if last > samples:
-        last, fit = samples, Fit.CLIPPED
+        last = samples
+        fit = Fit.CLIPPED
     if last != UNKNOWN and last - first > longest * rate:
         if last - first > (longest + SLACK) * rate:
-            raise too_long(called, f"{(last - first) / rate:.1f} s", longest)
-        last, fit = first + int(longest * rate), Fit.CUT
+            raise too_long(name, f"{(last - first) / rate:.1f} s", longest)
+        last = first + int(longest * rate)
+        fit = Fit.CUT
     return Span(first, last, fit)
 
 
-def _asked(
-    called: str, start: float | None, end: float | None, rate: int, samples: int
+def _requested(
+    name: str, start: float | None, end: float | None, rate: int, samples: int
 ) -> tuple[int, int]:
     if start is None and end is None:
         return 0, samples
-    begin, until = start or 0.0, samples / rate if end is None else end
-    if math.isfinite(begin) and math.isfinite(until):
-        first = round(begin * rate)
-        last = samples if end is None else round(until * rate)
+    start = start or 0.0
+    stop = samples / rate if end is None else end
+    if math.isfinite(start) and math.isfinite(stop):
+        first = round(start * rate)
+        last = samples if end is None else round(stop * rate)
         if 0 <= first < min(last, samples) and last <= samples + SLACK * rate:
             return first, last
     raise InputError(
-        f"{called}: the span from {begin:g} to {until:g} s does not lie within its {samples / rate:g} s"
+        f"{name}: the span from {start:g} to {stop:g} s does not lie within its {samples / rate:g} s;"
+        " change start and end in its record"
     )
 
 
-def too_long(called: str, length: str, longest: float) -> TooLong:
+def too_long(name: str, length: str, longest: float) -> TooLong:
     return TooLong(
-        f"{called}: {length} exceeds {longest:g} s; split it, or name a span by start and end"
+        f"{name}: {length} is longer than the limit of {longest:g} s; split it, or set start and end in its record"
     )

@@ -199,7 +199,7 @@ def compile_for_tpu(args: argparse.Namespace) -> int:
         slices=args.slices,
         question=Question(audio_seconds=args.audio_seconds, text_tokens=args.text_tokens),
         only=args.programs or (),
-        tell=_log,
+        log=_log,
     )
     print_result(args, result, table(result))
     return 0 if result["fits"] else 1

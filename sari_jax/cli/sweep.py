@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sari_jax.cli.arguments import Commands, at_least, command, print_result
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, require
 
 
 def add(commands: Commands) -> None:
@@ -82,7 +82,7 @@ def _look(args: argparse.Namespace) -> int:
     out = Path(args.out)
     runs = read_runs(Path(args.file), out, elsewhere=True)
     with alone(out):
-        summary = Results(out, runs, looking=True).told()
+        summary = Results(out, runs, looking=True).summary()
     print_result(args, summary, _text(summary))
     return 0 if len(summary[FINISHED]) == len(runs) else 1
 
@@ -108,7 +108,7 @@ def _launch(args: argparse.Namespace) -> int:
         try:
             stopped = _start(args, todo, args.trials or len(runs), results, study, lock)
         finally:
-            summary = results.told()
+            summary = results.summary()
     done = len(summary[FINISHED]) == len(results.rows)
     if study and stopped:  # the trials that are still to come have no rows
         done = False
@@ -145,7 +145,7 @@ def _start(
         row = results.put(run, state, reason)
         if study:
             try:
-                study.tell(row)
+                study.record(row)
             except InputError as error:
                 # The other runs go on. When the sweep is started again, the study gets this result.
                 refused.append(error)
@@ -165,12 +165,9 @@ def _start(
 
 
 def _study(args: argparse.Namespace, results: Any) -> Any:
-    try:
-        from sari_jax.sweep.study import Study
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"--trials needs {error.name}: pip install -e '.[sweep]' in the checkout"
-        ) from error
+    require("sari sweep --trials", "sweep", "optuna")
+    from sari_jax.sweep.study import Study
+
     return Study(Path(args.file), Path(args.out), args.storage, results)
 
 

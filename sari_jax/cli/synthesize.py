@@ -226,28 +226,26 @@ def _warn_of_missing_replies(out: Path, dropped: dict[str, int], replies: Path) 
 
 
 def caption_clips(args: argparse.Namespace) -> int:
-    from sari_jax.corpus.captioning import captioned, unwritten
+    from sari_jax.corpus.captioning import Captioning, refuse_existing, write_missing
     from sari_jax.corpus.captions import read_captions
     from sari_jax.corpus.synthesize.templates import Prompts
     from sari_jax.data.ledger import Ledger
     from sari_jax.generate.engine import Engine
 
-    out, ledger = Path(args.out), Ledger()
-    unwritten(out)  # before the model is loaded
+    out = Path(args.out)
+    ledger = Ledger()
+    refuse_existing(out)  # before the model is loaded
     captions = read_captions(args.captions, ledger=ledger)
     engine = Engine(args.model, dtype=args.dtype)
-    captioned(
-        engine,
-        captions,
-        Prompts(args.prompts),
-        out,
-        ledger,
+    settings = Captioning(
         model=str(Path(args.model).absolute()),
+        prompts=Prompts(args.prompts),
         temperature=args.temperature,
         max_tokens=args.max_tokens,
         rows=args.rows,
         seed=args.seed,
     )
+    write_missing(engine, captions, out, ledger, settings)
     print_result(args, {"out": args.out, **ledger.report()})
     return 0
 

@@ -1,4 +1,4 @@
-"""What a clip is said to hold, before there is a question about it: one JSON line per clip."""
+"""Captions: clips with a description of what they hold, one JSON line per clip. Questions are written from them."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -16,8 +16,8 @@ class Caption:
 
     Attributes:
         task: sound, music or speech.
-        caption: a sentence or more; None where a model has still to write it.
-        labels: what the source says is heard, in its own words.
+        caption: a sentence or more; None where a model is still to write it.
+        labels: what the clip holds according to its source, in the source's words.
     """
 
     id: str
@@ -32,7 +32,9 @@ class Caption:
 def read_captions(
     path: str | Path, *, check_audio: bool = True, ledger: Ledger | None = None
 ) -> list[Caption]:
-    """Reads a JSONL; clip paths come back absolute, taken from the file's own folder. Any number of lines may be bad.
+    """Reads a JSONL of captions. Clip paths start at the file's folder and are returned absolute.
+
+    Any number of lines may be bad.
 
     Raises:
         InputError: no such file, or, without a ledger, no usable line.
@@ -47,7 +49,7 @@ def read_captions(
 
 
 def write_captions(path: str | Path, captions: Iterable[Caption]) -> None:
-    """Writes a JSONL aside and renames it.
+    """Writes a JSONL of captions, first under another name.
 
     Raises:
         InputError: the file cannot be written.
@@ -56,10 +58,10 @@ def write_captions(path: str | Path, captions: Iterable[Caption]) -> None:
 
 
 def make_caption(raw: dict[str, Any], root: Path, *, check_audio: bool = True) -> Caption:
-    """A line's object -> a caption; fields that a caption has not got are passed over.
+    """Makes a caption from a line's object; unknown fields are ignored.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: a field is missing or of another kind.
     """
     names = [field.name for field in dataclasses.fields(Caption)]
     values = {name: raw[name] for name in names if name in raw}

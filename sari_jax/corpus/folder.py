@@ -1,7 +1,8 @@
-"""A corpus folder: what was kept, what was dropped, and the report that accounts for each input.
+"""A corpus folder: the items that were kept and dropped, and a report that accounts for each input.
 
-records.jsonl   questions; captions.jsonl, clips without one
-dropped.jsonl   {"where", "reason", "detail"} of every input that went no further
+records.jsonl   questions
+captions.jsonl  clips without a question
+dropped.jsonl   {"where", "reason", "detail"} of every dropped input
 report.json     {"read", "kept", "dropped": {reason: count}, ...}
 """
 
@@ -24,7 +25,7 @@ def write_corpus(
     captions: Sequence[Caption] = (),
     **more: Any,
 ) -> dict[str, Any]:
-    """Writes the folder aside and renames it; returns the report, `more` in it.
+    """Writes a corpus folder, complete or not at all; returns its report, with `more` added.
 
     Raises:
         InputError: `out` is not empty or cannot be written.
@@ -38,7 +39,7 @@ def write_corpus(
 
 
 def write_report(folder: Path, ledger: Ledger, **more: Any) -> dict[str, Any]:
-    """What became of each input, into a folder that is being made."""
+    """Writes dropped.jsonl and report.json into a folder that is being made; returns the report, with `more` added."""
     report = {**ledger.report(), **more}
     write_items(folder / "dropped.jsonl", ledger.dropped)
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""A corpus in two: questions with chains for SFT, and the rest for GRPO (SARI: 2,000 and 30,000)."""
+"""The split of a corpus into questions with chains for SFT and others for GRPO (SARI: 2,000 and 30,000)."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from sari_jax.data.ledger import Ledger
 from sari_jax.data.records import Record
 from sari_jax.errors import InputError
 
-# Which fields of a record each choice asks for.
+# The fields of a record that each choice requires.
 CHAINS = {
     "structured": ("chain_structured",),
     "free": ("chain_free",),
@@ -29,53 +29,55 @@ def split(
     seed: int = 0,
     chains: str = "structured",
 ) -> tuple[list[Record], list[Record]]:
-    """`sft` questions that have these chains, at random, and up to `rl` others, each in the order of the file.
+    """Draws `sft` questions that have these chains, and up to `rl` others; each part keeps the order of the file.
 
-    Questions about one file, or spans of it, stay together, so that no sound is learnt by heart before GRPO meets it.
-    What is in neither goes to the ledger.
+    Questions about one audio file, or spans of it, are never in both parts: otherwise SFT could memorise audio that
+    GRPO uses. Questions in neither part go to the ledger.
 
     Args:
-        chains: that SFT's questions must have: of `CHAINS`. With "none" any question will do, for `sari data synthesize
-            --records` to write them.
+        chains: the chains that SFT's questions must have, a key of `CHAINS`. With "none" any question will do, and
+            `sari
+            data synthesize --records` can write the chains later.
 
     Raises:
-        InputError: not so many questions with these chains.
+        InputError: there are not enough questions with these chains.
     """
-    groups = _by_sound(records)
+    groups = _by_file(records)
+    # Indices of SFT's questions, and of all questions that share a file with them.
     first: set[int] = set()
     apart: set[int] = set()
     for place in np.random.default_rng(seed).permutation(len(groups)).tolist():
-        found = [n for n in groups[place] if all(getattr(records[n], f) for f in CHAINS[chains])]
+        found = [i for i in groups[place] if all(getattr(records[i], f) for f in CHAINS[chains])]
         if found and len(first) < sft:
             first |= set(found[: sft - len(first)])
             apart |= set(groups[place])
     if len(first) < sft:
         have = f"have {' and '.join(CHAINS[chains])}" if CHAINS[chains] else "are there"
-        mend = "write more with `sari data synthesize`, or choose with --chains none and write them then"
+        advice = "write more with `sari data synthesize`, or split with --chains none and write them afterwards"
         raise InputError(
             f"{sft} questions are asked for SFT, and {len(first)} {have}; lower --sft"
-            + (f", {mend}" if CHAINS[chains] else "")
+            + (f", {advice}" if CHAINS[chains] else "")
         )
-    others = [number for number in range(len(records)) if number not in apart]
+    others = [i for i in range(len(records)) if i not in apart]
     second = set(np.random.default_rng([seed, 1]).permutation(others)[:rl].tolist())
     taken = first | second
     ledger.keep(len(taken))
-    for number, record in enumerate(records):
-        if number not in taken:
-            reason = "sound is in the SFT part" if number in apart else "not needed"
+    for i, record in enumerate(records):
+        if i not in taken:
+            reason = "sound is in the SFT part" if i in apart else "not needed"
             ledger.drop(record.id, reason)
-    return [records[n] for n in sorted(first)], [records[n] for n in sorted(second)]
+    return [records[i] for i in sorted(first)], [records[i] for i in sorted(second)]
 
 
-def _by_sound(records: Sequence[Record]) -> list[list[int]]:
-    """Numbers of records that share a file, directly or through others."""
-    files = {path: n for n, path in enumerate(sorted({c.path for r in records for c in r.audio}))}
-    heard = [[files[clip.path] for clip in record.audio] for record in records]
-    rows = [file[0] for file in heard for _ in file]
-    columns = [other for file in heard for other in file]
+def _by_file(records: Sequence[Record]) -> list[list[int]]:
+    """Returns groups of indices of records that share an audio file, directly or through other records."""
+    files = {path: i for i, path in enumerate(sorted({c.path for r in records for c in r.audio}))}
+    files_of = [[files[clip.path] for clip in record.audio] for record in records]
+    rows = [used[0] for used in files_of for _ in used]
+    columns = [file for used in files_of for file in used]
     links = coo_array((np.ones(len(rows), bool), (rows, columns)), (len(files), len(files)))
     _, group_of = connected_components(links, directed=False)
     groups: dict[int, list[int]] = defaultdict(list)
-    for number, file in enumerate(heard):
-        groups[int(group_of[file[0]])].append(number)
+    for i, used in enumerate(files_of):
+        groups[int(group_of[used[0]])].append(i)
     return list(groups.values())

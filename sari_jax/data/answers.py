@@ -1,4 +1,4 @@
-"""Which choice an answer names: the one rule for one's own records (docs/evaluation.md has a table of examples)."""
+"""The rule for which choice an answer names, used for all records (docs/evaluation.md has a table of examples)."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -13,8 +13,8 @@ _LABEL = re.compile(
         \s? (?P<rest>.*)""",
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
-# How else they may stand in an answer, whose text has to agree: "B, dog", "B = dog", "B (dog)", "dog (B)". Choices are
-# not read so: "A, B" may be one. As an answer it is two letters.
+# Further forms of an answer with a letter and a text, which have to agree: "B, dog", "B = dog", "B (dog)", "dog (B)".
+# They are not used for choices, since "A, B" may be a choice. As an answer it is two letters.
 _LETTER_FIRST = re.compile(
     r"""(?P<letter>[a-zａ-ｚ]) \s? (?: [,，=] (?! \s? [a-zａ-ｚ] $) \s? | (?= [(\[（【]) )
         (?P<text>.+)""",
@@ -24,7 +24,7 @@ _LETTER_LAST = re.compile(
     r"(?P<text>.+?) \s? [(\[（【] \s? (?P<letter>[a-zａ-ｚ]|\d{1,2}) \s? [)\]）】]",
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
-# Words before an answer. Some choices begin with "option" too: it is taken off before a letter alone.
+# Words before an answer. "option" is removed only before a single letter, since some choices begin with it.
 _LEAD = re.compile(
     r"""(?: (?:(?:the|my) \s)? (?:(?:final|correct|right|best) \s)? answer \s? (?: is \b \s? [:：]? | [:：] ) \s?
         | (?:(?:the|my) \s)? (?:(?:final|correct|right|best) \s)? (?:answer|option|choice) \s? (?:is \b)? \s? [:：]? \s?
@@ -41,18 +41,21 @@ _AROUND = (
     ("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"), ("«", "»"), ("「", "」"), ("(", ")"), ("[", "]"),
     ("（", "）"), ("【", "】"), ("{", "}"), ("<answer>", "</answer>"), ("<", ">"),
 )  # fmt: skip
-_ROOM = 1000  # characters around a choice, at most; accents apart from their letters take up to four times the room
-_LAYERS = 8  # that an answer is unwrapped of, at most: time stays linear in its length
+# Characters around a choice, at most. Accents that are encoded apart from their letters take up to four times the room.
+_ROOM = 1000
+# Layers that are removed from an answer, at most. This keeps time linear in its length.
+_LAYERS = 8
 _EXACT: tuple[Callable[[str], str], ...] = (plain, folded)
 _FORMS: tuple[Callable[[str], str], ...] = (*_EXACT, normalise, joined)
 
 
 def choice_index(answer: str, choices: Sequence[str]) -> int | None:
-    """The index of the one choice that the answer names, or None. Of a choice given twice, the first.
+    """Returns the index of the choice that the answer names, or None. If a choice occurs twice, the first one counts.
 
-    A choice is named by its whole text, by its letter, or by both where they agree. The text is compared as it
-    stands, then without case, then without punctuation and spacing that carry no meaning: what differs in these alone
-    stays apart where it can. Whatever may mean two choices names none.
+    An answer names a choice by its whole text, by its letter, or by both if they agree. Texts are compared exactly,
+    then without case, then without punctuation and spacing that carry no meaning. The strictest comparison that finds
+    a choice decides, so choices that differ only in case or punctuation stay distinct where possible. An answer that
+    may mean two choices names none.
 
     >>> choice_index("C# major", ("C major", "C# major"))
     1
@@ -73,7 +76,7 @@ def choice_index(answer: str, choices: Sequence[str]) -> int | None:
 
 
 def is_right(answer: str, choices: Sequence[str], answer_index: int) -> bool:
-    """Whether the answer names the right choice, by its text: some records give the right one twice."""
+    """Whether the answer names a choice with the text of the right one, which some records list twice."""
     index = choice_index(answer, choices)
     return index is not None and plain(choices[index]) == plain(choices[answer_index])
 
@@ -81,7 +84,7 @@ def is_right(answer: str, choices: Sequence[str], answer_index: int) -> bool:
 def _same(
     spellings: Iterable[str], texts: Sequence[str], forms: Iterable[Callable[[str], str]]
 ) -> set[int]:
-    """The texts that equal a spelling of the answer, in the strictest form in which one does."""
+    """Returns the indices of the texts that equal a spelling of the answer, in the strictest form that finds any."""
     for form in forms:
         given = [form(text) for text in texts]
         for spelling in spellings:
@@ -92,7 +95,7 @@ def _same(
 
 
 def _unwrapped(answer: str) -> list[str]:
-    """The answer, and what is left as words before it and marks around it are taken off.
+    """Returns the answer, and what is left after each removal of words before it or marks around it.
 
     >>> _unwrapped(r"Answer: $\\boxed{B}$.")
     ['Answer: $\\\\boxed{B}$.', '$\\\\boxed{B}$.', '$\\\\boxed{B}$', '\\\\boxed{B}', 'B']
@@ -107,6 +110,7 @@ def _unwrapped(answer: str) -> list[str]:
 
 
 def _inner(text: str) -> str:
+    """Removes one layer: words before the answer, marks around it, or a full stop."""
     if lead := _LEAD.match(text):
         return text[lead.end() :]
     for before, after in _AROUND:
@@ -120,9 +124,9 @@ def _inner(text: str) -> str:
 
 
 def _labelled(choices: Sequence[str]) -> tuple[dict[str, int], list[str], bool]:
-    """What stands for each choice, the choices without it, and whether they carry it themselves.
+    """Returns the label of each choice, the texts without labels, and whether the choices carry labels themselves.
 
-    Choices that all carry a letter or number, "(b) cat", are called by it, others by the letter of their place.
+    If all choices carry a letter or number, as in "(b) cat", that is their label. Otherwise the labels are a, b, c, ...
     """
     carried = [match for choice in choices if (match := _LABEL.fullmatch(plain(choice)))]
     if len(carried) == len(choices):
@@ -143,7 +147,7 @@ def _label(match: re.Match) -> str:
 
 
 def _apart(answer: str) -> list[tuple[str, list[str]]]:
-    """The readings of an answer that has both a letter and a text: the letter, and the spellings of the text.
+    """Returns the readings of an answer with both a letter and a text: the letter, and the spellings of the text.
 
     >>> _apart("B, dog"), _apart("dog (B)"), _apart("dog")
     ([('b', ['dog'])], [('b', ['dog'])], [])
@@ -155,16 +159,16 @@ def _apart(answer: str) -> list[tuple[str, list[str]]]:
 
 
 def _by_label(answer: str, choices: Sequence[str]) -> set[int]:
-    """The choice that the answer's letter stands for; a text beside it must be that choice's.
+    """Returns the indices of the choices that the answer's letter stands for; a text beside it must match the choice.
 
-    A letter alone that is also a word of another choice stands for none: "A" of "G major" and "A major" may be either.
-    Where choices carry their letters, or all hold the word as in "a dog" and "a cat", it is a letter.
+    A letter that is also a word of another choice names none: with "G major" and "A major", "A" may mean either. It
+    counts as a letter if the choices carry letters, or if all of them contain the word, as "a dog" and "a cat" do.
     """
     labels, texts, carried = _labelled(choices)
     if readings := _apart(answer):
         named: set[int] = set()
         for label, text in readings:
-            # By the choice's own letter, or by its place where choices have marks of their own: "(A) 1. dog".
+            # The letter is the choice's label, or its place if choices carry other labels: "(A) 1. dog".
             place = ord(label) - ord("a") if len(label) == 1 else None
             named |= {labels.get(label)} & _same(text, texts, _FORMS)
             named |= {place} & _same(text, choices, _FORMS)

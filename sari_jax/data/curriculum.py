@@ -1,4 +1,4 @@
-"""The order in which questions are learnt, by the base model's pass rate."""
+"""Curricula: the order in which questions are learnt, by the base model's pass rate."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,17 +12,17 @@ from sari_jax.errors import InputError
 ADAPTIVE = "adaptive"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Curriculum:
-    """How questions follow each other.
+    """Settings of the order of questions.
 
     Attributes:
-        order: one of ORDERS; or adaptive, by what the model in training answers.
-        stages: of the order `staged`.
-        window: batches within which questions may change places, so that clips of like length share a batch.
-        mix: "SOURCE=WEIGHT", a pattern of the records' source and its share; none: as they come. It holds over the
-            stream; within a window, sources whose clips are of one length come together.
-        refresh: batches between two looks of `adaptive` at the pass rates.
+        order: one of ORDERS; or `adaptive`, which follows the pass rates of the model in training.
+        stages: number of parts of the order `staged`.
+        window: batches within which questions may change places, so that clips of similar length share a batch.
+        mix: "SOURCE=WEIGHT", a pattern of the records' source and its share; empty for no mix. The shares hold over the
+            whole stream. Within a window, sources whose clips have the same length come together.
+        refresh: batches that `adaptive` draws before it looks at the pass rates again.
     """
 
     order: str = "random"
@@ -34,44 +34,48 @@ class Curriculum:
 
 @runtime_checkable
 class Ranked(Protocol):
-    """What an order needs to know of a question: a record has it, and so has a line of a run's roster."""
+    """A question as an order sees it: a record, or an entry of a run's roster."""
 
     id: str
     source: str
     pass_rate: float | None
 
 
-Numbers = list[int]
+Indices = list[int]
 
 
-def easy_to_hard(records: Sequence[Ranked], numbers: Numbers, stages: int) -> Numbers:
-    rates = _pass_rates(records, numbers)
-    return sorted(numbers, key=lambda number: -rates[number])
+def easy_to_hard(records: Sequence[Ranked], indices: Indices, stages: int) -> Indices:
+    """Sorts by falling pass rate."""
+    rates = _pass_rates(records, indices)
+    return sorted(indices, key=lambda index: -rates[index])
 
 
-def hard_to_easy(records: Sequence[Ranked], numbers: Numbers, stages: int) -> Numbers:
-    rates = _pass_rates(records, numbers)
-    return sorted(numbers, key=lambda number: rates[number])
+def hard_to_easy(records: Sequence[Ranked], indices: Indices, stages: int) -> Indices:
+    """Sorts by rising pass rate."""
+    rates = _pass_rates(records, indices)
+    return sorted(indices, key=lambda index: rates[index])
 
 
-def staged(records: Sequence[Ranked], numbers: Numbers, stages: int) -> Numbers:
-    """Equal parts from easy to hard, each in the shuffled order that the numbers come in."""
-    rank = {number: place for place, number in enumerate(numbers)}
-    parts = np.array_split(easy_to_hard(records, numbers, stages), stages)
-    return [number for part in parts for number in sorted(part.tolist(), key=rank.__getitem__)]
+def staged(records: Sequence[Ranked], indices: Indices, stages: int) -> Indices:
+    """Divides into equal parts from easy to hard; within a part, indices keep the shuffled order they come in."""
+    rank = {index: place for place, index in enumerate(indices)}
+    parts = np.array_split(easy_to_hard(records, indices, stages), stages)
+    return [index for part in parts for index in sorted(part.tolist(), key=rank.__getitem__)]
 
 
-def as_written(records: Sequence[Ranked], numbers: Numbers, stages: int) -> Numbers:
-    return sorted(numbers)
+def as_written(records: Sequence[Ranked], indices: Indices, stages: int) -> Indices:
+    """Restores the order of the data file."""
+    return sorted(indices)
 
 
-def random(records: Sequence[Ranked], numbers: Numbers, stages: int) -> Numbers:
-    return numbers
+def random(records: Sequence[Ranked], indices: Indices, stages: int) -> Indices:
+    """Keeps the shuffled order that the indices come in."""
+    return indices
 
 
-# Each takes all records and some of their numbers, shuffled, and puts those in order; a stable sort leaves ties
-# shuffled.
-ORDERS: dict[str, Callable[[Sequence[Ranked], Numbers, int], Numbers]] = {
+# Each takes all records and some of their indices, shuffled, and puts the indices in order. Sorts are stable, so ties
+# stay shuffled.
+ORDERS: dict[str, Callable[[Sequence[Ranked], Indices, int], Indices]] = {
     "easy_to_hard": easy_to_hard,
     "hard_to_easy": hard_to_easy,
     "staged": staged,
@@ -80,8 +84,14 @@ ORDERS: dict[str, Callable[[Sequence[Ranked], Numbers, int], Numbers]] = {
 }
 
 
-def order(records: Sequence[Ranked], name: str, seed: int, *, stages: int = 3) -> Numbers:
-    """Every record's number once, in the order of that name; equal pass rates fall as the seed says.
+def order(records: Sequence[Ranked], name: str, seed: int, *, stages: int = 3) -> Indices:
+    """Returns every record's index once, in the order of that name.
+
+    Args:
+        records: all of them.
+        name: one of ORDERS.
+        seed: it decides random orders, and the order of equal pass rates.
+        stages: number of parts of the order `staged`.
 
     Raises:
         InputError: unknown order, or an order by pass rate over records without one.
@@ -90,47 +100,46 @@ def order(records: Sequence[Ranked], name: str, seed: int, *, stages: int = 3) -
 
 
 def order_some(
-    records: Sequence[Ranked], numbers: Sequence[int], name: str, seed: int, *, stages: int = 3
-) -> Numbers:
-    """`numbers`, places in `records`, in the order of that name, ties and random orders by `seed`.
+    records: Sequence[Ranked], indices: Sequence[int], name: str, seed: int, *, stages: int = 3
+) -> Indices:
+    """Returns these indices of `records` in the order of that name; otherwise as `order`.
 
     Raises:
         InputError: unknown order, or an order by pass rate over records without one.
     """
     if name not in ORDERS:
         raise InputError(f"order {name!r} is unknown; choose {', '.join(ORDERS)}")
-    shuffled = np.random.default_rng(seed).permutation(np.asarray(numbers, int)).tolist()
+    shuffled = np.random.default_rng(seed).permutation(np.asarray(indices, int)).tolist()
     return ORDERS[name](records, shuffled, stages)
 
 
 def drop(
     records: Sequence[Record], *, unsolved: bool = True, solved: bool = False
 ) -> tuple[list[Record], dict[str, int]]:
-    """Leaves out what the base model answers always alike, since no group of attempts would show a difference.
+    """Drops questions that the base model always or never answers right, whose groups would show no difference.
 
     Args:
-        unsolved: leave out what it never answers right.
-        solved: leave out what it always answers right.
+        unsolved: whether to drop those it never answers right.
+        solved: whether to drop those it always answers right.
 
     Returns:
-        The records kept, those without a pass rate among them, and the counts `kept`, `unsolved` and `solved`
-        of those left out.
+        The records that are kept, including those without a pass rate, and the counts of `kept` records and of dropped
+        ones, `unsolved` and `solved`.
     """
     rates = [record.pass_rate for record in records]
-    out = {"unsolved": rates.count(0) * unsolved, "solved": rates.count(1) * solved}
+    dropped = {"unsolved": rates.count(0) * unsolved, "solved": rates.count(1) * solved}
     kept = [
         r for r in records if not (unsolved and r.pass_rate == 0 or solved and r.pass_rate == 1)
     ]
-    return kept, {"kept": len(kept), **out}
+    return kept, {"kept": len(kept), **dropped}
 
 
-def _pass_rates(records: Sequence[Ranked], numbers: Sequence[int]) -> list[float]:
-    missing = [
-        records[number].id for number in sorted(numbers) if records[number].pass_rate is None
-    ]
+def _pass_rates(records: Sequence[Ranked], indices: Sequence[int]) -> list[float]:
+    """Returns all records' pass rates, after checking that those at `indices` have one."""
+    missing = [records[index].id for index in sorted(indices) if records[index].pass_rate is None]
     if missing:
         raise InputError(
-            f"curriculum: {len(missing)} of {len(numbers)} records have no pass_rate ({missing[0]} is the first);"
+            f"curriculum: {len(missing)} of {len(indices)} records have no pass_rate (the first is {missing[0]});"
             " add it with `sari score`, or use the order 'random'"
         )
     return [record.pass_rate for record in records]

@@ -1,4 +1,4 @@
-"""What can be known of records before a run starts: from their texts and from the headers of their files."""
+"""Inspection of records before a run starts, from their texts and the headers of their audio files."""
 
 import collections
 import sys
@@ -10,37 +10,41 @@ import numpy as np
 from tqdm import tqdm
 
 from sari_jax.audio.clips import measure
-from sari_jax.audio.spans import Fit
+from sari_jax.audio.spans import SAMPLE_RATE, Fit
 from sari_jax.data.ledger import Dropped
-from sari_jax.data.processor import SAMPLE_RATE, Processor, Shapes
+from sari_jax.data.processor import Processor, Shapes
 from sari_jax.data.records import Record
 from sari_jax.data.styles import Style
 from sari_jax.errors import InputError, one_line
 
-SHOWN = 5  # records for each reason in a table
+# Records that a table lists for each reason.
+SHOWN = 5
 
 
 class Inspected(NamedTuple):
-    """What was found of some records.
+    """The result of an inspection.
 
     Attributes:
-        bad: those that cannot be used, and why.
-        fits: how many clips end before the end that was asked for, or are cut to the longest that may be heard.
+        bad: the records that cannot be used, and why.
+        fits: how many clips end before the end that was asked for, or are cut to the model's limit.
     """
 
     bad: list[Dropped]
     fits: dict[str, int]
 
     def notes(self, name: str) -> list[str]:
-        """A line for each kind of clip that is not heard as it was asked for."""
+        """Returns a line for each kind of clip that is not used exactly as asked for."""
         return [f"{name}: {count} clips: {fit}" for fit, count in sorted(self.fits.items())]
 
 
 class Inspector(NamedTuple):
-    """Asks what a run will ask of each record, with silence of the same length in the place of its sound.
+    """Checks a record as a run will use it, with silence of the same length in place of its audio.
 
     Attributes:
-        answers: whether the record's chain is needed.
+        processor: the model directory's.
+        style: the run's answer style.
+        shapes: the run's sizes.
+        answers: whether the record's chain is needed, as for SFT.
     """
 
     processor: Processor
@@ -49,15 +53,16 @@ class Inspector(NamedTuple):
     answers: bool
 
     def __call__(self, record: Record) -> tuple[Dropped | None, list[Fit]]:
-        """Why the record cannot be used, None if nothing speaks against it; and how each clip fits."""
-        reason, fits = "sound", []
+        """Returns why the record cannot be used, or None if it can; and how each clip fits."""
+        reason = "audio"
+        fits = []
+        waveforms = []
         try:
-            waveforms = []
             for clip in record.audio:
                 seconds, fit = measure(
                     clip.path, clip.start, clip.end, longest=self.processor.seconds
                 )
-                # As many samples as the header promises, which take no memory.
+                # It has as many samples as the header says, and takes no memory.
                 waveforms.append(np.broadcast_to(np.float32(0), round(seconds * SAMPLE_RATE)))
                 fits.append(fit)
             if self.answers:
@@ -74,21 +79,23 @@ class Inspector(NamedTuple):
 
 
 def inspect(inspector: Inspector, records: Sequence[Record]) -> Inspected:
-    """What texts and headers tell of the records."""
-    bad, fits = [], collections.Counter()
-    with ThreadPoolExecutor() as readers:  # they wait for disks
-        found = readers.map(inspector, records)
+    """Inspects records in parallel, with a progress bar if it takes long."""
+    bad: list[Dropped] = []
+    fits: collections.Counter[str] = collections.Counter()
+    # Threads, since the work is waiting for disks.
+    with ThreadPoolExecutor() as readers:
+        results = readers.map(inspector, records)
         quiet = dict(leave=False, file=sys.stderr, disable=None, delay=2)
-        for dropped, heard in tqdm(found, "check records", len(records), **quiet):
+        for dropped, clip_fits in tqdm(results, "check records", len(records), **quiet):
             if dropped:
                 bad.append(dropped)
             else:
-                fits.update(str(fit) for fit in heard if fit is not Fit.EXACT)
-    return Inspected(bad, dict(fits))
+                fits.update(str(fit) for fit in clip_fits if fit is not Fit.EXACT)
+    return Inspected(bad=bad, fits=dict(fits))
 
 
 def table(name: str, bad: Sequence[Dropped], total: int) -> str:
-    """How many records cannot be used, which ones, and why."""
+    """Returns a table of the records that cannot be used, counted by reason, with the first of each."""
     lines = [f"{name}: {len(bad)} of {total} records cannot be used"]
     for reason, count in collections.Counter(one.reason for one in bad).most_common():
         of_it = [one for one in bad if one.reason == reason]

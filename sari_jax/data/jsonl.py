@@ -1,4 +1,4 @@
-"""Files with one JSON object per line: read with every bad line counted, written aside and then renamed."""
+"""JSONL files: every bad line is counted on reading, and a file is written under a temporary name first."""
 
 import contextlib
 import dataclasses
@@ -25,29 +25,34 @@ def read_items(
     ledger: Ledger | None = None,
     limit: int = 0,
 ) -> list[Item]:
-    """Every line through `parse`; empty lines count nowhere, and no two items may have the same `id`.
+    """Reads a file's items, one from each line; empty lines are ignored, and no two items may have the same `id`.
 
-    Bad lines are skipped: listed in the ledger, which may then be all there is, or reported on standard error.
+    Bad lines are skipped and listed in the ledger, or on standard error if there is none. With a ledger, all lines may
+    be bad.
 
     Args:
-        parse: a line -> an item with an `id`, or ValueError.
-        limit: items after which nothing more is read; 0: all.
+        path: of the file.
+        parse: a line -> an item with an `id`; raises ValueError for a bad line.
+        max_bad_fraction: share of bad lines that is accepted.
+        ledger: takes the bad lines.
+        limit: reads no more than this many items; 0 for all.
 
     Raises:
-        InputError: no such file, more bad lines than that fraction, or, without a ledger, no usable one; the first bad
-            one is named.
+        InputError: there is no such file, more lines are bad than accepted, or, without a ledger, none is usable. The
+            first bad line is named.
     """
     path = Path(path)
-    if told := foreign.data(path) or foreign.table(path):
-        raise InputError(f"{path}: {told}")
+    if problem := foreign.data(path) or foreign.table(path):
+        raise InputError(f"{path}: {problem}")
     if not path.is_file():
-        raise InputError(f"{path}: no such file of records")
+        raise InputError(f"{path}: no such file of records; check the path")
     try:
         with path.open("rb") as file:
             items, bad = _parsed(path, file, parse, limit)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    total, dropped = len(items) + len(bad.dropped), bad.dropped
+        raise InputError(f"{path}: cannot be read ({error.strerror}); make it readable") from error
+    dropped = bad.dropped
+    total = len(items) + len(dropped)
     if dropped and len(dropped) > max_bad_fraction * total:
         raise InputError(
             f"{dropped[0].where}: {dropped[0].detail} ({len(dropped)} of {total} lines are bad,"
@@ -60,16 +65,18 @@ def read_items(
             print(f"skipped {line.where}: {line.detail}", file=sys.stderr)
         print(f"{path}: {len(dropped)} of {total} lines skipped", file=sys.stderr)
     if not items and ledger is None:
-        raise InputError(f"{path}: holds no record")
+        raise InputError(f"{path}: holds no record; give a file with one JSON object a line")
     return items
 
 
 def _parsed(
     path: Path, file: BinaryIO, parse: Callable[[str], Item], limit: int
 ) -> tuple[list[Item], Ledger]:
-    """The items of a file's lines, and the lines that are none."""
-    items, bad, seen = [], Ledger(), set()
-    # Bytes: text would be split at other separators than the newline.
+    """Returns the items of a file's lines, and a ledger of the bad lines."""
+    items: list[Item] = []
+    bad = Ledger()
+    seen: set[str] = set()
+    # Lines are bytes, since text would also be split at separators other than the newline.
     for number, raw in enumerate(file, 1):
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -77,7 +84,7 @@ def _parsed(
                 continue
             item = parse(line)
             if item.id in seen:
-                raise ValueError(f"id {item.id!r} stands twice")
+                raise ValueError(f"id {item.id!r} occurs twice")
             seen.add(item.id)
             items.append(item)
         except UnicodeDecodeError as error:
@@ -90,14 +97,15 @@ def _parsed(
 
 
 def json_object(line: str) -> dict[str, Any]:
-    """A line's object.
+    """Parses a line that holds one JSON object.
 
     Raises:
-        ValueError: it is not one, or holds text that cannot be written again.
+        ValueError: it does not, or its text has half of a surrogate pair, which cannot be written as UTF-8.
     """
     try:
         raw = json.loads(line)
-        if "\\ud" in line.lower():  # half of a character
+        # An escape may be an unpaired surrogate.
+        if "\\ud" in line.lower():
             json.dumps(raw, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error})") from error
@@ -107,29 +115,29 @@ def json_object(line: str) -> dict[str, Any]:
 
 
 def write_items(path: str | Path, items: Iterable[Any]) -> None:
-    """Dataclasses to lines, aside and then renamed; fields without a value are left out.
+    """Writes dataclasses as lines, under a temporary name first; fields that are None are left out.
 
     Raises:
         InputError: the file cannot be written.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with aside.open("w", encoding="utf-8") as file:
+        with partial.open("w", encoding="utf-8") as file:
             for item in items:
                 file.write(json.dumps(plain(item), ensure_ascii=False) + "\n")
-        aside.replace(path)
+        partial.replace(path)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written ({error.strerror}); name another place"
+            f"{path}: cannot be written ({error.strerror}); give another path"
         ) from error
     finally:
         with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
 
 
 def plain(item: Any) -> Any:
-    """A dataclass as JSON has it, and all within it; fields without a value are left out."""
+    """Converts a dataclass and all within it to dicts and lists; fields that are None are left out."""
     if dataclasses.is_dataclass(item):
         values = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
         return {name: plain(value) for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What became of every input: kept, or dropped for exactly one reason."""
+"""A record of every input: kept, or dropped for exactly one reason."""
 
 import dataclasses
 from collections import Counter
@@ -9,12 +9,12 @@ from sari_jax.errors import one_line
 
 @dataclasses.dataclass(frozen=True)
 class Dropped:
-    """An input that went no further.
+    """An input that was dropped.
 
     Attributes:
         where: `file:line`, or the id of a record.
-        reason: a few words, the same for all that share it, by which they are counted.
-        detail: what was wrong with this one.
+        reason: a few words, the same for all inputs that are counted together.
+        detail: what was wrong with this input.
     """
 
     where: str
@@ -23,7 +23,7 @@ class Dropped:
 
 
 class Ledger:
-    """Counts what is kept and lists what is not."""
+    """Counts the inputs that are kept and lists those that are dropped."""
 
     def __init__(self) -> None:
         self.kept = 0
@@ -40,13 +40,13 @@ class Ledger:
         return self.kept + len(self.dropped)
 
     def report(self) -> dict[str, Any]:
-        """How many were read, kept and dropped for each reason, the most frequent first."""
+        """Counts of `read`, `kept`, and `dropped` by reason, the most frequent first."""
         reasons = Counter(dropped.reason for dropped in self.dropped)
         return {"read": self.read, "kept": self.kept, "dropped": dict(reasons.most_common())}
 
 
 class Drop(ValueError):
-    """Raised where an input is found that goes no further; as text, its detail."""
+    """Raised for an input that has to be dropped; its text is the detail."""
 
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(detail or reason)
@@ -54,4 +54,5 @@ class Drop(ValueError):
 
 
 def reason_of(error: ValueError, otherwise: str) -> str:
+    """Returns the reason of a `Drop`, and `otherwise` for any other error."""
     return error.reason if isinstance(error, Drop) else otherwise

@@ -1,4 +1,4 @@
-"""How long each question's sound is, read from the files' heads alone, and which questions make a batch by that."""
+"""The length of each question's audio, read from file headers alone, and batches of questions of similar length."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -9,20 +9,24 @@ import numpy as np
 from tqdm import tqdm
 
 from sari_jax.audio.clips import duration, measure
-from sari_jax.data.processor import SAMPLE_RATE, clip_size
+from sari_jax.audio.spans import SAMPLE_RATE
+from sari_jax.data.processor import clip_size
 from sari_jax.data.records import Clip, Record
 from sari_jax.errors import InputError
 
 
-def sound_lengths(records: Sequence[Record], buckets: tuple[float, ...], limit: int) -> np.ndarray:
-    """[N] samples of the bucket that holds each record's longest clip, as a batch of it alone would have.
+def audio_lengths(records: Sequence[Record], buckets: tuple[float, ...], limit: int) -> np.ndarray:
+    """Returns for each record the size of the bucket that holds its longest clip, in samples [N].
+
+    It is the size that a batch of this record alone would have.
 
     Args:
-        buckets: seconds.
-        limit: of the tower, in seconds.
+        records: N of them.
+        buckets: sizes in seconds.
+        limit: longest clip of the audio tower, in seconds.
 
     Raises:
-        InputError: a clip that cannot be read, or fits no bucket.
+        InputError: a clip cannot be read, or fits no bucket.
     """
 
     def size(clip: Clip) -> int:
@@ -37,11 +41,14 @@ def sound_lengths(records: Sequence[Record], buckets: tuple[float, ...], limit: 
 
 
 def by_length(records: Sequence[Record], rows: int) -> list[tuple[int, ...]]:
-    """Places of records in batches of `rows`, so that clips that are padded to one length are of like lengths.
+    """Divides records into batches of `rows`, so that clips that are padded to one length have similar lengths.
 
-    From many and long clips to few and short ones, so that what does not fit the device shows at once and the batch
-    that is not full is a cheap one. Where each question has one clip, no other batches of as many rows hold less sound
-    when padded. A clip whose head cannot be read counts as one without length.
+    Batches go from many and long clips to few and short ones. So a batch that does not fit the device fails at once,
+    and the batch that is not full is a cheap one. If each question has one clip, no other batches of as many rows hold
+    less audio after padding. A clip whose header cannot be read counts as length 0.
+
+    Returns:
+        The indices of the records in each batch.
     """
 
     def seconds(clip: Clip) -> float:
@@ -57,9 +64,10 @@ def by_length(records: Sequence[Record], rows: int) -> list[tuple[int, ...]]:
 
 
 def _measured(records: Sequence[Record], measure: Callable[[Clip], Any]) -> dict[Clip, Any]:
-    """Each clip's measure, taken once."""
+    """Measures each clip once."""
     clips = list(dict.fromkeys(clip for record in records for clip in record.audio))
-    with ThreadPoolExecutor() as readers:  # files wait for disks, not for this process
+    # Threads, since the work is waiting for disks.
+    with ThreadPoolExecutor() as readers:
         measured = readers.map(measure, clips)
         bar = tqdm(
             measured, "lengths", len(clips), leave=False, file=sys.stderr, disable=None, delay=2

@@ -1,7 +1,8 @@
-"""A corpus and its sound in one folder: questions as JSON lines, clips in ArrayRecord shards.
+"""Packing of a corpus into one folder: questions as JSON lines, clips in ArrayRecord shards.
 
-Questions stay text: a run reads all of them at its start, since a curriculum has to know every pass rate. Sound is
-read clip by clip, in any order, and so goes into shards, each clip once however many questions ask about it.
+Questions stay text: a run reads all of them at its start, since a curriculum has to know every pass rate. Audio is read
+clip by clip, in any order, and therefore goes into shards. Each clip is stored once, however many questions ask about
+it.
 """
 
 import sys
@@ -16,33 +17,43 @@ from tqdm import tqdm
 
 from sari_jax.audio.clips import load_clip
 from sari_jax.audio.packed import Shards, writing
+from sari_jax.audio.spans import SAMPLE_RATE
 from sari_jax.data.ledger import Ledger
 from sari_jax.data.records import Clip, Record, write_records
 from sari_jax.errors import InputError
 
-SAMPLE_RATE = 16_000
-CLIPS = 1024  # in a shard: some 160 MB of ten-second clips
+# Clips in a shard: some 160 MB of ten-second clips.
+CLIPS = 1024
 UNREADABLE = "sound unreadable"
 
 
 def pack(folder: Path, records: list[Record], ledger: Ledger, *, clips: int = CLIPS) -> int:
-    """Writes records.jsonl and its shards into a folder; returns the number of clips.
+    """Writes records.jsonl and its shards into a folder.
 
-    Clips become 16 kHz mono flac of 16 bits, cut to their spans: what is 16 kHz mono of 16 bits already comes back
-    bit for bit. A record whose sound cannot be read is dropped.
+    Clips become 16 kHz mono flac of 16 bits, cut to their spans. A clip that is 16 kHz mono of 16 bits already comes
+    back bit for bit. A record whose audio cannot be read is dropped.
+
+    Args:
+        folder: an empty one.
+        records: the corpus.
+        ledger: counts the records that are kept, and takes those that are dropped.
+        clips: how many a shard holds.
+
+    Returns:
+        The number of clips.
 
     Raises:
-        InputError: of none can it be read.
+        InputError: no record has audio that can be read.
     """
     names: dict[Clip, Clip | InputError] = {}
     kept, errors = [], []
     with writing(folder, clips) as shards:
-        heard = _read(clip for record in records for clip in record.audio)
+        waveforms = _read(clip for record in records for clip in record.audio)
         bar = tqdm(records, desc="pack", file=sys.stderr, disable=None)
         for record in bar:
             for clip in record.audio:
                 if clip not in names:
-                    names[clip] = _add(shards, next(heard))
+                    names[clip] = _add(shards, next(waveforms))
             found = [names[clip] for clip in record.audio]
             errors = [name for name in found if isinstance(name, InputError)]
             if errors:
@@ -52,23 +63,23 @@ def pack(folder: Path, records: list[Record], ledger: Ledger, *, clips: int = CL
                 ledger.keep()
     if not kept:
         raise InputError(
-            f"none of {len(records)} questions has sound that can be read: {errors[0]}"
+            f"none of {len(records)} records has audio that can be read ({errors[0]}); check their paths"
         )
     write_records(folder / "records.jsonl", kept)
     return shards.count
 
 
-def _add(shards: Shards, heard: "Future[np.ndarray]") -> Clip | InputError:
-    """The packed clip with its end, by which its length is known before it is read."""
+def _add(shards: Shards, decoded: "Future[np.ndarray]") -> Clip | InputError:
+    """Packs a clip; its end is part of the result, so that its length is known before it is read."""
     try:
-        waveform = heard.result()
+        waveform = decoded.result()
         return Clip(shards.add(waveform, SAMPLE_RATE), end=len(waveform) / SAMPLE_RATE)
     except InputError as error:
         return error
 
 
 def _read(clips: Iterable[Clip]) -> Iterator["Future[np.ndarray]"]:
-    """Each clip once, in order, some of them read ahead."""
+    """Decodes each clip once, in order, some of them ahead."""
     with ThreadPoolExecutor(max_workers=4) as readers:
         ahead: deque[Future[np.ndarray]] = deque()
         for clip in dict.fromkeys(clips):

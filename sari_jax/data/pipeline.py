@@ -1,4 +1,4 @@
-"""Records -> batches through Grain: ordered by the curriculum, read ahead, resumable to the example."""
+"""The input pipeline, made with Grain: batches in the curriculum's order, prefetched, resumable to the example."""
 
 import collections
 import dataclasses
@@ -13,7 +13,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from sari_jax.data.curriculum import Numbers
+from sari_jax.data.curriculum import Indices
 from sari_jax.data.processor import Batch, Example, Processor, Shapes
 from sari_jax.data.records import Record
 from sari_jax.data.schedule import Plan, Schedule
@@ -22,20 +22,24 @@ from sari_jax.errors import InputError
 from sari_jax.models.audio_lm import Prompts
 
 GONE = "gone from the data file"
-# Records that are tried in the place of one that cannot be read, beside those of its batch.
+# Records that may replace one that cannot be read, besides those of its batch.
 SUBSTITUTES = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """The numbers of a global batch -> the arrays of this process's rows, sound read from disk.
+    """A function from the indices of a global batch to the arrays of this process's rows, with audio read from disk.
 
-    A record that cannot be read is skipped: the next readable question of its batch is asked in its place, and so a
-    second time, with other samples. Which one that is depends on the batch and on the files alone.
+    A record that cannot be read is skipped. The next readable question of its batch takes its place, and is then
+    sampled twice with different seeds. The batch and the files alone decide which question that is.
 
     Attributes:
-        records: None stands for one that is gone from the data file.
-        rows: of the global batch; None is all.
+        records: all of them; None for one that is gone from the data file.
+        processor: the model directory's.
+        style: the run's answer style.
+        shapes: the run's sizes.
+        answers: whether batches have supervised answers.
+        rows: this process's rows of the global batch; None for all.
     """
 
     records: Sequence[Record | None]
@@ -45,55 +49,57 @@ class Reader:
     answers: bool = False
     rows: tuple[int, ...] | None = None
 
-    def __call__(self, numbers: Numbers) -> dict[str, Any]:
-        """The fields of a `Batch` but its records, and `bad`: [number, why] of each record that was skipped.
+    def __call__(self, indices: Indices) -> dict[str, Any]:
+        """Returns the fields of a `Batch` except its records, and `bad`: [index, why] of each skipped record.
 
-        `bad` alone comes back where a row has no substitute either.
+        If a row has no substitute either, `bad` is returned alone.
         """
-        turns, bad = repeats(numbers), {}
-        examples, asked = [], []
-        for row in self.mine(list(range(len(numbers)))):
-            for distance, number in enumerate(self._candidates(numbers, row)):
-                if number in bad:
+        turns = repeats(indices)
+        bad: dict[int, str] = {}
+        examples: list[Example] = []
+        asked: list[int] = []
+        for row in self.mine(list(range(len(indices)))):
+            for distance, index in enumerate(self._candidates(indices, row)):
+                if index in bad:
                     continue
                 try:
-                    examples.append(self.example(number))
+                    examples.append(self.example(index))
                 except InputError as error:
-                    bad[number] = str(error)
+                    bad[index] = str(error)
                     continue
-                # Another turn than the question's own, and than that of other rows it stands in for.
+                # A substitute's turn differs from the question's own and from those of other rows it replaces.
                 asked.append(turns[row] if distance == 0 else 255 - distance % 128)
                 break
             else:
                 return {"bad": list(bad.items())}
         batch = self.processor.collate(examples, self.shapes)
         batch = dataclasses.replace(batch, repeats=np.array(asked, np.int32))
-        # Plain arrays, which another process hands over in shared memory, and not the records.
+        # Worker processes pass plain arrays in shared memory; records would be copied.
         arrays = {name: value for name, value in vars(batch).items() if name != "records"}
         return arrays | {"prompts": vars(batch.prompts), "bad": list(bad.items())}
 
-    def example(self, number: int) -> Example:
-        """One record, read and measured.
+    def example(self, index: int) -> Example:
+        """Reads one record, and checks that it fits the shapes.
 
         Raises:
-            InputError: it is gone, cannot be read, or fits no shape.
+            InputError: the record is gone, cannot be read, or fits no shape.
         """
-        record = self.records[number]
+        record = self.records[index]
         if record is None:
             raise InputError(GONE)
-        example = self.processor.question(record, self.style, number=number, answer=self.answers)
+        example = self.processor.question(record, self.style, index=index, answer=self.answers)
         self.processor.sizes([example], self.shapes)
         return example
 
-    def _candidates(self, numbers: Numbers, row: int) -> Iterator[int]:
-        """A row's own question, the others of its batch, and those that follow in the data file."""
-        yield from numbers[row:]
-        yield from numbers[:row]
+    def _candidates(self, indices: Indices, row: int) -> Iterator[int]:
+        """Yields a row's own question, then the others of its batch, then those that follow in the data file."""
+        yield from indices[row:]
+        yield from indices[:row]
         for after in range(1, min(SUBSTITUTES, len(self.records))):
-            yield (numbers[row] + after) % len(self.records)
+            yield (indices[row] + after) % len(self.records)
 
     def slim(self) -> "Reader":
-        """For another process, which gets a copy: without the chains that it does not read."""
+        """Returns a smaller reader for another process, without chains that it does not need."""
         if self.answers:
             return self
         bare = [
@@ -102,54 +108,64 @@ class Reader:
         ]
         return dataclasses.replace(self, records=bare)
 
-    def mine(self, numbers: Numbers) -> Numbers:
-        return numbers if self.rows is None else [numbers[row] for row in self.rows]
+    def mine(self, indices: Indices) -> Indices:
+        """Returns this process's part of a global batch."""
+        return indices if self.rows is None else [indices[row] for row in self.rows]
 
 
-def repeats(numbers: Numbers) -> list[int]:
-    """How often each of them stands before its place: [7, 4, 7, 7] -> [0, 0, 1, 2]"""
+def repeats(indices: Indices) -> list[int]:
+    """Counts for each index how often it occurs before its place.
+
+    >>> repeats([7, 4, 7, 7])
+    [0, 0, 1, 2]
+    """
     seen: collections.Counter[int] = collections.Counter()
     found = []
-    for number in numbers:
-        found.append(seen[number])
-        seen[number] += 1
+    for index in indices:
+        found.append(seen[index])
+        seen[index] += 1
     return found
 
 
 class NothingReadable(InputError):
-    """A batch of which no record can be read."""
+    """Raised for a batch of which no record can be read."""
 
 
 class Batches(Iterator[Batch]):
     """An endless iterator of `Batch`.
 
-    A global batch holds the same examples in the same order however many hosts take part and however many worker
-    processes read. The state is the number of batches taken, and what the schedule has learnt: the same in every
-    process, and good for another number of them.
+    A global batch holds the same examples in the same order for any number of hosts and of worker processes. The state
+    is the number of batches taken and the state of the schedule. It is the same in every process, and a run with
+    another number of processes can resume from it.
 
     Args:
-        workers: processes that read; 0: two threads of this one.
-        read_ahead: batches that wait, for each worker.
+        schedule: the indices of each batch.
+        reader: it reads a batch.
+        workers: processes that read; 0 for two threads of this one.
+        read_ahead: batches that each worker prefetches.
 
     Attributes:
-        position: the number of the next batch.
-        bad: why each record, by its number, could not be read by this process so far.
+        position: the index of the next batch.
+        bad: why records could not be read by this process so far, by index.
     """
 
     def __init__(
         self, schedule: Schedule, reader: Reader, *, workers: int = 0, read_ahead: int = 4
     ):
-        self._schedule, self._reader = schedule, reader
-        self._workers, self._ahead = workers, read_ahead
+        self._schedule = schedule
+        self._reader = reader
+        self._workers = workers
+        self._ahead = read_ahead
         self.position = 0
         self.bad: dict[int, str] = {}
         self._plan: Plan | None = None
         self._arrays: grain.DatasetIterator | None = None
 
     def __next__(self) -> Batch:
-        """
+        """Returns the next batch.
+
         Raises:
-            NothingReadable: no record could be read in the place of one that cannot; the position stays.
+            NothingReadable: a record cannot be read, and neither can any substitute; the position stays.
         """
         if self._plan is None or not self._plan.start <= self.position < self._plan.end:
             self._open()
@@ -159,24 +175,26 @@ class Batches(Iterator[Batch]):
             self.close()
             self._plan = None
             raise NothingReadable(
-                f"no question of batch {self.position + 1} can be read, nor any near it"
+                f"no question of batch {self.position + 1} can be read, nor any that could replace one"
             )
-        records = tuple(self._reader.records[number] for number in arrays["seeds"].tolist())
+        records = tuple(self._reader.records[index] for index in arrays["indices"].tolist())
         self.position += 1
         return Batch(records=records, **arrays | {"prompts": Prompts(**arrays["prompts"])})
 
-    def learn(self, numbers: Numbers, rates: Sequence[float]) -> None:
-        """Tells the schedule, batch by batch, how often each question of it was answered right."""
-        self._schedule.learn(numbers, rates)
+    def learn(self, indices: Indices, rates: Sequence[float]) -> None:
+        """Passes the pass rates of a batch's questions to the schedule, batch by batch."""
+        self._schedule.learn(indices, rates)
 
     def state(self, position: int | None = None) -> dict[str, Any]:
-        """Goes on from here, or from a `position` there was after the last `learn`."""
+        """Returns the state to resume from, here or at a `position` that was reached since the last `learn`."""
         position = self.position if position is None else position
         return {"next_index": position, **self._schedule.state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        """Resumes from a state."""
         self.close()
-        self.position, self._plan = state["next_index"], None
+        self.position = state["next_index"]
+        self._plan = None
         self._schedule.set_state(state)
 
     def close(self) -> None:
@@ -186,14 +204,16 @@ class Batches(Iterator[Batch]):
             self._arrays = None
 
     def _open(self) -> None:
+        """Starts reading at the current position."""
         self.close()
         self._plan = self._schedule.plan(self.position)
-        # What is left from here, so that any number of workers can go on from any batch.
+        # Workers get only the batches that are left, so any number of them can resume from any batch.
         rest = slice(self.position - self._plan.start, None)
         reader = self._reader.slim() if self._workers else self._reader
         arrays = grain.MapDataset.source(self._plan.batches).slice(rest).map(reader)
         if self._workers:
-            if not flags.FLAGS.is_parsed():  # Grain reads its own there, and this program has none
+            # Grain reads its own flags there; this program has none.
+            if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
             ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
             options = grain.MultiprocessingOptions(self._workers, self._ahead)
@@ -208,7 +228,7 @@ class Batches(Iterator[Batch]):
 
 
 def _end_with(parent: int, *_: int) -> None:
-    """A worker process ends with the one that started it, which may be killed and then cannot say so."""
+    """Ends a worker process when its parent has ended, since a parent that is killed cannot end it."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,4 +1,4 @@
-"""The record: one JSON line per question. Validated on read, written aside and then renamed."""
+"""Records: one multiple-choice question about audio per JSON line, validated when it is read."""
 
 import dataclasses
 import os
@@ -12,14 +12,15 @@ from sari_jax.data.ledger import Drop, Ledger
 
 TASKS = ("sound", "music", "speech")
 SECTIONS = ("planning", "caption", "reasoning", "summary")
-MISSING_SOUND = "sound file missing"
-ENDLESS = 1e9  # seconds: no file is longer, and what is cannot be counted in samples
+MISSING_AUDIO = "sound file missing"
+# Seconds. No file is longer, and the samples of more could not be counted.
+ENDLESS = 1e9
 NOT_CLIPS = "audio must be a list of one or more {path, start?, end?}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """A sound file or, in seconds, a span of it."""
+    """An audio file, or a span of it in seconds."""
 
     path: str
     start: float | None = None
@@ -28,15 +29,19 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One multiple-choice question about sound.
+    """One multiple-choice question about audio.
 
     Attributes:
-        choices: two or more; MMAU has rows where one stands twice, the right one too.
+        id: unique within a file.
+        audio: the clips that the question is about, in order.
+        choices: two or more; some rows of MMAU list one twice, even the right one.
+        answer_index: which choice is right.
         task: sound, music or speech.
-        source, licence: where its sound comes from, and on what terms.
-        kind, difficulty: what is asked and how hard it was meant to be, where the source knows.
+        source, licence: where its audio comes from, and on what terms.
+        kind, difficulty: what is asked and how hard it was meant to be, if the source says so.
         pass_rate: fraction of a model's attempts that were right, once scored.
-        chain_structured: section name -> text. chain_free: the same thought in one piece.
+        chain_structured: a chain of thought by sections, name -> text.
+        chain_free: a chain of thought in one piece.
     """
 
     id: str
@@ -63,13 +68,20 @@ def read_records(
     ledger: Ledger | None = None,
     limit: int = 0,
 ) -> list[Record]:
-    """Reads a JSONL; clip paths come back absolute, taken from `audio_root` or else the file's own folder.
+    """Reads the records of a JSONL file; the paths of their clips become absolute.
 
-    Bad lines are skipped: listed in the ledger, or reported on standard error. Fields that a record has not got are
-    passed over. Nothing is read after `limit` records, if one is given.
+    Bad lines are skipped and listed in the ledger, or on standard error if there is none. Unknown fields are ignored.
+
+    Args:
+        path: of the file.
+        max_bad_fraction: share of bad lines that is accepted.
+        audio_root: the folder that relative paths start from; default the file's own.
+        check_audio: whether a clip whose file is missing makes a line bad.
+        ledger: takes the bad lines.
+        limit: reads no more than this many records; 0 for all.
 
     Raises:
-        InputError: no such file, no usable line, or too many bad ones; the first is named with line and reason.
+        InputError: there is no such file, no usable line, or too many bad lines; the first is named with its reason.
     """
     root = Path(audio_root or Path(path).parent).absolute()
     return read_items(
@@ -82,19 +94,19 @@ def read_records(
 
 
 def parse_record(line: str, root: Path, *, check_audio: bool = True) -> Record:
-    """One line -> a record.
+    """Reads a record from a line.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: the line is not a record; the text says why.
     """
     return make_record(json_object(line), root, check_audio=check_audio)
 
 
 def make_record(raw: dict[str, Any], root: Path, *, check_audio: bool = True) -> Record:
-    """A line's object -> a record; fields that a record has not got are passed over.
+    """Makes a record of a JSON object; unknown fields are ignored.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: a field is missing or wrong; the text says which.
     """
     names = {field.name for field in dataclasses.fields(Record)}
     values = {name: value for name, value in raw.items() if name in names}
@@ -133,10 +145,10 @@ def make_record(raw: dict[str, Any], root: Path, *, check_audio: bool = True) ->
 
 
 def parse_clips(raw: Any, root: Path, check: bool) -> tuple[Clip, ...]:
-    """A record's `audio`, its paths taken from `root`.
+    """Reads a record's `audio`; relative paths start from `root`.
 
     Raises:
-        ValueError: it is not a list of clips, or, where that is checked, one is missing.
+        ValueError: it is not a list of clips, or a file is missing and `check` is set.
     """
     if not isinstance(raw, list) or not raw:
         raise ValueError(NOT_CLIPS)
@@ -144,12 +156,14 @@ def parse_clips(raw: Any, root: Path, check: bool) -> tuple[Clip, ...]:
 
 
 def _clip(raw: Any, root: Path, check: bool) -> Clip:
+    """Reads one clip of a record's `audio`."""
     if not isinstance(raw, dict) or not isinstance(raw.get("path"), str) or not raw["path"]:
         raise ValueError(NOT_CLIPS)
     path = root / raw["path"]
     file, _ = shard_of(str(path)) or (path, 0)
-    if check and not os.path.isfile(file):  # unlike Path.is_file, takes any text for a name
-        raise Drop(MISSING_SOUND, f"sound file {path} is missing")
+    # Unlike Path.is_file, os.path.isfile accepts any text as a name.
+    if check and not os.path.isfile(file):
+        raise Drop(MISSING_AUDIO, f"sound file {path} is missing")
     start, end = raw.get("start"), raw.get("end")
     for name, value in (("start", start), ("end", end)):
         if value is not None and not (type(value) in (int, float) and 0 <= value < ENDLESS):
@@ -160,7 +174,7 @@ def _clip(raw: Any, root: Path, check: bool) -> Clip:
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> None:
-    """Writes a JSONL aside and renames it; fields without a value are left out.
+    """Writes records to a JSONL file, under a temporary name first; fields that are None are left out.
 
     Raises:
         InputError: the file cannot be written.

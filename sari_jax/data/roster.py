@@ -1,8 +1,8 @@
-"""The questions of a run, written down when it starts, so that its order stays defined when the data file changes.
+"""The roster of a run: its questions, written when it starts, so that their order survives changes of the data file.
 
-The order of a run is an order of its roster and not of its data file. A record may be mended or removed while the run
-stands still: every other record keeps its place. A record that is gone is skipped when its turn comes. A record that
-is new is not part of the run.
+The order of a run is an order of its roster, not of its data file. A record may be mended or removed while the run is
+stopped; every other record keeps its place. A record that is gone is skipped when its turn comes. A record that is new
+is not part of the run.
 """
 
 import dataclasses
@@ -17,18 +17,20 @@ from sari_jax.data.records import Record
 from sari_jax.errors import InputError
 
 FILE = "roster.jsonl"
-# Ours. Less of a roster than this makes the file another corpus and not a mended one.
+# The share of a roster that has to be in the data file, unchanged. Below it the file is another corpus. Ours.
 LEAST_KEPT = 0.5
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What the order of a run needs to know of a record.
+    """A record as the order of a run sees it.
 
     Attributes:
-        digest: of question, choices, answer, chains and the names and spans of clips.
-        pass_rate: by which a curriculum orders.
-        length: samples of the bucket of its longest clip, where batches are made by length.
+        id: the record's.
+        digest: a hash of question, choices, answer, chains and the names and spans of clips.
+        source: the record's, for a mix.
+        pass_rate: the record's, for a curriculum.
+        length: samples of the bucket of its longest clip, if batches are made by length.
     """
 
     id: str
@@ -39,10 +41,10 @@ class Entry:
 
 
 class Matched(NamedTuple):
-    """A roster beside the records that are there now.
+    """A roster matched with the records that are in the data file now.
 
     Attributes:
-        records: of each entry; None where it is gone.
+        records: the record of each entry; None if it is gone.
         gone, changed, new: how many records are so.
     """
 
@@ -53,16 +55,16 @@ class Matched(NamedTuple):
 
 
 def enrol(records: Sequence[Record], lengths: Sequence[int] | None = None) -> list[Entry]:
-    """The roster of a run that starts with these records."""
+    """Makes the roster of a run that starts with these records."""
     return [
         Entry(
-            record.id,
-            digest(record),
-            record.source,
-            record.pass_rate,
-            None if lengths is None else int(lengths[number]),
+            id=record.id,
+            digest=digest(record),
+            source=record.source,
+            pass_rate=record.pass_rate,
+            length=None if lengths is None else int(lengths[index]),
         )
-        for number, record in enumerate(records)
+        for index, record in enumerate(records)
     ]
 
 
@@ -70,31 +72,34 @@ def match(roster: Sequence[Entry], records: Sequence[Record], name: str) -> Matc
     """Finds each entry's record by its id.
 
     Args:
+        roster: the run's.
+        records: those that are in the data file now.
         name: of the data file, for messages.
 
     Raises:
-        InputError: fewer than `LEAST_KEPT` of the entries are there as they were.
+        InputError: less than the share `LEAST_KEPT` of the entries is in the file unchanged.
     """
-    there = {record.id: record for record in records}
-    found = [there.pop(entry.id, None) for entry in roster]
+    present = {record.id: record for record in records}
+    found = [present.pop(entry.id, None) for entry in roster]
     pairs = zip(roster, found, strict=True)
     changed = sum(record is not None and digest(record) != entry.digest for entry, record in pairs)
     gone = found.count(None)
     same = len(roster) - gone - changed
     if same < LEAST_KEPT * len(roster):
         raise InputError(
-            f"{name}: {same} of the {len(roster)} questions of this run are in it as they were, under"
-            f" {LEAST_KEPT:.0%}: it is another corpus; give the run's own data, or name a new --workdir"
+            f"{name}: it holds {same} of the {len(roster)} questions of this run unchanged, less than"
+            f" {LEAST_KEPT:.0%}, so it is another corpus; give the data the run started with, or name a new --workdir"
         )
-    return Matched(found, gone, changed, len(there))
+    return Matched(records=found, gone=gone, changed=changed, new=len(present))
 
 
 def write_roster(workdir: Path | str, roster: Sequence[Entry]) -> None:
+    """Writes the roster into a run's folder."""
     write_items(Path(workdir) / FILE, roster)
 
 
 def read_roster(workdir: Path | str) -> list[Entry] | None:
-    """The roster of a run that has started; None where there is none yet.
+    """Reads the roster of a run that has started; None if there is none yet.
 
     Raises:
         InputError: the file was changed or cut short.
@@ -104,6 +109,7 @@ def read_roster(workdir: Path | str) -> list[Entry] | None:
 
 
 def _entry(line: str) -> Entry:
+    """Parses a line of the file."""
     raw: dict[str, Any] = json_object(line)
     try:
         return Entry(**raw)
@@ -112,13 +118,13 @@ def _entry(line: str) -> Entry:
 
 
 def digest(record: Record | None) -> str:
-    """A digest of what a record asks: question, choices, answer, chains and the names and spans of its clips.
+    """Returns a hash of what a record asks: question, choices, answer, chains, and the names and spans of its clips.
 
-    Nothing for a record that is gone.
+    It is "" for a record that is gone.
     """
     if record is None:
         return ""
-    # Names and not folders of clips: these may move.
+    # Folders do not count, since the clips may move.
     clips = [[Path(clip.path).name, clip.start, clip.end] for clip in record.audio]
     chains = [record.chain_structured, record.chain_free]
     asked = [record.question, record.choices, record.answer_index, clips, chains]

@@ -1,4 +1,4 @@
-"""Which questions are in which batch: known for any batch at once, and the same however often a run is resumed."""
+"""Schedules: the questions of any batch, without the batches before it, and the same however often a run is resumed."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -7,29 +7,35 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from sari_jax.data.curriculum import ADAPTIVE, Curriculum, Numbers, Ranked, order_some
+from sari_jax.data.curriculum import ADAPTIVE, Curriculum, Indices, Ranked, order_some
 from sari_jax.errors import InputError
 
-# Ours. How far one rollout moves a question's pass rate, and how much of a chance what is solved or unsolved keeps.
-SPEED, FLOOR = 0.5, 0.02
+# How far one rollout moves a question's pass rate. Ours.
+SPEED = 0.5
+# The weight that solved and unsolved questions keep. Ours.
+FLOOR = 0.02
 
 
 class Plan(NamedTuple):
-    """Batches from `start` up to `end`: `batches[i]` are the records' numbers in batch `start + i`."""
+    """The batches from `start` up to `end`: `batches[i]` holds the records' indices of batch `start + i`."""
 
-    batches: Sequence[Numbers]
+    batches: Sequence[Indices]
     start: int
     end: int
 
 
 class Fixed:
-    """A sequence that does not depend on what is learnt.
+    """A schedule that does not depend on the rollouts.
 
-    `random` shuffles anew each epoch; the other orders are walked again in the same sequence. With a mix, each source
-    goes through its own questions at the pace that its weight gives it.
+    `random` shuffles each epoch differently; the other orders repeat the same sequence. With a mix, each source goes
+    through its own questions at the pace of its weight.
 
     Args:
-        lengths: [N] of each record's sound, in any unit; alike within a bucket.
+        records: all of them, or a run's roster.
+        curriculum: the order and its settings.
+        batch_size: questions of a global batch.
+        seed: it decides shuffles, and the order of equal pass rates.
+        lengths: [N] each record's audio length, in any unit, equal within a bucket; None not to batch by length.
     """
 
     def __init__(
@@ -41,12 +47,14 @@ class Fixed:
         seed: int,
         lengths: np.ndarray | None = None,
     ):
-        self._size, self._window, self._lengths = batch_size, curriculum.window, lengths
-        self._last: tuple[int, list[Numbers]] = (-1, [])
+        self._size = batch_size
+        self._window = curriculum.window
+        self._lengths = lengths
+        self._last: tuple[int, list[Indices]] = (-1, [])
         groups = mixed(records, curriculum.mix)
         streams = [
-            _stream(records, numbers, curriculum, seed + place)
-            for place, (numbers, _) in enumerate(groups)
+            _stream(records, indices, curriculum, seed + place)
+            for place, (indices, _) in enumerate(groups)
         ]
         stream = streams[0]
         if len(streams) > 1:
@@ -56,19 +64,20 @@ class Fixed:
     def __len__(self) -> int:
         return len(self._windows) * self._window
 
-    def __getitem__(self, batch: int) -> Numbers:
+    def __getitem__(self, batch: int) -> Indices:
         window, place = divmod(batch, self._window)
-        number, batches = self._last
-        if number != window:
+        last, batches = self._last
+        if last != window:
             batches = alike(self._windows[window], self._size, self._lengths)
             self._last = window, batches
         return batches[place]
 
     def plan(self, batch: int) -> Plan:
-        return Plan(self, 0, len(self))
+        """Returns all batches."""
+        return Plan(batches=self, start=0, end=len(self))
 
-    def learn(self, numbers: Numbers, rates: Sequence[float]) -> None:
-        """Nothing to learn here."""
+    def learn(self, indices: Indices, rates: Sequence[float]) -> None:
+        """Does nothing, since this schedule does not depend on pass rates."""
 
     def state(self) -> dict[str, Any]:
         return {}
@@ -78,11 +87,16 @@ class Fixed:
 
 
 class Adaptive:
-    """Draws what the model in training answers now and then: neither solved nor unsolved.
+    """A schedule that samples questions which the current policy answers right only sometimes.
 
-    A question of pass rate p is drawn in proportion to p (1 - p), the variance of its reward. Its rate starts from the
-    base model's, or one half, and follows the rollouts of the run. Batches are drawn `refresh` at a time; the last
-    batch before such a draw does not count yet, as it may still be under way.
+        weight = p * (1 - p) + FLOOR
+
+    p (1 - p) is the variance of the reward of a question with pass rate p. The rate starts from the base model's, or
+    from one half, and follows the rollouts of the run. Batches are drawn `refresh` at a time. The last batch before a
+    draw does not count yet, since its rollouts may not be finished.
+
+    Args:
+        As `Fixed`.
     """
 
     def __init__(
@@ -94,44 +108,50 @@ class Adaptive:
         seed: int,
         lengths: np.ndarray | None = None,
     ):
-        self._size, self._seed, self._lengths = batch_size, seed, lengths
-        self._refresh, self._window = curriculum.refresh, curriculum.window
+        self._size = batch_size
+        self._seed = seed
+        self._lengths = lengths
+        self._refresh = curriculum.refresh
+        self._window = curriculum.window
         self._groups = mixed(records, curriculum.mix)
         rates = [record.pass_rate for record in records]
         self._first = np.array([0.5 if rate is None else rate for rate in rates])
-        self._rates, self._block = self._first.copy(), -1
+        self._rates = self._first.copy()
+        self._block = -1
         self._learnt = 0
-        self._pending: list[tuple[int, Numbers, list[float]]] = []
+        self._pending: list[tuple[int, Indices, list[float]]] = []
 
     def plan(self, batch: int) -> Plan:
+        """Returns the block of `refresh` batches that holds this batch, drawn by the pass rates known at its start."""
         block = batch // self._refresh
         start = block * self._refresh
         if block != self._block:
             due = [update for update in self._pending if update[0] < start - 1]
-            for _, numbers, rates in due:
-                for number, rate in zip(numbers, rates, strict=True):
-                    self._rates[number] += SPEED * (rate - self._rates[number])
+            for _, indices, rates in due:
+                for index, rate in zip(indices, rates, strict=True):
+                    self._rates[index] += SPEED * (rate - self._rates[index])
             self._pending = self._pending[len(due) :]
             self._block = block
-        return Plan(self._draw(), start, start + self._refresh)
+        return Plan(batches=self._draw(), start=start, end=start + self._refresh)
 
-    def _draw(self) -> list[Numbers]:
+    def _draw(self) -> list[Indices]:
+        """Draws the batches of the current block."""
         rng = np.random.default_rng([self._seed, self._block])
         weights = self._rates * (1 - self._rates) + FLOOR
         shares = np.array([weight for _, weight in self._groups])
         counts = rng.multinomial(self._size * self._refresh, shares / shares.sum())
         drawn = []
-        for (numbers, _), count in zip(self._groups, counts, strict=True):
-            chances = weights[numbers] / weights[numbers].sum()
-            drawn.append(rng.choice(numbers, count, replace=count > len(numbers), p=chances))
+        for (indices, _), count in zip(self._groups, counts, strict=True):
+            chances = weights[indices] / weights[indices].sum()
+            drawn.append(rng.choice(indices, count, replace=count > len(indices), p=chances))
         shuffled = rng.permutation(np.concatenate(drawn)).tolist()
         span = self._size * self._window
         windows = [shuffled[at : at + span] for at in range(0, len(shuffled), span)]
         return [batch for window in windows for batch in alike(window, self._size, self._lengths)]
 
-    def learn(self, numbers: Numbers, rates: Sequence[float]) -> None:
-        """What the next batch's rollouts gave, in the order of batches."""
-        self._pending.append((self._learnt, list(numbers), [float(rate) for rate in rates]))
+    def learn(self, indices: Indices, rates: Sequence[float]) -> None:
+        """Takes the pass rates of the next batch's rollouts; called once for each batch, in order."""
+        self._pending.append((self._learnt, list(indices), [float(rate) for rate in rates]))
         self._learnt += 1
 
     def state(self) -> dict[str, Any]:
@@ -139,15 +159,16 @@ class Adaptive:
         return {
             "block": self._block,
             "learnt": self._learnt,
-            "rates": [[number, float(self._rates[number])] for number in moved],
+            "rates": [[index, float(self._rates[index])] for index in moved],
             "pending": [list(update) for update in self._pending],
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self._block, self._learnt = state["block"], state["learnt"]
+        self._block = state["block"]
+        self._learnt = state["learnt"]
         self._rates = self._first.copy()
-        for number, rate in state["rates"]:
-            self._rates[number] = rate
+        for index, rate in state["rates"]:
+            self._rates[index] = rate
         self._pending = [tuple(update) for update in state["pending"]]
 
 
@@ -162,34 +183,48 @@ def make_schedule(
     seed: int,
     lengths: np.ndarray | None = None,
 ) -> Schedule:
-    """The schedule of that curriculum.
+    """Makes the schedule of a curriculum.
+
+    Args:
+        As `Fixed`.
 
     Raises:
-        InputError: an order by pass rate over records without one; a mix that does not go with the records.
+        InputError: an order by pass rate over records without one; a mix that does not match the records.
     """
     kind = Adaptive if curriculum.order == ADAPTIVE else Fixed
     return kind(records, curriculum, batch_size=batch_size, seed=seed, lengths=lengths)
 
 
-def alike(numbers: Numbers, size: int, lengths: np.ndarray | None) -> list[Numbers]:
-    """A window's questions in batches of clips of like length; the batches by where their questions stood before."""
-    places = np.arange(len(numbers))
+def alike(indices: Indices, size: int, lengths: np.ndarray | None) -> list[Indices]:
+    """Divides a window's questions into batches of clips of similar length.
+
+    >>> similar = np.array([10, 90, 10, 90])
+    >>> alike([0, 1, 2, 3], 2, similar)
+    [[0, 2], [1, 3]]
+
+    Returns:
+        The batches, ordered by the mean place that their questions had in the window.
+    """
+    places = np.arange(len(indices))
     if lengths is not None:
-        places = np.argsort(lengths[numbers], kind="stable")
-    batches = [places[at : at + size] for at in range(0, len(numbers), size)]
+        places = np.argsort(lengths[indices], kind="stable")
+    batches = [places[at : at + size] for at in range(0, len(indices), size)]
     batches.sort(key=lambda batch: batch.mean())
-    return [[numbers[place] for place in batch] for batch in batches]
+    return [[indices[place] for place in batch] for batch in batches]
 
 
-def mixed(records: Sequence[Ranked], mix: Sequence[str]) -> list[tuple[Numbers, float]]:
-    """The records' numbers by the pattern that their source matches, and each pattern's weight.
+def mixed(records: Sequence[Ranked], mix: Sequence[str]) -> list[tuple[Indices, float]]:
+    """Groups the records' indices by the first pattern that their source matches.
+
+    Returns:
+        The indices and the weight of each pattern; one group of all records for an empty mix.
 
     Raises:
-        InputError: a share that does not read PATTERN=WEIGHT, a pattern without records, a record without a pattern.
+        InputError: a share does not read SOURCE=WEIGHT, a pattern matches no record, a record matches no pattern.
     """
     if not mix:
         return [(list(range(len(records))), 1.0)]
-    groups: dict[str, tuple[Numbers, float]] = {}
+    groups: dict[str, tuple[Indices, float]] = {}
     for share in mix:
         pattern, _, weight = share.rpartition("=")
         try:
@@ -198,27 +233,29 @@ def mixed(records: Sequence[Ranked], mix: Sequence[str]) -> list[tuple[Numbers, 
             pattern = ""
         if not pattern or not 0 < groups[pattern][1] < float("inf"):
             raise InputError(
-                f"config: data.mix: {share!r} does not read SOURCE=WEIGHT, as 'avqa*=2'"
+                f"config: data.mix: {share!r} does not read SOURCE=WEIGHT; write for instance 'avqa*=2'"
             )
-    for number, record in enumerate(records):
+    for index, record in enumerate(records):
         pattern = next((p for p in groups if fnmatch.fnmatchcase(record.source, p)), None)
         if pattern is None:
             raise InputError(
-                f"config: data.mix: record {record.id} is of source {record.source!r}, which no pattern names;"
-                " add one, or '*=1' for the rest"
+                f"config: data.mix: record {record.id} is of source {record.source!r}, which no pattern matches;"
+                " add a pattern for it, or '*=1' for all other sources"
             )
-        groups[pattern][0].append(number)
-    for pattern, (numbers, _) in groups.items():
-        if not numbers:
-            raise InputError(f"config: data.mix: no record is of source {pattern!r}")
+        groups[pattern][0].append(index)
+    for pattern, (indices, _) in groups.items():
+        if not indices:
+            raise InputError(
+                f"config: data.mix: no record is of source {pattern!r}; correct or remove it"
+            )
     return list(groups.values())
 
 
 def _stream(
-    records: Sequence[Ranked], numbers: Numbers, curriculum: Curriculum, seed: int
+    records: Sequence[Ranked], indices: Indices, curriculum: Curriculum, seed: int
 ) -> grain.MapDataset:
-    """Endlessly, epoch after epoch."""
+    """Returns an endless stream of these indices, epoch after epoch."""
     if curriculum.order == "random":
-        return grain.MapDataset.source(numbers).seed(seed).shuffle().repeat()
-    ordered = order_some(records, numbers, curriculum.order, seed, stages=curriculum.stages)
+        return grain.MapDataset.source(indices).seed(seed).shuffle().repeat()
+    ordered = order_some(records, indices, curriculum.order, seed, stages=curriculum.stages)
     return grain.MapDataset.source(ordered).repeat()

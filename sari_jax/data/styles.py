@@ -1,7 +1,7 @@
-"""Answer styles: what a completion must look like, and how to write, check and read one.
+"""Answer styles: the form of a completion, and how to write, check and read one.
 
-`direct` is `<answer>...</answer>`; `free` puts `<think>...</think>` before it; `structured` divides the thinking
-into planning, caption, reasoning and summary. The tag names are ours: the SARI paper does not publish its own.
+`direct` is `<answer>...</answer>`. `free` puts `<think>...</think>` before it. `structured` divides the thinking into
+planning, caption, reasoning and summary. The tag names are ours: the SARI paper does not publish its own.
 """
 
 import dataclasses
@@ -9,16 +9,15 @@ import functools
 import re
 from collections.abc import Sequence
 
-from sari_jax.data.records import Record
+from sari_jax.data.records import SECTIONS, Record
 from sari_jax.errors import InputError
 
-SECTIONS = ("planning", "caption", "reasoning", "summary")
 NAMES = ("direct", "free", "structured")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Tags:
-    """The name of each tag, without its angle brackets. Ours."""
+    """The names of the tags, without their angle brackets. Ours."""
 
     think: str = "think"
     planning: str = "planning"
@@ -31,18 +30,20 @@ class Tags:
         names = dataclasses.astuple(self)
         for name in names:
             if not name.strip() or set(name) & set("<>"):
-                raise InputError(f"tag {name!r}: give a name without < and >")
+                raise InputError(
+                    f"tag {name!r}: a name must not be empty or contain < or >; choose another"
+                )
         if len({name.casefold() for name in names}) < len(names):
-            raise InputError(f"tags {', '.join(names)}: two are the same; name each differently")
+            raise InputError(f"tags {', '.join(names)}: two are the same; give each its own name")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Style:
-    """One answer style. Made by `make_style`.
+    """An answer style, made by `make_style`.
 
     Attributes:
         name: direct, free or structured.
-        think_tag: around the chain of thought; None where there is none.
+        think_tag: around the chain of thought; None for a style without one.
         section_tags: (section, tag) pairs in the order they must come.
         answer_tag: around the answer.
     """
@@ -65,21 +66,21 @@ class Style:
 
     @property
     def max_tokens(self) -> int:
-        """How long a completion may get unless told otherwise: thinking takes room. Ours; the paper tells none."""
+        """The default limit of a completion's length in tokens. Ours; the paper publishes none."""
         return 256 if self.think_tag is None else 512
 
     def render(self, record: Record) -> str:
-        """The completion that a model in this style should give: the record's chain and its right choice.
+        """Writes the completion that a model should give: the record's chain and its right choice.
 
         Raises:
-            InputError: the record lacks the chain, or a text in it is empty or holds one of the tags.
+            InputError: the record has no chain for this style, or a text in it is empty or contains one of the tags.
         """
         answer = _wrap(self.answer_tag, record.choices[record.answer_index])
         text = self._render_chain(record) + answer
         if not self.matches(text):
             raise InputError(
-                f"record {record.id}: its chain or choice is empty or holds a tag of style {self.name!r};"
-                " mend the text or choose other tags"
+                f"record {record.id}: its chain or its right choice is empty or contains a tag of style {self.name!r};"
+                " correct the text"
             )
         return text
 
@@ -89,7 +90,7 @@ class Style:
         if not self.section_tags:
             if record.chain_free is None:
                 raise InputError(
-                    f"record {record.id}: style {self.name!r} needs chain_free; add it or use 'direct'"
+                    f"record {record.id}: style {self.name!r} needs chain_free; add it, or use style 'direct'"
                 )
             return _wrap(self.think_tag, record.chain_free)
         chain = record.chain_structured or {}
@@ -97,7 +98,7 @@ class Style:
         if missing:
             raise InputError(
                 f"record {record.id}: style {self.name!r} needs chain_structured with {', '.join(missing)};"
-                " add it or use 'direct'"
+                " add it, or use style 'direct'"
             )
         return _wrap(
             self.think_tag,
@@ -107,18 +108,20 @@ class Style:
     def matches(self, text: str) -> bool:
         """Whether the whole text is in this style.
 
-        Every tag once, in order and in its exact case; every body non-empty and without a further tag of the style,
-        in any case; white space between and around tags allowed, other text not. Takes time linear in the text.
+        Every tag occurs once, in order and in its exact case. Every body is non-empty and contains no further tag of
+        the style, in any case. White space is allowed between and around tags, other text is not. The check takes time
+        linear in the text.
         """
         return self._grammar.fullmatch(text) is not None
 
     @functools.cached_property
     def _grammar(self) -> re.Pattern:
+        """The style as a regular expression."""
         tags = [tag for _, tag in self.section_tags] + [self.answer_tag]
         if self.think_tag is not None:
             tags.append(self.think_tag)
         any_tag = f"</?(?i:{'|'.join(map(re.escape, tags))})>"
-        # Possessive throughout, so that nothing is tried twice.
+        # All quantifiers are possessive, so that nothing is tried twice.
         body = rf"\s*+(?:(?!{any_tag})[\s\S])++"
 
         def element(tag: str, inside: str) -> str:
@@ -131,7 +134,7 @@ class Style:
         return re.compile(pattern)
 
     def sections(self, text: str) -> dict[str, str]:
-        """The parts of the chain found complete, whatever surrounds them; in `free` style, the one part `think`."""
+        """Returns the complete sections of the chain, whatever is around them; in style `free`, it is `think`."""
         parts = self.section_tags
         if not parts and self.think_tag is not None:
             parts = (("think", self.think_tag),)
@@ -139,31 +142,36 @@ class Style:
         return {section: bodies[0] for section, bodies in found.items() if bodies}
 
     def answer(self, text: str) -> str | None:
-        """What the last complete pair of answer tags encloses, stripped, possibly ""; None where there is none."""
+        """Returns the text within the last complete pair of answer tags, stripped; None if there is no such pair."""
         bodies = _bodies(self.answer_tag, text)
         return bodies[-1] if bodies else None
 
 
 def make_style(name: str, tags: Tags = Tags()) -> Style:
-    """The style of that name with these tags.
+    """Makes the style of that name with these tags.
 
     Raises:
-        InputError: unknown name.
+        InputError: the name is unknown.
     """
     if name not in NAMES:
         raise InputError(f"style {name!r} is unknown; choose {', '.join(NAMES)}")
     sections = tuple((s, getattr(tags, s)) for s in SECTIONS) if name == "structured" else ()
-    return Style(name, None if name == "direct" else tags.think, sections, tags.answer)
+    return Style(
+        name=name,
+        think_tag=None if name == "direct" else tags.think,
+        section_tags=sections,
+        answer_tag=tags.answer,
+    )
 
 
 STYLES: dict[str, Style] = {name: make_style(name) for name in NAMES}
 
 
 def style(name: str) -> Style:
-    """The registered style of that name.
+    """Returns the registered style of that name.
 
     Raises:
-        InputError: unknown name.
+        InputError: the name is unknown.
     """
     if name not in STYLES:
         raise InputError(f"style {name!r} is unknown; choose {', '.join(STYLES)}")
@@ -171,9 +179,9 @@ def style(name: str) -> Style:
 
 
 def question_text(question: str, choices: Sequence[str], style: Style) -> str:
-    """What the user says: the question, the choices as a list (if any), and the style's instruction.
+    """Returns the user's message: the question, the choices as a list (if any), and the style's instruction.
 
-    After "- " a choice is made of the same tokens as within a sentence, so that a small model can copy it.
+    After "- ", a choice has the same tokens as within a sentence, so a small model can copy it.
     """
     listed = ["Choose one:", *(f"- {choice}" for choice in choices)] if choices else []
     return "\n".join([question, *listed, style.instruction])
@@ -184,7 +192,7 @@ def _wrap(tag: str, body: str) -> str:
 
 
 def _bodies(tag: str, text: str) -> list[str]:
-    """What each complete pair of this tag encloses; of nested pairs, the innermost."""
+    """Returns the text within each complete pair of this tag; of nested pairs, the innermost."""
     name = re.escape(tag)
     return [
         body.strip() for body in re.findall(rf"<{name}>((?:(?!</?{name}>)[\s\S])*+)</{name}>", text)

@@ -1,12 +1,12 @@
-"""Texts as they are compared: ever more freely, but never without a sign, a mark or a digit that carries meaning."""
+"""Normal forms by which texts are compared, from strict to loose; none drops a sign, mark or digit with meaning."""
 
 import re
 import unicodedata
 from collections.abc import Callable
 
-# Punctuation that carries meaning; the stop, comma, colon and hyphen do so beside digits.
+# Punctuation that carries meaning; full stop, comma, colon and hyphen only beside digits.
 _KEPT = frozenset("#%&/@‰‱′″‴.,:-")
-# How a character is spelt before Unicode's own compatible spelling of it.
+# Spellings of characters that are used instead of Unicode's compatibility form.
 _SPELT = {
     **dict.fromkeys("'`´ʼ‘’", "'"),
     **dict.fromkeys("‐‑‒–−", "-"),
@@ -22,7 +22,7 @@ _THOUSANDS = re.compile(r"(?<=\d)(?<!\d{4}),(?=\d{3}(?!\d))")
 
 
 def plain(text: str) -> str:
-    """The same text whatever its spacing and however its accents are encoded.
+    """Returns the text with single spaces and composed accents.
 
     >>> plain(" pe\\u0302che ") == "p\\u00eache"
     True
@@ -31,7 +31,7 @@ def plain(text: str) -> str:
 
 
 def folded(text: str) -> str:
-    """The text without case, in one spelling of dashes, quotes, digits, fractions and full-width letters.
+    """Returns the text without case, and with one spelling of dashes, quotes, digits, fractions and full-width letters.
 
     >>> folded("Ｃ♯ −3 1½ 10² ３–４")
     'c# -3 1 1/2 10^2 3-4'
@@ -41,10 +41,10 @@ def folded(text: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """The folded words, one space between, without the punctuation that carries no meaning.
+    """Returns the folded words with single spaces and without punctuation that carries no meaning.
 
-    Kept: letters, their marks, digits, symbols (+ < = > $ °), the signs # % & / @, a point, comma or colon between
-    digits, a hyphen before a digit or at one end of a word.
+    It keeps letters, their marks, digits, symbols (+ < = > $ °) and the signs # % & / @. It keeps a point, comma or
+    colon between digits, and a hyphen before a digit or at one end of a word.
 
     >>> normalise("The dog's “hip-hop”, (LOUD)!")
     'the dogs hip hop loud'
@@ -59,7 +59,7 @@ def normalise(text: str) -> str:
 
 
 def joined(text: str) -> str:
-    """The normalised text without the space between a number and its unit, and without commas that mark thousands.
+    """Returns the normalised text without spaces between numbers and units, and without thousands separators.
 
     >>> joined("1,000 Hz at 50 %") == joined("1000Hz at 50%")
     True
@@ -73,13 +73,13 @@ def joined(text: str) -> str:
 
 
 def _kind(character: str) -> str:
-    """Digit, sign or part of a word."""
+    """Returns "digit", "sign" or "word"."""
     category = unicodedata.category(character)
     return "digit" if category == "Nd" else "sign" if category[0] in "SP" else "word"
 
 
 class _Table(dict):
-    """A table for `str.translate` that finds each character's entry when it is first met."""
+    """A table for `str.translate` that computes a character's entry on first use."""
 
     def __init__(self, entry: Callable[[str], str]):
         super().__init__()
@@ -96,7 +96,8 @@ def _spelling(character: str) -> str:
     if character in _SPELT:
         return _SPELT[character]
     if unicodedata.category(character) == "Cf" or "\ufe00" <= character <= "\ufe0f":
-        return ""  # seen by no one: joiners, marks of direction, how an emoji is drawn
+        # Invisible: joiners, marks of direction, variants of emoji.
+        return ""
     if unicodedata.category(character) == "Nd":
         return str(unicodedata.decimal(character))
     if kind == "<super>":

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from sari_jax.data.processor import SAMPLE_RATE, Batch, Example, Processor, Shapes
-from sari_jax.errors import InputError
+from sari_jax.audio.spans import SAMPLE_RATE
+from sari_jax.data.processor import Batch, Example, Processor, Shapes
+from sari_jax.errors import InputError, require
 from sari_jax.generate.engine import Engine
 from sari_jax.hf.config import read_family
 from sari_jax.models.audio_lm import bind
@@ -94,13 +95,8 @@ def check(
     Raises:
         InputError: PyTorch is not installed, or the directory cannot be read by one of the two.
     """
-    try:
-        import torch
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "sari check compares with PyTorch: pip install -e '.[bench]' in the checkout"
-        ) from error
+    require("sari check", "bench", "torch")
+    import torch
 
     engine = engine or Engine(model_dir)
     batch, examples = _inputs(engine.processor, seed)

@@ -20,7 +20,13 @@ from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.kernels import num_head_shards
-from sari_jax.parallel.mesh import DECODE_RULES, make_mesh, num_data_shards, onto_mesh, shard_batch
+from sari_jax.parallel.mesh import (
+    DECODE_RULES,
+    make_mesh,
+    num_data_shards,
+    put_on_mesh,
+    shard_batch,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,7 +136,7 @@ class Engine:
     ) -> Example | InputError:
         """Returns a record's example, or why the record cannot be asked about."""
         try:
-            example = self.processor.question(record, style, number=index)
+            example = self.processor.question(record, style, index=index)
             self.processor.collate([example], shapes)  # raises if it fits no shape
             return example
         except InputError as error:
@@ -140,8 +146,8 @@ class Engine:
         self, examples: Sequence[Example], sampler: Sampler, shapes: Shapes, rows: int, seed: int
     ) -> Iterator[Answered]:
         batch = self.processor.collate(examples, shapes, rows + -rows % num_data_shards(self.mesh))
-        prompts, seeds = shard_batch(self.mesh, (batch.prompts, batch.seeds))
-        key = onto_mesh(self.mesh, jax.random.key(seed))
+        prompts, seeds = shard_batch(self.mesh, (batch.prompts, batch.indices))
+        key = put_on_mesh(self.mesh, jax.random.key(seed))
         with jax.set_mesh(self.mesh):
             completions = rollout(self.config, sampler, self.params, prompts, seeds, key)
         completions = jax.device_get(completions)

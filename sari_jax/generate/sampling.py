@@ -1,4 +1,4 @@
-"""How the next token is chosen: settings, and the rule."""
+"""Sampling the next token: the settings, and the function that applies them."""
 
 import dataclasses
 
@@ -11,18 +11,18 @@ from sari_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """Sampling settings; static and hashable, so that one set compiles one program.
+    """Sampling settings; static and hashable, so that equal settings share one compiled program.
 
-    A model's own generation_config is never applied: what is not set here is off.
+    A model's generation_config is never applied: settings that are not given here are off.
 
     Attributes:
-        num_completions: G, how many per prompt.
-        max_tokens: T, the longest completion, end token included.
+        num_completions: G, completions per prompt.
+        max_tokens: T, tokens of the longest completion, end token included.
         temperature: 0 chooses the likeliest token.
         top_k: keep the k likeliest tokens; 0 keeps all.
         top_p: keep the smallest set of likeliest tokens whose probability reaches p; 1 keeps all.
-        end_ids: tokens that end a completion; they are part of it.
-        pad_id: what stands after the end.
+        end_ids: tokens that end a completion and belong to it.
+        pad_id: the token after the end.
     """
 
     num_completions: int
@@ -45,14 +45,15 @@ class Sampler:
                 raise InputError(f"sampling {name} = {getattr(self, name)}: must be {limit}")
 
 
+@jax.named_scope("sampling")
 def sample(
     sampler: Sampler, logits: Float[Array, "N V"], keys: Array
 ) -> tuple[Int[Array, "N"], Float[Array, "N"]]:
-    """One token per row, each row with a key of its own.
+    """Samples one token per row, with one key per row.
 
     Returns:
-        The tokens, and their log-probabilities under softmax(logits / temperature): the policy that the
-        loss differentiates, before top-k and top-p cut it. At temperature 0, those at temperature 1.
+        The tokens, and their log-probabilities under softmax(logits / temperature), before top-k and top-p. This is the
+        policy that the loss differentiates. At temperature 0, the log-probabilities are those at temperature 1.
     """
     scaled = logits / (sampler.temperature or 1.0)
     if sampler.temperature == 0:
@@ -66,18 +67,19 @@ def sample(
 
 
 def restrict(logits: Float[Array, "N V"], top_k: int, top_p: float) -> Float[Array, "N V"]:
-    """Sets to -inf what top-k and then top-p (nucleus, Holtzman et al. 2020) leave out.
+    """Sets to -inf the logits that top-k and then top-p (nucleus, Holtzman et al. 2020) exclude.
 
-    Equal logits at the border are all kept; the likeliest token always is.
+    Logits equal to the smallest kept one are all kept. The likeliest token is always kept.
     """
     if 0 < top_k < logits.shape[-1]:
-        border = jax.lax.top_k(logits, top_k)[0][:, -1:]
-        logits = jnp.where(logits < border, -jnp.inf, logits)
+        smallest = jax.lax.top_k(logits, top_k)[0][:, -1:]
+        logits = jnp.where(logits < smallest, -jnp.inf, logits)
     if top_p < 1:
         descending = jnp.sort(logits, axis=-1, descending=True)
+        # The probability of all likelier tokens.
         before = jnp.cumsum(jax.nn.softmax(descending, axis=-1), axis=-1) - jax.nn.softmax(
             descending, axis=-1
         )
-        border = jnp.min(jnp.where(before < top_p, descending, jnp.inf), axis=-1, keepdims=True)
-        logits = jnp.where(logits < border, -jnp.inf, logits)
+        smallest = jnp.min(jnp.where(before < top_p, descending, jnp.inf), axis=-1, keepdims=True)
+        logits = jnp.where(logits < smallest, -jnp.inf, logits)
     return logits

@@ -1,4 +1,4 @@
-"""A run's adapter out as a PEFT directory: what peft.PeftModel.from_pretrained adds to the model it was trained on."""
+"""Exports a run's adapter as a PEFT directory, which peft.PeftModel.from_pretrained adds to its base model."""
 
 import json
 import re
@@ -17,25 +17,28 @@ from sari_jax.hf.shards import Shards
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
 
-CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"  # peft's names
+# peft's names of the files.
+CONFIG = "adapter_config.json"
+TENSORS = "adapter_model.safetensors"
 
 
 def export_adapter(
     params: Params, config: AudioLMConfig, source: Path | str, out: Path | str
 ) -> None:
-    """Writes the adapter of `config` as peft would have saved it, in float32, aside and then renamed.
+    """Writes the adapter of `config` in float32 as peft would save it, to a temporary directory that is then renamed.
 
-    What was trained as a whole beside it, a new projector say, goes along as peft's `modules_to_save`.
+    Whole modules that were trained beside it, for instance a new projector, are written as peft's `modules_to_save`.
 
     Args:
-        params: those that were trained.
-        source: the model directory that the adapter belongs to; its name stands in what is written.
+        params: the trained parameters.
+        source: the model directory that the adapter belongs to. The adapter's config names it.
 
     Raises:
-        InputError: there is no adapter, or something beside it was trained that is no whole module of transformers';
+        InputError: there is no adapter, or parameters beside it were trained that are no whole module of transformers;
             `out` exists and is not empty, or cannot be written.
     """
-    flat, adapter = traverse_util.flatten_dict(params, sep="/"), config.adapter
+    flat = traverse_util.flatten_dict(params, sep="/")
+    adapter = config.adapter
     if adapter is None:
         raise InputError(
             "this run trained no adapter (model.adapter.rank = 0); export it without --adapter"
@@ -49,7 +52,7 @@ def export_adapter(
         "lora_alpha": adapter.alpha,
         "use_rslora": adapter.rslora,
         "lora_dropout": adapter.dropout,
-        # Matched against whole names; a plain list would take the tower's projections for the decoder's.
+        # peft matches this pattern with full names. A list of names would match the tower's projections too.
         "target_modules": "|".join(re.escape(name).replace(r"\{\}", r"\d+") for name in adapted),
         "modules_to_save": saved or None,
         "bias": "none",
@@ -65,52 +68,53 @@ def export_adapter(
 def _tensors(
     flat: Params, config: AudioLMConfig, names: Names
 ) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
-    """What peft keeps: its tensors by name, the modules that have an adapter, and those that are saved as a whole.
+    """Returns peft's tensors by name, the names of modules with an adapter, and those of modules saved as a whole.
 
     Raises:
-        InputError: something beside the adapter was trained that is no whole module.
+        InputError: parameters beside the adapter were trained that are no whole module.
     """
     tensors: dict[str, np.ndarray] = {}
-    adapted, saved = [], []
+    adapted: list[str] = []
+    saved: list[str] = []
 
     def put(rule: Rule, path: str, leaf: str) -> None:
-        """One of our parameters, as a tensor of each layer's module."""
+        """Adds one of our parameters, as a tensor of each layer's module."""
         array = on_host(flat[path])
         for layer, name in enumerate(rule.names):
             theirs = rule.to_theirs(array[layer] if rule.layers else array)
             key = f"base_model.model.{module_name(name, names)}.{leaf}"
             tensors[key] = np.ascontiguousarray(theirs, np.float32)
 
-    for place, leaves in _by_module(config, names).items():
-        if f"{place}/lora_a" in flat:
+    for module, leaves in _by_module(config, names).items():
+        if f"{module}/lora_a" in flat:
             adapted.append(module_name(leaves["kernel"].name, names))
-            put(leaves["kernel"], f"{place}/lora_a", "lora_A.weight")
-            put(leaves["kernel"], f"{place}/lora_b", "lora_B.weight")
-        trained = [leaf for leaf in leaves if f"{place}/{leaf}" in flat]
+            put(leaves["kernel"], f"{module}/lora_a", "lora_A.weight")
+            put(leaves["kernel"], f"{module}/lora_b", "lora_B.weight")
+        trained = [leaf for leaf in leaves if f"{module}/{leaf}" in flat]
         if not trained:
             continue
-        if f"{place}/lora_a" in flat or "embedding" in leaves or len(trained) < len(leaves):
+        if f"{module}/lora_a" in flat or "embedding" in leaves or len(trained) < len(leaves):
             raise InputError(
-                f"this run trained {place}/{trained[0]} beside its adapter, and an adapter alone would lose that, as"
-                " it is not a whole projection or norm; export it without --adapter, merged"
+                f"this run trained {module}/{trained[0]} beside its adapter, and an adapter alone cannot hold it: it is"
+                " not a whole projection or norm; export the run without --adapter, merged"
             )
         for leaf, rule in leaves.items():
-            put(rule, f"{place}/{leaf}", "bias" if leaf == "bias" else "weight")
+            put(rule, f"{module}/{leaf}", "bias" if leaf == "bias" else "weight")
         saved += [module_name(name, names) for name in rule.names]
     return tensors, adapted, saved
 
 
 def _by_module(config: AudioLMConfig, names: Names) -> dict[str, dict[str, Rule]]:
-    """The rules of a model's parameters, by module and then by their last name: `kernel`, `bias` and the like."""
+    """The rules of a model's parameters: flat path of the module -> last key (`kernel`, `bias`, ...) -> rule."""
     found: dict[str, dict[str, Rule]] = {}
     for rule in tensor_rules(config, names):
-        *place, leaf = rule.path
-        found.setdefault("/".join(place), {})[leaf] = rule
+        *module, leaf = rule.path
+        found.setdefault("/".join(module), {})[leaf] = rule
     return found
 
 
 def module_name(hub_name: str, names: Names) -> str:
-    """What transformers calls the module of a tensor. The hub's names are those of an older version of it."""
+    """The name in transformers of a tensor's module. The hub's names are those of an older transformers."""
     if hub_name == names.unembedding:
         return "lm_head"
     module = hub_name.removesuffix(".weight").removesuffix(".bias")

@@ -1,6 +1,6 @@
 """config.json -> the network's frozen config, by model family.
 
-transformers' own config classes fill in what a hub file leaves out, so that the defaults are theirs.
+transformers' own config classes read the file, so values that a hub file leaves out have transformers' defaults.
 """
 
 import json
@@ -23,40 +23,47 @@ def read_config(
     adapter: Adapter | None = None,
     quantized: str = "",
 ) -> AudioLMConfig:
-    """The config of a Hugging Face directory, whose model may have adapters added to it and be kept in eight bits.
+    """The config of a Hugging Face directory, with our settings for its network: see `AudioLMConfig`.
 
     Raises:
-        InputError: no or broken config.json, a family that is not supported, a feature it needs that
-            the networks here do not have.
+        InputError: config.json is missing or broken, or needs a family or a feature that is not supported.
     """
     raw, family, path = _read(model_dir)
     try:
         encoder, decoder, audio_token_id = family.read(raw)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except Exception as error:  # transformers raises several kinds, all meaning a broken file
+    # transformers raises errors of several kinds, all for a broken file.
+    except Exception as error:
         reason = " ".join(str(error).split())
         raise InputError(
             f"{path}: not a {family.title} config ({reason}); fetch it again"
         ) from error
     return AudioLMConfig(
-        encoder, decoder, audio_token_id, dtype, remat, attention, adapter, quantized
+        encoder=encoder,
+        decoder=decoder,
+        audio_token_id=audio_token_id,
+        dtype=dtype,
+        remat=remat,
+        attention=attention,
+        adapter=adapter,
+        quantized=quantized,
     )
 
 
 def read_family(model_dir: Path | str) -> Family:
-    """Which family a Hugging Face directory belongs to.
+    """The model family of a Hugging Face directory.
 
     Raises:
-        InputError: as for `read_config`.
+        InputError: config.json is missing or broken, or its family is not supported.
     """
     return _read(model_dir)[1]
 
 
 def _read(model_dir: Path | str) -> tuple[dict[str, Any], Family, Path]:
     path = Path(model_dir) / "config.json"
-    if told := foreign.model(Path(model_dir)):
-        raise InputError(f"{model_dir}: {told}")
+    if reason := foreign.model(Path(model_dir)):
+        raise InputError(f"{model_dir}: {reason}")
     if not path.is_file():
         raise InputError(
             f"{model_dir}: no config.json; --model names a Hugging Face model directory"

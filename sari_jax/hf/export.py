@@ -1,6 +1,6 @@
-"""Parameters out as a Hugging Face directory: the source directory again, with trained tensors in place of the old.
+"""Exports parameters as a Hugging Face directory: a copy of the source directory with the trained tensors in it.
 
-Same shards, names, dtypes and headers; what was not trained, or is not ours at all, comes out byte for byte.
+Shards, names, dtypes and headers stay the same. Tensors that were not trained or are not used are copied byte for byte.
 """
 
 import shutil
@@ -23,44 +23,48 @@ from sari_jax.hf.names import Rule, tensor_rules
 from sari_jax.hf.shards import FLOATS, PICKLES, Shards, Stored, within
 from sari_jax.models.audio_lm import Params
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.models.lora import merged
+from sari_jax.models.lora import merge_adapter
 
-Places = dict[str, tuple[Rule, int | None]]
+# Tensor name -> the rule of its parameter, and its layer if the parameter is stacked.
+Exported = dict[str, tuple[Rule, int | None]]
 
 
 def export(params: Params, config: AudioLMConfig, source: Path | str, out: Path | str) -> None:
-    """Writes `params` as a Hugging Face directory like `source`, aside and then renamed.
+    """Writes `params` as a directory like `source`, first to a temporary directory that is then renamed.
 
-    Adapters are merged into their kernels in float32, and rounded as the source's dtype does. Beside the parameters,
-    memory holds one tensor.
+    Adapters are merged into their kernels in float32 and rounded to the source's dtype. Beside the parameters, memory
+    holds one tensor.
 
     Args:
-        params: all of them, or those that were trained: the others are copied from the source.
+        params: all of them, or those that were trained; the others are copied from the source.
 
     Raises:
-        InputError: a source that cannot be read; `out` exists and is not empty, or cannot be written.
+        InputError: the source cannot be read; `out` exists and is not empty, or cannot be written.
     """
-    source, out = Path(source), Path(out)
-    shards, family = Shards(source), read_family(source)
-    flat, names = traverse_util.flatten_dict(params), family.names(shards.tensors)
-    where: Places = {
+    source = Path(source)
+    out = Path(out)
+    shards = Shards(source)
+    family = read_family(source)
+    names = family.names(shards.tensors)
+    flat = traverse_util.flatten_dict(params)
+    exported: Exported = {
         name: (rule, i if rule.layers else None)
         for rule in tensor_rules(config, names)
-        if rule.path in flat or _factors(rule, flat)
+        if rule.path in flat or _adapter_factors(rule, flat)
         for i, name in enumerate(rule.names)
     }
-    if config.decoder.tied and names.embedding in where:
+    if config.decoder.tied and names.embedding in exported:
         # Some checkpoints store the tied head a second time.
-        where[names.unembedding] = where[names.embedding]
+        exported[names.unembedding] = exported[names.embedding]
     scale = config.adapter.scale if config.adapter else 0.0
     with new_directory(out) as aside:
         try:
-            for path in _beside(source, shards, family):
+            for path in _other_files(source, shards, family):
                 target = aside / path.relative_to(source)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, target)
             for file in tqdm(shards.files, "export", file=sys.stderr, disable=None, delay=2):
-                _write_shard(shards, file, where, flat, scale, aside / file)
+                _write_shard(shards, file, exported, flat, scale, aside / file)
                 shutil.copymode(source / file, aside / file)
         except OSError as error:
             reading = str(error.filename or "").startswith(str(source))
@@ -71,10 +75,10 @@ def export(params: Params, config: AudioLMConfig, source: Path | str, out: Path 
             ) from error
 
 
-def _beside(source: Path, shards: Shards, family: Family) -> list[Path]:
-    """The files that go with the weights, in folders too.
+def _other_files(source: Path, shards: Shards, family: Family) -> list[Path]:
+    """The files beside the weights, also those in folders.
 
-    Left out are pickles, which would hold the weights as they were, and what is hidden, a download's own notes.
+    Pickles are left out, because they would hold the old weights, and hidden files, because they belong to a download.
     """
     found = []
     for path in sorted(source.rglob("*")):
@@ -92,41 +96,50 @@ def _beside(source: Path, shards: Shards, family: Family) -> list[Path]:
 
 
 def _write_shard(
-    shards: Shards, file: str, where: Places, flat: dict, scale: float, out: Path
+    shards: Shards, file: str, exported: Exported, flat: dict, scale: float, out: Path
 ) -> None:
-    """A shard like the source's. By hand, since safetensors writes only what is in memory whole."""
-    header, places = shards.header(file)
+    """Writes a shard like the source's, tensor by tensor. safetensors would need all tensors in memory at once."""
+    header, offsets = shards.header(file)
     with (shards.model_dir / file).open("rb") as old, out.open("wb") as new:
         new.write(header)
-        for name, (begin, end) in sorted(places.items(), key=lambda place: place[1]):
-            if name in where:
-                array = _ours(*where[name], flat, shards, name, scale)
-                new.write(_theirs(where[name][0], array, shards.tensors[name], name))
+        for name, (begin, end) in sorted(offsets.items(), key=lambda entry: entry[1]):
+            if name in exported:
+                rule, layer = exported[name]
+                array = _trained_tensor(rule, layer, flat, shards, name, scale)
+                new.write(_to_bytes(rule, array, shards.tensors[name], name))
             else:
                 old.seek(len(header) + begin)
                 _copy(old, new, end - begin)
 
 
-def _factors(rule: Rule, flat: dict) -> list[Array | np.ndarray]:
-    """A and B of the adapter beside a kernel; none where there is none."""
-    *place, leaf = rule.path
-    paths = [(*place, "lora_a"), (*place, "lora_b")]
+def _adapter_factors(rule: Rule, flat: dict) -> list[Array | np.ndarray]:
+    """A and B of the adapter beside a kernel; empty if there is none."""
+    *module, leaf = rule.path
+    paths = [(*module, "lora_a"), (*module, "lora_b")]
     return [flat[path] for path in paths] if leaf == "kernel" and paths[0] in flat else []
 
 
-def _ours(
+def _trained_tensor(
     rule: Rule, layer: int | None, flat: dict, shards: Shards, name: str, scale: float
 ) -> np.ndarray:
-    """One tensor as it was trained: its own, or the source's with its adapter."""
-    mine = lambda array: on_host(array if layer is None else array[layer])  # noqa: E731
-    kernel = mine(flat[rule.path]) if rule.path in flat else rule.to_ours(shards.read(name))
-    factors = [mine(array).astype(np.float32) for array in _factors(rule, flat)]
-    return merged(kernel.astype(np.float32), *factors, scale) if factors else kernel
+    """One tensor as it was trained: the parameter itself, or the source's kernel with its adapter merged."""
+
+    def of_layer(array: Array | np.ndarray) -> np.ndarray:
+        return on_host(array if layer is None else array[layer])
+
+    kernel = of_layer(flat[rule.path]) if rule.path in flat else rule.to_ours(shards.read(name))
+    factors = [of_layer(array).astype(np.float32) for array in _adapter_factors(rule, flat)]
+    return merge_adapter(kernel.astype(np.float32), *factors, scale) if factors else kernel
 
 
-def _theirs(rule: Rule, array: np.ndarray, stored: Stored, name: str) -> memoryview:
-    """The bytes of one tensor of theirs, as the source's header promises them."""
-    with np.errstate(over="ignore"):  # told below, by name
+def _to_bytes(rule: Rule, array: np.ndarray, stored: Stored, name: str) -> memoryview:
+    """The bytes of one tensor, of the shape and dtype in the source's header.
+
+    Raises:
+        InputError: the tensor has another shape, or is not finite in that dtype.
+    """
+    # An overflow raises InputError below, with the tensor's name.
+    with np.errstate(over="ignore"):
         theirs = rule.to_theirs(array).astype(FLOATS[stored.dtype], order="C", copy=False)
     if theirs.shape != stored.shape:
         raise InputError(
@@ -140,6 +153,7 @@ def _theirs(rule: Rule, array: np.ndarray, stored: Stored, name: str) -> memoryv
 
 
 def on_host(array: Array | np.ndarray) -> np.ndarray:
+    """The values of an array, gathered from all hosts if need be."""
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         array = multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(jax.device_get(array))

@@ -1,4 +1,4 @@
-"""What sets one model family apart, as data, and how its config.json is read."""
+"""Model families as data: how to read their config.json, and the names and files of their checkpoints."""
 
 import dataclasses
 import fnmatch
@@ -17,13 +17,13 @@ class Family:
     """A kind of model directory, chosen by the model_type of config.json.
 
     Attributes:
-        title: for messages.
-        read: config.json's content -> the networks' configs and the id of sound's placeholder. Raises InputError for
-            what the networks here do not have; whatever else it raises means a broken file.
-        layouts: what the checkpoint calls its parts; there may be several ways, told apart by the embedding's name.
+        title: the name in messages.
+        read: config.json's content -> the networks' configs and the id of the audio token. It raises InputError for
+            features that are not supported. Any other error means that the file is broken.
+        layouts: the names of the checkpoint's tensors. If there are several, the embedding's name decides.
         reference: the transformers class that `sari check` compares with.
-        carried: patterns of tensors that are not ours, or computed here: not read, and exported as they were.
-        carried_files: files that are exported as they were though they are pickles. They are never opened.
+        carried: patterns of tensors that are not used, or are computed here. They are not read; exports copy them.
+        carried_files: pickles that exports copy. They are never opened.
     """
 
     title: str
@@ -34,16 +34,17 @@ class Family:
     carried_files: tuple[str, ...] = ()
 
     def names(self, tensors: Collection[str]) -> Names:
-        """How these tensors are called; the first layout where none fits."""
-        fitting = [names for names in self.layouts if names.embedding in tensors]
-        return (fitting or self.layouts)[0]
+        """The layout that these tensors' names follow; the first layout if they follow none."""
+        matching = [names for names in self.layouts if names.embedding in tensors]
+        return (matching or self.layouts)[0]
 
     def carries(self, tensor: str) -> bool:
+        """Whether the tensor is not read, only copied by exports."""
         return any(fnmatch.fnmatchcase(tensor, pattern) for pattern in self.carried)
 
 
 def encoder_config(audio: Any, **rest: Any) -> EncoderConfig:
-    """From transformers' config of a Whisper-like tower."""
+    """Converts transformers' config of a Whisper-like tower."""
     if audio.activation_function != "gelu":
         raise InputError("activations must be gelu (tower) and silu (decoder)")
     return EncoderConfig(
@@ -57,10 +58,10 @@ def encoder_config(audio: Any, **rest: Any) -> EncoderConfig:
 
 
 def decoder_config(text: Any, *, tied: bool, ropes: tuple[str, ...]) -> DecoderConfig:
-    """From transformers' config of a Qwen2 decoder.
+    """Converts transformers' config of a Qwen2 decoder.
 
     Args:
-        ropes: the kinds of rotary positions that come to plain ones here.
+        ropes: the kinds of rotary positions that equal plain ones for audio and text.
     """
     if text.hidden_act != "silu":
         raise InputError("activations must be gelu (tower) and silu (decoder)")

@@ -1,4 +1,4 @@
-"""Hugging Face weights into parameters: each tensor from its shard straight to where it will live."""
+"""Loads Hugging Face weights as parameters. Each tensor is read from its shard straight to its devices."""
 
 import functools
 import math
@@ -24,7 +24,8 @@ from sari_jax.models.quantized import DTYPES as QUANTIZED
 from sari_jax.models.quantized import in_eight_bits, scale_of, to_int8
 from sari_jax.parallel.mesh import TRAIN_RULES, Rules, parameter_sharding
 
-ROWS = 8192  # of a head, compared with the embedding at a time
+# Rows of a tied head that are compared with the embedding at a time.
+ROWS = 8192
 
 
 def load_params(
@@ -35,37 +36,39 @@ def load_params(
     mesh: Mesh | None = None,
     rules: Rules = TRAIN_RULES,
 ) -> Params:
-    """The parameters of a Hugging Face directory.
+    """Loads the parameters of a Hugging Face directory.
 
-    A process reads what its own devices hold and nothing else. Beside the parameters, memory holds one tensor.
+    A process reads only what its own devices hold. Beside the parameters, memory holds one tensor.
 
     Args:
-        dtype: of all parameters, or of each by its flat path; the source's own unless given, the widest where its
-            layers differ. int8 is for the decoder's projections, whose scales then come beside them
-            (`models.quantized`), and leaves others as they are.
-        mesh: where they live, laid out by `rules` of `parallel.mesh`; one device by default.
+        dtype: of all parameters, or of each by its flat path; default the source's, and the widest if its layers
+            differ. int8 applies to the decoder's projections, whose scales become parameters beside them
+            (`models.quantized`). With int8, other parameters keep the source's dtype.
+        mesh: the parameters' mesh, over which `rules` shard them; default one device.
 
     Raises:
-        InputError: a shard missing or truncated; a tensor missing, unexpected, of another shape, or not finite.
+        InputError: a shard is missing or truncated; a tensor is missing, unexpected, of another shape, or not finite.
     """
-    shards, family = Shards(model_dir), read_family(model_dir)
+    shards = Shards(model_dir)
+    family = read_family(model_dir)
     names = family.names(shards.tensors)
     all_rules = tensor_rules(config, names)
     _check(shards, family, names, all_rules, config)
     params, finite = {}, {}
-    # The largest tensors first, while little else is in memory: what a tensor takes twice for a moment then never adds
-    # to the whole.
+    # The largest tensors are loaded first, while memory is nearly empty: a tensor briefly takes its size twice.
     for rule in sorted(all_rules, key=lambda rule: -math.prod(shards.tensors[rule.names[0]].shape)):
-        own = jnp.result_type(*{FLOATS[shards.tensors[name].dtype] for name in rule.names})
+        source = jnp.result_type(*{FLOATS[shards.tensors[name].dtype] for name in rule.names})
         path = "/".join(rule.path)
         wanted = dtype if isinstance(dtype, str | None) else dtype[path]
         if wanted in QUANTIZED and in_eight_bits(path):
-            made = _in_int8(shards, rule, mesh, rules)
-            params[rule.path], params[tuple(scale_of(path).split("/"))], finite[rule] = made
+            q, scales, flags = _load_in_int8(shards, rule, mesh, rules)
+            params[rule.path] = q
+            params[tuple(scale_of(path).split("/"))] = scales
+            finite[rule] = flags
             continue
-        wanted = own if wanted in QUANTIZED else wanted
-        params[rule.path], finite[rule] = _parameter(
-            shards, rule, jnp.dtype(wanted or own), mesh, rules
+        wanted = source if wanted in QUANTIZED else wanted
+        params[rule.path], finite[rule] = _load_parameter(
+            shards, rule, jnp.dtype(wanted or source), mesh, rules
         )
     bad = [
         name
@@ -81,43 +84,50 @@ def load_params(
     return traverse_util.unflatten_dict(params)
 
 
-def _parameter(
+def _load_parameter(
     shards: Shards, rule: Rule, dtype: jnp.dtype, mesh: Mesh | None, rules: Rules
 ) -> tuple[Array, Bool[Array, "..."]]:
-    """One parameter in its place, and whether it is finite (for each layer, if it has layers)."""
-    one = _our_shape(shards, rule, rule.names[0])
-    sharding = _sharding(
-        mesh, "/".join(rule.path), (rule.layers, *one) if rule.layers else one, rules
-    )
+    """One parameter on its devices, and whether it is finite: for each layer, if it has layers."""
+    shape = _our_shape(shards, rule, rule.names[0])
+    if rule.layers:
+        shape = (rule.layers, *shape)
+    sharding = _sharding(mesh, "/".join(rule.path), shape, rules)
     if not rule.layers:
-        array = _tensor(shards, rule, rule.name, dtype, sharding)
-        return array, _finite(array)
-    stacked, flags = _empty((rule.layers, *one), dtype, sharding), []
+        array = _load_tensor(shards, rule, rule.name, dtype, sharding)
+        return array, _is_finite(array)
+    stacked = _zeros(shape, dtype, sharding)
+    flags = []
     for layer, name in enumerate(rule.names):
-        stacked, flag = _put(
-            stacked, _tensor(shards, rule, name, dtype, _of_layer(sharding)), layer
-        )
-        stacked.block_until_ready()  # else tensors that wait for their turn pile up
+        array = _load_tensor(shards, rule, name, dtype, _layer_sharding(sharding))
+        stacked, flag = _write_layer(stacked, array, layer)
+        # Without waiting, tensors would pile up in memory.
+        stacked.block_until_ready()
         flags.append(flag)
     return stacked, jnp.stack(flags)
 
 
-def _in_int8(
+def _load_in_int8(
     shards: Shards, rule: Rule, mesh: Mesh | None, rules: Rules
 ) -> tuple[Array, Array, Bool[Array, "L"]]:
-    """A stacked kernel in eight bits, its scales, and whether each layer was finite."""
+    """A stacked kernel in eight bits, its scales, and whether each layer of the source is finite."""
     inputs, outputs = _our_shape(shards, rule, rule.names[0])
-    path, shape = "/".join(rule.path), (rule.layers, inputs, outputs)
+    path = "/".join(rule.path)
+    shape = (rule.layers, inputs, outputs)
+    scales_shape = (rule.layers, 1, outputs)
     sharding = _sharding(mesh, path, shape, rules)
-    stacked = _empty(shape, jnp.dtype(jnp.int8), sharding)
-    shape = (rule.layers, 1, outputs)
-    scales = _empty(shape, jnp.dtype(jnp.float32), _sharding(mesh, scale_of(path), shape, rules))
+    stacked = _zeros(shape, jnp.dtype(jnp.int8), sharding)
+    scales = _zeros(
+        scales_shape,
+        jnp.dtype(jnp.float32),
+        _sharding(mesh, scale_of(path), scales_shape, rules),
+    )
     flags = []
     for layer, name in enumerate(rule.names):
-        kernel = _tensor(shards, rule, name, jnp.dtype(jnp.float32), _of_layer(sharding))
-        flags.append(_finite(kernel))
+        kernel = _load_tensor(shards, rule, name, jnp.dtype("float32"), _layer_sharding(sharding))
+        flags.append(_is_finite(kernel))
         q, scale = _round(kernel)
-        (stacked, _), (scales, _) = _put(stacked, q, layer), _put(scales, scale, layer)
+        stacked, _ = _write_layer(stacked, q, layer)
+        scales, _ = _write_layer(scales, scale, layer)
         stacked.block_until_ready()
     return stacked, scales, jnp.stack(flags)
 
@@ -128,15 +138,17 @@ def _sharding(mesh: Mesh | None, path: str, shape: tuple[int, ...], rules: Rules
     return parameter_sharding(mesh, path, shape, rules)
 
 
-def _of_layer(sharding: Sharding) -> Sharding:
-    """Where one layer of a stack lies."""
+def _layer_sharding(sharding: Sharding) -> Sharding:
+    """The sharding of one layer of a stacked parameter."""
     if isinstance(sharding, NamedSharding):
         return NamedSharding(sharding.mesh, P(*sharding.spec[1:]))
     return sharding
 
 
-def _tensor(shards: Shards, rule: Rule, name: str, dtype: jnp.dtype, sharding: Sharding) -> Array:
-    """One tensor of theirs as ours, each device's part read for itself."""
+def _load_tensor(
+    shards: Shards, rule: Rule, name: str, dtype: jnp.dtype, sharding: Sharding
+) -> Array:
+    """One tensor of the checkpoint with our axes. Each device's part is read separately."""
 
     def read(index: tuple[slice, ...]) -> np.ndarray:
         part = shards.read(name, rule.part(index))
@@ -148,39 +160,68 @@ def _tensor(shards: Shards, rule: Rule, name: str, dtype: jnp.dtype, sharding: S
 _round = jax.jit(to_int8)
 
 
-def _empty(shape: tuple[int, ...], dtype: jnp.dtype, sharding: Sharding) -> Array:
+def _zeros(shape: tuple[int, ...], dtype: jnp.dtype, sharding: Sharding) -> Array:
     return jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=sharding)(shape, dtype)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _put(
-    stacked: Array, layer: Array, place: Int[Array, ""] | int
+def _write_layer(
+    stacked: Array, layer: Array, index: Int[Array, ""] | int
 ) -> tuple[Array, Bool[Array, ""]]:
-    return jax.lax.dynamic_update_index_in_dim(stacked, layer, place, 0), jnp.isfinite(layer).all()
+    """Writes a layer of a stacked parameter in place; returns the parameter, and whether the layer is finite."""
+    return jax.lax.dynamic_update_index_in_dim(stacked, layer, index, 0), jnp.isfinite(layer).all()
 
 
 @jax.jit
-def _finite(array: Array) -> Bool[Array, ""]:
+def _is_finite(array: Array) -> Bool[Array, ""]:
     return jnp.isfinite(array).all()
 
 
 def _our_shape(shards: Shards, rule: Rule, name: str) -> tuple[int, ...]:
-    """What a tensor's shape becomes here; without reading it."""
+    """The shape of a tensor with our axes, from the shard's header."""
     shape = shards.tensors[name].shape
     return tuple(shape[axis] for axis in rule.axes) if len(shape) == len(rule.axes) > 1 else shape
 
 
 def _check(
-    shards: Shards, family: Family, names: Names, all_rules: list[Rule], config: AudioLMConfig
+    shards: Shards, family: Family, names: Names, rules: list[Rule], config: AudioLMConfig
 ) -> None:
-    """Names both ways, shapes and dtypes, before anything is read."""
-    wanted = {name for rule in all_rules for name in rule.names}
+    """Checks names, shapes and dtypes of all tensors before any is read.
+
+    Raises:
+        InputError: tensors are missing, unexpected, of another shape or of another dtype.
+    """
+    wanted = {name for rule in rules for name in rule.names}
     found = {name for name in shards.tensors if not family.carries(name)}
     if config.decoder.tied:
         found -= {names.unembedding}
+    misshaped, mistyped = _wrong_tensors(shards, rules, found, config)
+    kinds = {
+        "missing": wanted - found,
+        "unexpected": found - wanted,
+        "mis-shaped": misshaped,
+        "of another kind": mistyped,
+    }
+    reasons = [
+        f"{len(tensors)} {kind} ({_first(sorted(tensors))})"
+        for kind, tensors in kinds.items()
+        if tensors
+    ]
+    if reasons:
+        raise InputError(
+            f"{shards.model_dir}: tensors do not fit config.json: {'; '.join(reasons)}"
+        )
+    if config.decoder.tied and names.unembedding in shards.tensors:
+        _check_tied(shards, names.embedding, names.unembedding)
+
+
+def _wrong_tensors(
+    shards: Shards, rules: list[Rule], found: set[str], config: AudioLMConfig
+) -> tuple[list[str], list[str]]:
+    """Descriptions of the tensors whose shape, and of those whose dtype, is not what config.json implies."""
     abstract = traverse_util.flatten_dict(abstract_params(config))
-    misshaped, strange = [], []
-    for rule in all_rules:
+    misshaped, mistyped = [], []
+    for rule in rules:
         expected = abstract[rule.path].shape[1:] if rule.layers else abstract[rule.path].shape
         for name in set(rule.names) & found:
             stored = shards.tensors[name]
@@ -192,25 +233,16 @@ def _check(
                     f"{name} has shape {stored.shape} where config.json implies {theirs}"
                 )
             if stored.dtype not in FLOATS:
-                strange.append(f"{name} is {stored.dtype}, not one of {', '.join(FLOATS)}")
-    told = [
-        f"{len(those)} {what} ({_first(those)})"
-        for what, those in (
-            ("missing", sorted(wanted - found)),
-            ("unexpected", sorted(found - wanted)),
-            ("mis-shaped", sorted(misshaped)),
-            ("of another kind", sorted(strange)),
-        )
-        if those
-    ]
-    if told:
-        raise InputError(f"{shards.model_dir}: tensors do not fit config.json: {'; '.join(told)}")
-    if config.decoder.tied and names.unembedding in shards.tensors:
-        _check_tied(shards, names.embedding, names.unembedding)
+                mistyped.append(f"{name} is {stored.dtype}, not one of {', '.join(FLOATS)}")
+    return misshaped, mistyped
 
 
 def _check_tied(shards: Shards, embedding: str, head: str) -> None:
-    """A tied head may be stored a second time, if it is the same."""
+    """Checks that a tied head that is stored too equals the embedding.
+
+    Raises:
+        InputError: it differs.
+    """
     shape = shards.tensors[embedding].shape
     same = shape == shards.tensors[head].shape
     for start in range(0, shape[0] if same else 0, ROWS):

@@ -1,7 +1,7 @@
-"""Where each parameter stands in a Hugging Face checkpoint: the only place with per-layer names.
+"""Names of parameters in Hugging Face checkpoints: the only module with per-layer names.
 
-A rule reads: our path, their name ({} is the layer), and how the axes turn. Theirs are torch's: linear
-weights [out, in], convolutions [out, in, width].
+A rule holds our path, the checkpoint's name ({} is the layer), and the permutation of axes. Checkpoints have PyTorch's
+axes: linear weights [out, in], convolutions [out, in, width].
 """
 
 import dataclasses
@@ -13,15 +13,19 @@ from sari_jax.models.config import AudioLMConfig
 
 
 class Rule(NamedTuple):
-    """One parameter of ours and the tensor, or the tensors of all layers, that it is made of.
+    """One parameter of ours and the checkpoint's tensor, or the tensors of all layers, that it is made of.
 
-    `axes` permutes one tensor of theirs into ours.
+    Attributes:
+        path: our path.
+        name: the tensor's name, with {} for the layer.
+        axes: permutes a tensor's axes into ours.
+        layers: the number of layers, which are stacked over a leading axis; 0: one tensor.
     """
 
     path: tuple[str, ...]
     name: str
     axes: tuple[int, ...] = (0,)
-    layers: int = 0  # 0: one tensor; else stacked over a leading axis
+    layers: int = 0
 
     @property
     def names(self) -> list[str]:
@@ -34,7 +38,7 @@ class Rule(NamedTuple):
         return array.transpose(np.argsort(self.axes)) if array.ndim > 1 else array
 
     def part(self, index: tuple[slice, ...]) -> tuple[slice, ...]:
-        """The part of one tensor of theirs that becomes this part of ours."""
+        """The slices of a checkpoint's tensor that become these slices of ours."""
         if len(index) == 1:
             return index
         return tuple(index[axis] for axis in np.argsort(self.axes))
@@ -42,11 +46,11 @@ class Rule(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """What a family calls its parts; the names within a layer are the same in all of Qwen's.
+    """Names of modules in a checkpoint. Within a layer, names are the same in all Qwen families.
 
     Attributes:
-        tower, tower_norm, projector: the audio encoder, the norm after it and the linear map out of it.
-        decoder, head: the language model, and its output matrix where it has one of its own.
+        tower, tower_norm, projector: the audio encoder, the norm after it, and the linear map after that.
+        decoder, head: the language model, and its output matrix if that is not tied to the embedding.
     """
 
     tower: str
@@ -65,14 +69,17 @@ class Names:
 
     @property
     def rotary_buffers(self) -> tuple[str, ...]:
-        """Patterns of what rotary positions are computed from: some checkpoints hold it, no version reads it."""
+        """Patterns of the buffers of rotary positions. Some checkpoints hold them; no version reads them."""
         return (
             f"{self.decoder}.rotary_emb.*inv_freq",
             f"{self.decoder}.layers.*.self_attn.rotary_emb.*inv_freq",
         )
 
 
-LINEAR, CONVOLUTION, PLAIN = (1, 0), (2, 1, 0), (0, 1)
+# Permutations of axes.
+LINEAR = (1, 0)
+CONVOLUTION = (2, 1, 0)
+UNCHANGED = (0, 1)
 
 _TOWER_LAYER = {
     "self_attn_layer_norm": "attention_norm",
@@ -98,33 +105,33 @@ _DECODER_LAYER = {
 
 
 def tensor_rules(config: AudioLMConfig, names: Names) -> list[Rule]:
-    """One rule for every parameter, with the tensors named as on the hub."""
+    """One rule for each parameter, with the tensors' names in this layout."""
     found = []
 
     def add(ours: tuple[str, ...], theirs: str, bias: bool, layers: int = 0, axes=LINEAR) -> None:
         norm = ours[-1].endswith("norm")
         leaf = "scale" if norm else "kernel"
-        found.append(Rule((*ours, leaf), f"{theirs}.weight", PLAIN if norm else axes, layers))
+        found.append(Rule((*ours, leaf), f"{theirs}.weight", UNCHANGED if norm else axes, layers))
         if bias:
-            found.append(Rule((*ours, "bias"), f"{theirs}.bias", PLAIN, layers))
+            found.append(Rule((*ours, "bias"), f"{theirs}.bias", UNCHANGED, layers))
 
     for conv in ("conv1", "conv2"):
-        add(("tower", conv), f"{names.tower}.{conv}", True, axes=CONVOLUTION)
+        add(("tower", conv), f"{names.tower}.{conv}", bias=True, axes=CONVOLUTION)
     if not config.encoder.sinusoids:
         positions = f"{names.tower}.embed_positions.weight"
-        found.append(Rule(("tower", "positions", "embedding"), positions, PLAIN))
+        found.append(Rule(("tower", "positions", "embedding"), positions, UNCHANGED))
     for theirs, ours in _TOWER_LAYER.items():
         name = f"{names.tower}.layers.{{}}.{theirs}"
-        add(("tower", "layers", ours), name, ours != "k_proj", config.encoder.layers)
-    add(("tower", "norm"), names.tower_norm, True)
-    add(("projector",), names.projector, True)
+        add(("tower", "layers", ours), name, bias=ours != "k_proj", layers=config.encoder.layers)
+    add(("tower", "norm"), names.tower_norm, bias=True)
+    add(("projector",), names.projector, bias=True)
 
-    found.append(Rule(("decoder", "embed", "embedding"), names.embedding, PLAIN))
+    found.append(Rule(("decoder", "embed", "embedding"), names.embedding, UNCHANGED))
     for theirs, ours in _DECODER_LAYER.items():
         name = f"{names.decoder}.layers.{{}}.{theirs}"
         bias = ours in ("q_proj", "k_proj", "v_proj")
-        add(("decoder", "layers", ours), name, bias, config.decoder.layers)
-    add(("decoder", "norm"), f"{names.decoder}.norm", False)
+        add(("decoder", "layers", ours), name, bias=bias, layers=config.decoder.layers)
+    add(("decoder", "norm"), f"{names.decoder}.norm", bias=False)
     if not config.decoder.tied:
-        found.append(Rule(("decoder", "head", "embedding"), names.unembedding, PLAIN))
+        found.append(Rule(("decoder", "head", "embedding"), names.unembedding, UNCHANGED))
     return found

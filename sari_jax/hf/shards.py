@@ -1,8 +1,8 @@
-"""The safetensors files of a model directory: what is in them and where, and reading a part of one tensor.
+"""The safetensors files of a model directory: their tensors, and reading a part of one tensor.
 
-safetensors maps a whole file into memory, and pages that were read count as ours until the file is closed. So a shard
-is opened for one tensor at a time: that costs the reading of a small header, and a model of any size is read with
-little more memory than its parameters take.
+safetensors maps a whole file into memory, and pages that were read count as this process's until the file is closed. So
+a shard is opened for one tensor at a time. This reads a small header again each time, but a model of any size is loaded
+with little more memory than its parameters take.
 """
 
 import json
@@ -16,13 +16,14 @@ from safetensors import SafetensorError, safe_open
 
 from sari_jax.errors import InputError
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 class Stored(NamedTuple):
-    """One tensor as a shard's header has it."""
+    """One tensor's entry in a shard's header."""
 
     file: str
     dtype: str
@@ -30,10 +31,10 @@ class Stored(NamedTuple):
 
 
 class Shards:
-    """Every tensor of a directory by name.
+    """All tensors of a directory by name.
 
     Raises:
-        InputError: no safetensors here; a shard that is missing, cut short or outside the directory.
+        InputError: the directory has no safetensors; or a shard is missing, cut short or outside the directory.
     """
 
     def __init__(self, model_dir: Path | str):
@@ -46,7 +47,7 @@ class Shards:
                 for name in shard.keys():
                     if name in self.tensors:
                         raise InputError(
-                            f"{self.model_dir}/{file}: holds {name}, which {self.tensors[name].file} holds too;"
+                            f"{self.model_dir}/{file}: holds {name}, and {self.tensors[name].file} holds it too;"
                             " fetch both again"
                         )
                     part = shard.get_slice(name)
@@ -56,42 +57,42 @@ class Shards:
         if absent:
             raise InputError(
                 f"{self.model_dir}/{index[absent[0]]}: no tensor {absent[0]}; fetch it again"
-                f" ({len(absent)} of those that the index names are not where it says)"
+                f" ({len(absent)} tensors are not in the shards that the index names)"
             )
 
     def read(self, name: str, part: tuple[slice, ...] | None = None) -> np.ndarray:
-        """A tensor, or a part of it, in its own dtype."""
+        """Reads a tensor, or a part of it, in its own dtype."""
         stored = self.tensors[name]
         part = part or tuple(slice(None) for _ in stored.shape)
-        # As numpy takes slices: they may reach past the end.
+        # Slices may reach past the end, as numpy's may.
         bounds = (axis.indices(size) for axis, size in zip(part, stored.shape, strict=True))
         with _open(self.model_dir / stored.file) as shard:
             return shard.get_slice(name)[tuple(slice(begin, end) for begin, end, _ in bounds)]
 
     def header(self, file: str) -> tuple[bytes, dict[str, tuple[int, int]]]:
-        """A shard's header byte for byte, and where each tensor's bytes begin and end behind it."""
+        """A shard's header byte for byte, and the offsets after it at which each tensor's bytes begin and end."""
         with (self.model_dir / file).open("rb") as opened:
             length = opened.read(8)
             text = opened.read(int.from_bytes(length, "little"))
-        places = {
+        offsets = {
             name: tuple(entry["data_offsets"])
             for name, entry in json.loads(text).items()
             if name != "__metadata__"
         }
-        return length + text, places
+        return length + text, offsets
 
 
 def weight_map(model_dir: Path) -> dict[str, str]:
     """Tensor name -> shard file name.
 
     Raises:
-        InputError: no safetensors here, or a shard that the index names is missing or outside.
+        InputError: the directory has no safetensors, or a shard that the index names is missing or outside it.
     """
     if (model_dir / INDEX).is_file():
         path = within(model_dir, INDEX)
         if (model_dir / SINGLE).is_file():
             raise InputError(
-                f"{model_dir}: holds {SINGLE} and {INDEX}, and only one of them can be the model; take the other away"
+                f"{model_dir}: holds both {SINGLE} and {INDEX}, and only one of them can be the model; remove the other"
             )
         try:
             names = json.loads(path.read_text())["weight_map"]
@@ -127,8 +128,8 @@ def within(model_dir: Path, file: str) -> Path:
     """The path of a file of the directory.
 
     Raises:
-        InputError: a symbolic link leads elsewhere. One place is allowed: a hub cache keeps the files of its
-            `snapshots` in the folder `blobs` beside it.
+        InputError: a symbolic link leads out of the directory. Only links into the `blobs` of a hub cache, where the
+            files of its `snapshots` are stored, are allowed.
     """
     path, root = model_dir / file, model_dir.resolve()
     allowed = [root] + ([root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [])

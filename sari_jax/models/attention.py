@@ -1,17 +1,18 @@
 """One attention function for the encoder, for training and for decoding.
 
-Queries come in groups: `q` is [B, G, T, H, D], the T query positions of G completions of each of B
-prompts. They attend jointly to one or more contexts:
+Queries come in groups: `q` is [B, G, T, H, D], the T query positions of G completions of each of B prompts. They
+attend jointly to one or more contexts:
 
-    shared   keys [B, K, S, D]     one copy per prompt, read once for all G (the prefix)
-    own      keys [B, G, K, S, D]  one copy per completion (itself so far)
+    prompt      keys [B, K, S, D]     one copy per prompt, read once for all its G completions
+    completion  keys [B, G, K, S, D]  one copy per completion: its own tokens so far
 
-so that nothing of the prompt is repeated G times. The softmax runs over all contexts together, which
-makes the result equal to attending to the concatenated keys of a repeated prompt.
+So the prompt's keys are never repeated G times. One softmax runs over all contexts, and the result equals attention to
+the concatenated keys of a repeated prompt.
 """
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import flax.struct
 import jax
@@ -19,19 +20,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 MASKED = -1e30
-BLOCK = 512  # queries whose scores are held at once
+# Queries of a group whose scores are held at once.
+BLOCK = 512
 
 
 @flax.struct.dataclass
 class Context:
-    """Keys, values and who may look at them.
+    """Keys and values, and which queries may attend to them.
 
-    Heads stand before positions, so that a decode step reads the stored keys in the order in which they lie.
+    The axis of heads comes before that of positions, so that a decode step reads cached keys in memory order.
 
     Attributes:
-        keys, values: [B, K, S, D] shared by a prompt's group, or [B, G, K, S, D] of its own.
-        visible: how many keys there are to see, for each prompt [B] or for all []; None: all S.
-        causal: query t sees keys up to the t-th.
+        keys, values: [B, K, S, D] shared by a prompt's group, or [B, G, K, S, D] for each completion.
+        visible: the number of keys that may be attended to, for each prompt [B] or for all []; None: all S.
+        causal: query t attends to keys up to the t-th.
     """
 
     keys: Array
@@ -40,7 +42,8 @@ class Context:
     causal: bool = flax.struct.field(pytree_node=False, default=False)
 
 
-Attend = Callable[[Array, tuple[Context, ...]], Array]  # what `attend` and the kernels are
+# The signature of `attend` and of the kernels.
+Attend = Callable[[Array, tuple[Context, ...]], Array]
 
 
 def attend(
@@ -48,15 +51,16 @@ def attend(
 ) -> Float[Array, "B G T H*D"]:
     """Softmax attention over all contexts jointly; grouped-query where H is a multiple of K.
 
-    Each context is one plain batched matrix product: the G * T queries of a prompt against its shared keys, or each
-    completion's T against its own. The parts meet as in online softmax (Milakov & Gimelshein 2018), by their maxima
-    and sums, so that scores are neither concatenated nor transposed. Scores are float32 whatever the inputs are.
+    Each context is one batched matrix product: the G * T queries of a prompt against its shared keys, or each
+    completion's T queries against its own keys. The partial results are merged by their maxima and sums, as in online
+    softmax (Milakov & Gimelshein 2018), so scores are neither concatenated nor transposed. Scores are float32 for any
+    input dtype.
 
-    A row with nothing to attend to gives a mean of its values and not NaN; such rows are padding and nobody reads them.
+    A row with no visible key returns the mean of its values, not NaN. Such rows are padding, and nothing reads them.
 
-    More than `BLOCK` queries of a group go in blocks: [H, G * T, S] scores are never held at once, and a causal block
-    leaves the keys after it alone, which saves up to half of the work. Scores are computed again for the gradient,
-    which is cheaper than keeping those of every layer.
+    If a group has more than `BLOCK` queries, they are computed in blocks: [H, G * T, S] scores are never held at once,
+    and a causal block skips the keys after it, which saves up to half of the work. The backward pass computes scores
+    again, which costs less than keeping those of every layer.
     """
     b, g, t, h, d = queries.shape
     size = -(-t // -(-g * t // BLOCK))
@@ -68,22 +72,37 @@ def attend(
 def _block(
     queries: Float[Array, "B G T H D"], contexts: tuple[Context, ...], start: int
 ) -> Float[Array, "B G T H*D"]:
-    """Of the queries from the `start`-th on."""
-    return join([part(queries, context, start) for context in contexts]).astype(queries.dtype)
+    """Attention of a block of queries whose first is the `start`-th of its completion."""
+    partials = [partial_attention(queries, context, start) for context in contexts]
+    return merge_partials(partials).astype(queries.dtype)
 
 
-Part = tuple[Float[Array, "B G T K R D"], Float[Array, "B G T K R"], Float[Array, "B G T K R"]]
+class Partial(NamedTuple):
+    """The contribution of one context to a softmax over several.
+
+    Attributes:
+        values: sum over keys of exp(score - max_score) * value.
+        mass: sum over keys of exp(score - max_score).
+        max_score: the largest score.
+    """
+
+    values: Float[Array, "B G T K R D"]
+    mass: Float[Array, "B G T K R"]
+    max_score: Float[Array, "B G T K R"]
 
 
-def part(queries: Float[Array, "B G T H D"], context: Context, start: int = 0) -> Part:
-    """What one context contributes: weighted values, their mass and the highest score."""
+@jax.named_scope("attention")
+def partial_attention(
+    queries: Float[Array, "B G T H D"], context: Context, start: int = 0
+) -> Partial:
+    """Attends to one context, without dividing by the softmax's sum."""
     b, g, t, h, d = queries.shape
     keys, values, visible = context.keys, context.values, context.visible
     if context.causal:
         keys, values = (x[..., : start + t, :] for x in (keys, values))
     kv, size = keys.shape[-3], keys.shape[-2]
     q = queries.reshape(b, g, t, kv, h // kv, d)
-    # Rows of the one matrix product per key head: [B, K, R * G * T, D], or [B, G, K, R * T, D].
+    # The rows of the matrix product for each key head: [B, K, R * G * T, D], or [B, G, K, R * T, D].
     order = (0, 3, 4, 1, 2, 5) if keys.ndim == 4 else (0, 1, 3, 4, 2, 5)
     rows = q.transpose(order)
     flat = rows.reshape(*keys.shape[:-2], -1, d)
@@ -94,31 +113,30 @@ def part(queries: Float[Array, "B G T H D"], context: Context, start: int = 0) -
         scores = jnp.where(start + jnp.arange(t)[:, None] >= places, scores, MASKED)
     if visible is not None:
         scores = jnp.where(places < visible.reshape(-1, *[1] * 5), scores, MASKED)
-    # The highest cancels in the end and so carries no gradient.
-    highest = jax.lax.stop_gradient(scores.max(axis=-1))
-    weights = jnp.exp(scores - highest[..., None])
+    # The maximum cancels in the merged result and so needs no gradient.
+    max_score = jax.lax.stop_gradient(scores.max(axis=-1))
+    weights = jnp.exp(scores - max_score[..., None])
     out = jnp.matmul(
         weights.reshape(*flat.shape[:-1], size).astype(q.dtype),
         values,
         preferred_element_type=jnp.float32,
     )
     back = [order.index(axis) for axis in range(6)]
-    return (
-        out.reshape(rows.shape).transpose(back),
-        weights.sum(axis=-1).transpose(back[:5]),
-        highest.transpose(back[:5]),
+    return Partial(
+        values=out.reshape(rows.shape).transpose(back),
+        mass=weights.sum(axis=-1).transpose(back[:5]),
+        max_score=max_score.transpose(back[:5]),
     )
 
 
-def join(parts: Sequence[Part]) -> Float[Array, "B G T E"]:
-    """One softmax over all of them."""
-    top = functools.reduce(jnp.maximum, [highest for _, _, highest in parts])
-    scales = [jnp.exp(highest - top) for _, _, highest in parts]
-    total = sum(mass * scale for (_, mass, _), scale in zip(parts, scales, strict=True))
-    out = sum(
-        value * (scale / total)[..., None]
-        for (value, _, _), scale in zip(parts, scales, strict=True)
-    )
+@jax.named_scope("attention")
+def merge_partials(partials: Sequence[Partial]) -> Float[Array, "B G T E"]:
+    """Returns attention under one softmax over the keys of all contexts."""
+    max_score = functools.reduce(jnp.maximum, [partial.max_score for partial in partials])
+    scales = [jnp.exp(partial.max_score - max_score) for partial in partials]
+    pairs = list(zip(partials, scales, strict=True))
+    total = sum(partial.mass * scale for partial, scale in pairs)
+    out = sum(partial.values * (scale / total)[..., None] for partial, scale in pairs)
     return out.reshape(*out.shape[:3], -1)
 
 

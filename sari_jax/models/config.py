@@ -1,4 +1,4 @@
-"""What a network needs to know of itself: frozen, hashable, free of files and of Hugging Face."""
+"""Network configs: frozen, hashable, and independent of files and of Hugging Face."""
 
 import dataclasses
 
@@ -10,10 +10,11 @@ class EncoderConfig:
     """A Whisper-family audio encoder followed by average pooling over pairs of frames.
 
     Attributes:
-        seconds: the longest clip. One of exactly this length is all there is; a shorter one is followed by silence.
-        window: mel frames, 100 per second, that see each other and are numbered from 0; 0: the whole clip. Within
-            windows what follows a clip's end is masked out, and without them it is heard as silence.
-        sinusoids: positions are computed (Vaswani et al. 2017) and not parameters.
+        seconds: the longest clip. A shorter one is followed by silence.
+        window: mel frames, 100 per second, of a window. Frames attend only to frames of their window, and positions
+            are counted from its start. 0: one window for the whole clip. With windows, frames after a clip's end are
+            masked out; without them, they are silence that the tower attends to.
+        sinusoids: positions are computed (Vaswani et al. 2017), not parameters.
     """
 
     mel_bins: int
@@ -27,7 +28,7 @@ class EncoderConfig:
 
     @property
     def positions(self) -> int:
-        """How many frames, 50 per second, are numbered."""
+        """The number of positions, one for each of the 50 frames per second."""
         return (self.window or 100 * self.seconds) // 2
 
 
@@ -68,6 +69,7 @@ class Adapter:
 
     @property
     def scale(self) -> float:
+        """The factor of A B."""
         return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
 
 
@@ -75,13 +77,14 @@ class Adapter:
 class AudioLMConfig:
     """An audio encoder, a linear projector and a language model.
 
-    `dtype` is what activations are computed in; parameters keep the dtype they are loaded in.
-    `remat` names what the backward pass computes again: "none"; "products" keeps the results of
-    linear maps; "layer" keeps one residual stream per layer and none of the layer's insides.
-    `attention` names the back end of everything but single decode steps: see `kernels`.
-    `quantized` names how the decoder's frozen projections are kept: "" or "int8" (`models.quantized`).
-    `adapter` adds parameters; without it and without them the network is the model as it was. Its dropout wants keys
-    beside the parameters (`lora.with_noise`), and is 0 everywhere but in the pass that is differentiated.
+    Attributes:
+        dtype: of activations. Parameters keep the dtype that they are loaded in.
+        remat: what the backward pass computes again. "none": nothing; "products": all but the results of linear maps;
+            "layer": all but each layer's input.
+        attention: the back end of attention everywhere but in single decode steps: see `kernels`.
+        quantized: how the decoder's frozen projections are stored: "" or "int8" (`models.quantized`).
+        adapter: adds parameters. Without it and without them, the network is the base model. Its dropout needs keys
+            beside the parameters (`lora.with_noise`), and is 0 except in the pass that is differentiated.
     """
 
     encoder: EncoderConfig

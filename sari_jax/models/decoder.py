@@ -1,4 +1,13 @@
-"""Qwen2's language model over groups: [B, G, T] tokens that share B prefixes."""
+"""Qwen2's language model over groups: B prompts of P tokens, each shared by its G completions of T tokens.
+
+                             +-- completion 1: T tokens
+    prompt: P tokens  -------+-- completion 2: T tokens        P + G * T tokens of work for each prompt,
+    (computed once)          |       ...                       where repeated prompts take G * (P + T)
+                             +-- completion G: T tokens
+
+`prefill` runs the prompts through the layers, `extend` the prompts with their completions (training and scoring), and
+`decode` the next token of each completion (sampling). A completion attends to its prompt's keys and to its own.
+"""
 
 from typing import NamedTuple
 
@@ -8,8 +17,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped
 
-from sari_jax.models import layers as nn
-from sari_jax.models.attention import Context, join, part, rotary, rotate
+from sari_jax.models import layers
+from sari_jax.models.attention import (
+    Context,
+    merge_partials,
+    partial_attention,
+    rotary,
+    rotate,
+)
 from sari_jax.models.config import AudioLMConfig, DecoderConfig
 from sari_jax.models.kernels import ATTENTION
 from sari_jax.parallel.mesh import constrain
@@ -28,12 +43,13 @@ class KVCache(NamedTuple):
 
 @flax.struct.dataclass
 class ActiveSequences:
-    """The completions that are still decoded, as rows of I data shards; finished ones are left out.
+    """The completions that are still decoded, N in each data shard; finished ones are left out.
 
-    The batch is split into I data shards of R = B / I * G completions. A completion never changes its shard.
+    The batch is split into I data shards of R = B * G / I completions. A completion never changes its shard.
 
     Attributes:
-        places: [I, N] the place of each row among its shard's R completions; all differ. While N = R they are in order.
+        places: [I, N] the index of each active row among its shard's R completions. No index is repeated. While N = R
+            they are in order.
         size: R.
         group: G.
     """
@@ -59,7 +75,7 @@ class ActiveSequences:
         )
 
     def expand(self, values: Shaped[Array, "I N ..."]) -> Shaped[Array, "I R ..."]:
-        """Puts the active rows at their completions' places, with zeros elsewhere."""
+        """Returns an array over all completions, with zeros for those that are not active."""
         shards, _, *rest = values.shape
         return self.scatter(jnp.zeros((shards, self.size, *rest), values.dtype), values)
 
@@ -74,28 +90,27 @@ class DecoderLayer(nnx.Module):
 
     def __init__(self, config: DecoderConfig, dtype: str, rngs: nnx.Rngs):
         self.config = config
-        width, query, kv = (
-            config.width,
-            config.heads * config.head_dim,
-            config.kv_heads * config.head_dim,
-        )
-        self.attention_norm = nn.rms_norm(width, config.norm_eps, dtype=dtype, rngs=rngs)
-        self.q_proj = nn.linear(width, query, bias=True, dtype=dtype, rngs=rngs)
-        self.k_proj = nn.linear(width, kv, bias=True, dtype=dtype, rngs=rngs)
-        self.v_proj = nn.linear(width, kv, bias=True, dtype=dtype, rngs=rngs)
-        self.o_proj = nn.linear(query, width, bias=False, dtype=dtype, rngs=rngs)
-        self.ffn_norm = nn.rms_norm(width, config.norm_eps, dtype=dtype, rngs=rngs)
-        self.gate_proj = nn.linear(width, config.ffn, bias=False, dtype=dtype, rngs=rngs)
-        self.up_proj = nn.linear(width, config.ffn, bias=False, dtype=dtype, rngs=rngs)
-        self.down_proj = nn.linear(config.ffn, width, bias=False, dtype=dtype, rngs=rngs)
+        width = config.width
+        query = config.heads * config.head_dim
+        kv = config.kv_heads * config.head_dim
+        self.attention_norm = layers.rms_norm(width, config.norm_eps, dtype=dtype, rngs=rngs)
+        self.q_proj = layers.linear(width, query, bias=True, dtype=dtype, rngs=rngs)
+        self.k_proj = layers.linear(width, kv, bias=True, dtype=dtype, rngs=rngs)
+        self.v_proj = layers.linear(width, kv, bias=True, dtype=dtype, rngs=rngs)
+        self.o_proj = layers.linear(query, width, bias=False, dtype=dtype, rngs=rngs)
+        self.ffn_norm = layers.rms_norm(width, config.norm_eps, dtype=dtype, rngs=rngs)
+        self.gate_proj = layers.linear(width, config.ffn, bias=False, dtype=dtype, rngs=rngs)
+        self.up_proj = layers.linear(width, config.ffn, bias=False, dtype=dtype, rngs=rngs)
+        self.down_proj = layers.linear(config.ffn, width, bias=False, dtype=dtype, rngs=rngs)
 
+    @jax.named_scope("attention")
     def qkv(
         self, x: Float[Array, "B G T E"], rope: tuple[Array, Array]
     ) -> tuple[Float[Array, "B G T H D"], Float[Array, "B G K T D"], Float[Array, "B G K T D"]]:
         """Rotated queries and keys, and values, of the normalised residual stream."""
-        y, head = self.attention_norm(x), self.config.head_dim
+        y = self.attention_norm(x)
         q, k, v = (
-            proj(y).reshape(*y.shape[:3], -1, head)
+            proj(y).reshape(*y.shape[:3], -1, self.config.head_dim)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k, v = (constrain(x, "batch", None, None, "heads") for x in (q, k, v))
@@ -104,54 +119,62 @@ class DecoderLayer(nnx.Module):
     def output_and_mlp(
         self, x: Float[Array, "B G T E"], attended: Float[Array, "B G T Q"]
     ) -> Float[Array, "B G T E"]:
-        """What was attended to, then the feed-forward part; both residual."""
-        x = constrain(x + self.o_proj(attended), "batch")
-        y = self.ffn_norm(x)
-        gate, up = (
-            constrain(proj(y), "batch", None, None, "ffn")
-            for proj in (self.gate_proj, self.up_proj)
-        )
-        return constrain(x + self.down_proj(jax.nn.silu(gate) * up), "batch")
+        """Adds the attention output and then the feed-forward output to the residual stream."""
+        with jax.named_scope("attention"):
+            x = constrain(x + self.o_proj(attended), "batch")
+        with jax.named_scope("mlp"):
+            y = self.ffn_norm(x)
+            gate, up = (
+                constrain(proj(y), "batch", None, None, "ffn")
+                for proj in (self.gate_proj, self.up_proj)
+            )
+            return constrain(x + self.down_proj(jax.nn.silu(gate) * up), "batch")
 
 
 class Decoder(nnx.Module):
-    def __init__(self, whole: AudioLMConfig, rngs: nnx.Rngs):
-        self.config, self.remat, dtype = whole.decoder, whole.remat, whole.dtype
-        self.attend, self.dtype = ATTENTION[whole.attention], jnp.dtype(dtype)
-        config = self.config
+    """Token embedding, decoder layers, final norm and output head."""
+
+    def __init__(self, network: AudioLMConfig, rngs: nnx.Rngs):
+        config = network.decoder
+        dtype = network.dtype
         init = nnx.initializers.normal(0.02)
+        self.config = config
+        self.remat = network.remat
+        self.attend = ATTENTION[network.attention]
+        self.dtype = jnp.dtype(dtype)
         self.embed = nnx.Embed(
             config.vocabulary, config.width, dtype=self.dtype, embedding_init=init, rngs=rngs
         )
-        self.layers = nn.stack(lambda rngs: DecoderLayer(config, dtype, rngs), config.layers, rngs)
-        self.norm = nn.rms_norm(config.width, config.norm_eps, dtype=dtype, rngs=rngs)
+        self.layers = layers.stack(
+            lambda rngs: DecoderLayer(config, dtype, rngs), config.layers, rngs
+        )
+        self.norm = layers.rms_norm(config.width, config.norm_eps, dtype=dtype, rngs=rngs)
         if not config.tied:
             self.head = nnx.Embed(
                 config.vocabulary, config.width, dtype=self.dtype, embedding_init=init, rngs=rngs
             )
 
-    def embedded(self, tokens: Int[Array, "B ..."]) -> Float[Array, "B ... E"]:
-        """Each token's vector, where its row of the batch lies."""
+    def embed_tokens(self, tokens: Int[Array, "B ..."]) -> Float[Array, "B ... E"]:
+        """Returns the embeddings of tokens, sharded as their rows of the batch are."""
         return constrain(self.embed(tokens), "batch")
 
     @property
     def unembedding(self) -> Float[Array, "V E"]:
         return (self.embed if self.config.tied else self.head).embedding[...]
 
+    @jax.named_scope("head")
     def logits(self, hidden: Float[Array, "... E"]) -> Float[Array, "... V"]:
-        """Float32 logits. For a few positions only: training uses `chunked_logprobs`."""
-        return jnp.einsum(
-            "...e,ve->...v", hidden, self.unembedding.astype(hidden.dtype),
-            preferred_element_type=jnp.float32,
-        )  # fmt: skip
+        """Float32 logits of a few positions. Training uses `chunked_logprobs` instead."""
+        unembedding = self.unembedding.astype(hidden.dtype)
+        return jnp.einsum("...e,ve->...v", hidden, unembedding, preferred_element_type=jnp.float32)
 
     def _rope(self, positions: Int[Array, "B G T"]) -> tuple[Array, Array]:
         return rotary(positions, self.config.head_dim, self.config.rope_theta)
 
     def prefill(self, x: Float[Array, "B P E"]) -> tuple[Float[Array, "B P E"], KVCache]:
-        """Embedded prefixes, padded on the right -> final hidden states and every layer's keys and values.
+        """Runs embedded prompts through all layers: returns final hidden states and the prompt cache.
 
-        Padding needs no mask: it comes after everything a real position may look at.
+        Prompts are padded on the right. The padding needs no mask, because causal attention never looks ahead.
         """
         size = x.shape[1]
         rope = self._rope(jnp.arange(size)[None, None])
@@ -159,9 +182,9 @@ class Decoder(nnx.Module):
         def body(layer: DecoderLayer, x: Array, _: None) -> tuple[Array, KVCache]:
             q, k, v = layer.qkv(x, rope)
             x = layer.output_and_mlp(x, self.attend(q, (Context(k, v, causal=True),)))
-            return x, KVCache(k[:, 0], v[:, 0])
+            return x, KVCache(keys=k[:, 0], values=v[:, 0])
 
-        x, prompt_cache = nn.scan(self.layers, body, x[:, None], remat=self.remat)
+        x, prompt_cache = layers.scan(self.layers, body, x[:, None], remat=self.remat)
         return self.norm(x[:, 0]), prompt_cache
 
     def extend(
@@ -170,10 +193,18 @@ class Decoder(nnx.Module):
         lengths: Int[Array, "B"],
         y: Float[Array, "B G T E"],
     ) -> tuple[Float[Array, "B P E"], Float[Array, "B G T E"]]:
-        """Prefixes and their completions through every layer together, for training and scoring.
+        """Runs embedded prompts and their completions through every layer together, for training and scoring.
 
-        The completions attend to their prompt's keys layer by layer. These keys are never stored
-        for more than one layer: P + G * T tokens of work for what the repeated form does in G * (P + T).
+        A layer's completions attend to the keys that the same layer computed for their prompt. So no layer's keys are
+        stored for another.
+
+        Args:
+            x: the prompts.
+            lengths: tokens of each prompt without padding.
+            y: the completions.
+
+        Returns:
+            The final hidden states of the prompts and of the completions.
         """
         p, t = x.shape[1], y.shape[2]
         prompt_rope = self._rope(jnp.arange(p)[None, None])
@@ -183,14 +214,12 @@ class Decoder(nnx.Module):
             x, y = xy
             q, k, v = layer.qkv(x, prompt_rope)
             x = layer.output_and_mlp(x, self.attend(q, (Context(k, v, causal=True),)))
-            shared = Context(k[:, 0], v[:, 0], lengths)
+            shared = Context(k[:, 0], v[:, 0], visible=lengths)
             q, k, v = layer.qkv(y, completion_rope)
-            return (
-                x,
-                layer.output_and_mlp(y, self.attend(q, (shared, Context(k, v, causal=True)))),
-            ), None
+            y = layer.output_and_mlp(y, self.attend(q, (shared, Context(k, v, causal=True))))
+            return (x, y), None
 
-        (x, y), _ = nn.scan(self.layers, body, (x[:, None], y), remat=self.remat)
+        (x, y), _ = layers.scan(self.layers, body, (x[:, None], y), remat=self.remat)
         return self.norm(x[:, 0]), self.norm(y)
 
     def decode(
@@ -202,41 +231,63 @@ class Decoder(nnx.Module):
         prompt_cache: KVCache,
         completion_cache: KVCache,
     ) -> tuple[Float[Array, "I N E"], KVCache]:
-        """One token of the completions that still run: the `step`-th after their prefixes of `lengths` tokens.
+        """Decodes one token of each active completion: the `step`-th after a prompt of `lengths` tokens.
 
-        All linear maps cost as many rows as there are, whatever G was. Only the product with the shared keys, which
-        are read once per prompt however many ask, is laid out in whole groups.
+        The linear maps compute the N active rows of each shard. The keys of a prompt are read once, however many of its
+        completions are active.
 
         Args:
-            completion_cache: the rows' keys and values, [L, I, N, K, T, D]. The scan carries it and writes it in place
-                at (layer, step). The prompt cache is only read.
+            y: the embedded tokens.
+            completion_cache: the active rows' keys and values, [L, I, N, K, T, D]. The scan over layers carries it and
+                writes it in place at (layer, step). The prompt cache is only read.
+
+        Returns:
+            The final hidden states, and the completion cache with this step's keys and values.
         """
         rope = self._rope((rows.from_prompt(lengths)[..., None] + step).astype(jnp.int32))
 
-        def write(buffer: Array, new: Array, index: Array) -> Array:
+        def write(buffer: Array, new: Array, layer: Array) -> Array:
             return jax.lax.dynamic_update_slice(
-                buffer, new[None].astype(buffer.dtype), (index, 0, 0, 0, step, 0)
+                buffer, new[None].astype(buffer.dtype), (layer, 0, 0, 0, step, 0)
             )
 
         def body(layer: DecoderLayer, carry: tuple, inputs: tuple) -> tuple:
-            (y, completion_cache), (index, prompt_cache) = carry, inputs
+            y, completion_cache = carry
+            index, prompt = inputs
             q, k, v = layer.qkv(y, rope)
             completion_cache = KVCache(
-                write(completion_cache.keys, k, index), write(completion_cache.values, v, index)
+                keys=write(completion_cache.keys, k, index),
+                values=write(completion_cache.values, v, index),
             )
-            mine = (
-                jax.lax.dynamic_index_in_dim(x, index, keepdims=False) for x in completion_cache
+            completion = jax.tree.map(
+                lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), completion_cache
             )
-            everyone = rows.expand(q).reshape(-1, rows.group, *q.shape[2:])
-            shared = tuple(
-                rows.select(x.reshape(-1, rows.size, *x.shape[2:]))
-                for x in part(everyone, Context(*prompt_cache, lengths))
+            attended = _attend_to_caches(
+                q,
+                rows,
+                Context(prompt.keys, prompt.values, visible=lengths),
+                Context(completion.keys, completion.values, visible=step + 1),
             )
-            attended = join([shared, part(q, Context(*mine, step + 1))]).astype(y.dtype)
-            return (layer.output_and_mlp(y, attended), completion_cache), None
+            y = layer.output_and_mlp(y, attended.astype(y.dtype))
+            return (y, completion_cache), None
 
         indices = jnp.arange(self.config.layers)
-        (y, completion_cache), _ = nn.scan(
+        (y, completion_cache), _ = layers.scan(
             self.layers, body, (y[:, :, None], completion_cache), (indices, prompt_cache)
         )
         return self.norm(y[:, :, 0]), completion_cache
+
+
+def _attend_to_caches(
+    q: Float[Array, "I N 1 H D"], rows: ActiveSequences, prompt: Context, completion: Context
+) -> Float[Array, "I N 1 H*D"]:
+    """Attention of active rows to their prompts' keys and to their own.
+
+    Only the product with the prompts' keys is computed for whole groups, finished completions included.
+    """
+    grouped = rows.expand(q).reshape(-1, rows.group, *q.shape[2:])
+    to_prompt = jax.tree.map(
+        lambda x: rows.select(x.reshape(-1, rows.size, *x.shape[2:])),
+        partial_attention(grouped, prompt),
+    )
+    return merge_partials([to_prompt, partial_attention(q, completion)])

@@ -1,7 +1,7 @@
-"""Attention by libraries' kernels, for devices that have them: splash on TPUs, cuDNN on NVIDIA GPUs.
+"""Attention by library kernels: splash on TPUs, cuDNN on NVIDIA GPUs.
 
-Both take a group as one row: its G * T queries against all keys of all its contexts side by side. Who sees whom is a
-static mask, whose empty blocks splash never computes, and a count of visible keys for each prompt.
+Both take a group as one row: its G * T queries against the concatenated keys of all its contexts. A static mask and a
+count of visible keys for each prompt say which query attends to which key. Splash skips the mask's empty blocks.
 """
 
 import functools
@@ -18,31 +18,35 @@ from sari_jax.models.attention import Attend, Context, attend
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.parallel.mesh import spec
 
-LANES = 128  # splash takes heads of as many numbers, and sequences of as many places
+# Splash takes head dimensions and sequence lengths that are multiples of this.
+LANES = 128
 SPLASH_BLOCK = 512
 
 
 def require(
     config: AudioLMConfig, *, num_shards: int = 1, decoding: int = 0, platform: str | None = None
 ) -> None:
-    """Raises where the back end that `config` names cannot run; there is no silent way round.
+    """Raises if the attention back end that `config` names cannot run. There is no silent fallback.
 
     Args:
-        num_shards: how many devices share a layer's heads.
-        decoding: how many do while completions are decoded, which the tower has no part in; 0: as many.
+        num_shards: devices that share a layer's heads.
+        decoding: devices that share a decoder layer's heads during decoding; 0: `num_shards`.
+        platform: default the one that JAX runs on.
 
     Raises:
-        InputError: an unknown name, another platform, a dtype that it does not take, heads that do not divide.
+        InputError: an unknown name, another platform, a dtype that it does not take, or heads that do not divide.
     """
-    backend, dtype = config.attention, config.dtype
+    backend = config.attention
+    dtype = config.dtype
     if backend not in ATTENTION:
         raise InputError(
             f"config: model.attention = {backend!r} is unknown; choose {', '.join(ATTENTION)}"
         )
-    here, needs = platform or jax.default_backend(), {"splash": "tpu", "cudnn": "gpu"}.get(backend)
-    if needs and needs != here:
+    found = platform or jax.default_backend()
+    required = {"splash": "tpu", "cudnn": "gpu"}.get(backend)
+    if required and required != found:
         raise InputError(
-            f"config: model.attention = {backend!r} needs a {needs} and this is a {here}; 'xla' runs everywhere"
+            f"config: model.attention = {backend!r} needs a {required} and this is a {found}; 'xla' runs everywhere"
         )
     if backend == "cudnn" and dtype != "bfloat16":
         raise InputError(
@@ -53,17 +57,17 @@ def require(
         "decoder/layers/k_proj: kv_heads": config.decoder.kv_heads,
     }
     tower = {"tower/layers/q_proj: heads": config.encoder.heads}
-    _divide(tower | decoder, "tensor", num_shards)
-    _divide(decoder, "decode_tensor", decoding or num_shards)
+    _check_heads(tower | decoder, "tensor", num_shards)
+    _check_heads(decoder, "decode_tensor", decoding or num_shards)
 
 
 def num_head_shards(config: AudioLMConfig, devices: int) -> int:
-    """The most of `devices` that can share every layer's heads evenly."""
+    """The largest number of `devices` that can share every layer's heads evenly."""
     counts = (config.encoder.heads, config.decoder.heads, config.decoder.kv_heads)
     return math.gcd(devices, *counts)
 
 
-def _divide(heads: dict[str, int], axis: str, num_shards: int) -> None:
+def _check_heads(heads: dict[str, int], axis: str, num_shards: int) -> None:
     common = math.gcd(*heads.values())
     for name, count in heads.items():
         if count % num_shards:
@@ -73,6 +77,7 @@ def _divide(heads: dict[str, int], axis: str, num_shards: int) -> None:
             )
 
 
+@jax.named_scope("attention")
 def splash_attend(
     queries: Float[Array, "B G T H D"], contexts: tuple[Context, ...], interpret: bool = False
 ) -> Float[Array, "B G T H*D"]:
@@ -82,17 +87,19 @@ def splash_attend(
         interpret: runs the kernel's operations one by one, on any device.
     """
     b, g, t, h, d = queries.shape
-    q, keys, values, mask, visible = _one_row(queries, contexts, LANES)
+    q, keys, values, mask, visible = _flatten_groups(queries, contexts, LANES)
     q, keys, values = (
         jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, -d % LANES))) for x in (q * d**-0.5, keys, values)
     )
-    # Queries and keys that fill up are a segment of their own.
+    # Padding, of queries and of keys, is a segment of its own.
     real = jnp.broadcast_to(jnp.arange(len(mask)) < g * t, (b, len(mask)))
     segments = splash.SegmentIds(real.astype(int), visible.astype(int))
     run = functools.partial(_splash, mask, interpret)
     mesh = jax.sharding.get_abstract_mesh()
-    if not mesh.empty:  # XLA cannot split a kernel by itself: each device gets its rows and heads
-        heads, rows = spec("batch", "heads"), spec("batch")
+    # XLA cannot partition a kernel by itself, so shard_map gives each device its rows and heads.
+    if not mesh.empty:
+        heads = spec("batch", "heads")
+        rows = spec("batch")
         run = jax.shard_map(
             run, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False
         )
@@ -100,19 +107,21 @@ def splash_attend(
     return out.reshape(b, h, g, t, d).transpose(0, 2, 3, 1, 4).reshape(b, g, t, h * d)
 
 
+@jax.named_scope("attention")
 def cudnn_attend(
     queries: Float[Array, "B G T H D"], contexts: tuple[Context, ...], implementation: str = "cudnn"
 ) -> Float[Array, "B G T H*D"]:
-    """`attention.attend` by cuDNN's flash attention, as JAX offers it: the mask is a bias, [B, 1, G * T, S] of it."""
+    """`attention.attend` by cuDNN's flash attention in JAX, which takes the mask as a bias [B, 1, G * T, S]."""
     b, g, t, h, d = queries.shape
-    q, keys, values, mask, visible = _one_row(queries, contexts, 2)  # what cuDNN's gradient takes
+    # cuDNN's gradient takes even lengths only.
+    q, keys, values, mask, visible = _flatten_groups(queries, contexts, 2)
     seen = jnp.asarray(mask)[None, None] & visible[:, None, None]
     q, keys, values = (jnp.swapaxes(x, 1, 2) for x in (q, keys, values))
     out = jax.nn.dot_product_attention(q, keys, values, mask=seen, implementation=implementation)
     return out[:, : g * t].reshape(b, g, t, h * d)
 
 
-def _one_row(
+def _flatten_groups(
     queries: Float[Array, "B G T H D"], contexts: tuple[Context, ...], multiple: int
 ) -> tuple[
     Float[Array, "B H Q D"],
@@ -121,35 +130,41 @@ def _one_row(
     Bool[np.ndarray, "Q S"],
     Bool[Array, "B S"],
 ]:
-    """Queries, keys and values of whole groups; which query may see which key; which keys there are.
+    """Each group as one row: queries, keys, values, the mask, and the visible keys.
 
-    Q and S are filled up to a multiple. Nobody sees the keys that fill up, and the queries may see all others.
+    Q = G * T and S, the keys of all contexts, are padded to a multiple. No query attends to padded keys. Padded queries
+    may attend to all others.
     """
     b, g, t, h, d = queries.shape
+    group, position = np.divmod(np.arange(g * t), t)
     keys, values, masks, visible = [], [], [], []
-    group, place = np.divmod(np.arange(g * t), t)
     for context in contexts:
         shared = context.keys.ndim == 4
         size = context.keys.shape[-2]
         for parts, x in ((keys, context.keys), (values, context.values)):
             x = x if shared else jnp.swapaxes(x, 1, 2).reshape(b, x.shape[2], g * size, d)
             parts.append(x)
-        whose, where = np.divmod(np.arange(size if shared else g * size), size)
-        mask = np.ones((g * t, len(where)), bool) if shared else group[:, None] == whose
-        masks.append(mask & (place[:, None] >= where) if context.causal else mask)
+        key_group, key_position = np.divmod(np.arange(size if shared else g * size), size)
+        mask = np.ones((g * t, len(key_position)), bool)
+        if not shared:
+            mask = group[:, None] == key_group
+        masks.append(mask & (position[:, None] >= key_position) if context.causal else mask)
         limit = size if context.visible is None else context.visible
-        here = jnp.asarray(where) < jnp.broadcast_to(limit, (b,))[:, None]
-        visible.append(here)
+        visible.append(jnp.asarray(key_position) < jnp.broadcast_to(limit, (b,))[:, None])
     q = queries.transpose(0, 3, 1, 2, 4).reshape(b, h, g * t, d)
-    mask, there = np.concatenate(masks, axis=1), jnp.concatenate(visible, axis=1)
-    more, wider = (-size % multiple for size in mask.shape)
-    longer = lambda x, by: jnp.pad(x, ((0, 0), (0, 0), (0, by), (0, 0)))  # noqa: E731
+    mask = np.concatenate(masks, axis=1)
+    pad_queries, pad_keys = (-size % multiple for size in mask.shape)
     return (
-        longer(q, more),
-        *(longer(jnp.concatenate(x, axis=2), wider) for x in (keys, values)),
-        np.pad(mask, ((0, more), (0, wider)), constant_values=True),
-        jnp.pad(there, ((0, 0), (0, wider))),
+        _pad_positions(q, pad_queries),
+        _pad_positions(jnp.concatenate(keys, axis=2), pad_keys),
+        _pad_positions(jnp.concatenate(values, axis=2), pad_keys),
+        np.pad(mask, ((0, pad_queries), (0, pad_keys)), constant_values=True),
+        jnp.pad(jnp.concatenate(visible, axis=1), ((0, 0), (0, pad_keys))),
     )
+
+
+def _pad_positions(x: Float[Array, "B H S D"], count: int) -> Float[Array, "B H S2 D"]:
+    return jnp.pad(x, ((0, 0), (0, 0), (0, count), (0, 0)))
 
 
 def _splash(
@@ -160,10 +175,15 @@ def _splash(
     )
     rows, columns = (_block(size) for size in mask.shape)
     sizes = splash.BlockSizes(
-        block_q=rows, block_kv=columns, block_kv_compute=columns,
-        block_q_dkv=rows, block_kv_dkv=columns, block_kv_dkv_compute=columns,
-        block_q_dq=rows, block_kv_dq=columns,
-    )  # fmt: skip
+        block_q=rows,
+        block_kv=columns,
+        block_kv_compute=columns,
+        block_q_dkv=rows,
+        block_kv_dkv=columns,
+        block_kv_dkv_compute=columns,
+        block_q_dq=rows,
+        block_kv_dq=columns,
+    )
     kernel = splash.make_splash_mha(
         heads, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
     )
@@ -171,7 +191,7 @@ def _splash(
 
 
 def _block(size: int) -> int:
-    """The largest block of whole lanes that divides `size`."""
+    """The largest multiple of LANES, up to SPLASH_BLOCK, that divides `size`."""
     return max(n for n in range(LANES, SPLASH_BLOCK + 1, LANES) if size % n == 0)
 
 

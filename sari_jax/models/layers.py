@@ -1,4 +1,4 @@
-"""What both stacks share: linear maps and norms with this project's defaults, and the scan over layers."""
+"""Layers of both the audio tower and the decoder: linear maps, norms, and the scan over stacked layers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-# What is kept of a layer: everything; the results of its linear maps; nothing but what goes in.
+# What the backward pass finds stored of a layer: everything; the results of its linear maps; only its input.
 REMAT = {
     "none": None,
     "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -17,28 +17,36 @@ REMAT = {
 
 
 class Linear(nnx.Linear):
-    """y = x W + b, and with an adapter, which `lora.adapt` gives it, + scale * drop(x) A B.
+    """y = x W + b.
 
-    With scales, which `quantized.add_scales` gives it, W is Q * kernel_scale.
+    With an adapter, which `lora.add_adapters` adds, y = x W + b + scale * dropout(x) A B.
+    With scales, which `quantized.add_scales` adds, W = Q * kernel_scale.
     """
 
+    def __init__(self, inputs: int, outputs: int, **settings: Any):
+        super().__init__(inputs, outputs, **settings)
+        self.kernel_scale: nnx.Param | None = nnx.data(None)
+        self.lora_a: nnx.Param | None = nnx.data(None)
+        self.lora_b: nnx.Param | None = nnx.data(None)
+
     def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
-        y = self._scaled(x) if hasattr(self, "kernel_scale") else super().__call__(x)
-        if not hasattr(self, "lora_a"):
-            return y
+        y = super().__call__(x) if self.kernel_scale is None else self._quantized(x)
+        return y if self.lora_a is None else y + self._adapter(x)
+
+    def _adapter(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
         x, a, b = self.promote_dtype((x, self.lora_a[...], self.lora_b[...]), dtype=self.dtype)
         if self.dropout:
-            # A key of its own for each call: a layer reads prompts and completions one after the other.
+            # Each call needs another key: a layer is called for prompts and then for completions.
             self.noise[...], key = jax.random.split(self.noise[...])
-            heard = jax.random.bernoulli(key, 1 - self.dropout, x.shape)
-            x = jnp.where(heard, x / (1 - self.dropout), 0)
-        return y + _flat_dot(self.scale * _flat_dot(x, a), b)
+            kept = jax.random.bernoulli(key, 1 - self.dropout, x.shape)
+            x = jnp.where(kept, x / (1 - self.dropout), 0)
+        return _flat_dot(self.scale * _flat_dot(x, a), b)
 
-    def _scaled(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
-        """Q is read as int8 and becomes wide on the way into the product.
+    def _quantized(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
+        """Reads Q as int8 and casts it to the dtype of activations inside the product.
 
-        What comes out is rounded to the dtype of activations before the scales multiply it, so that nothing wider is
-        kept, sent or differentiated than without them.
+        The product is rounded to that dtype before the scales multiply it. So nothing wider is stored, sent or
+        differentiated than without quantization.
         """
         y = _flat_dot(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
         y = y.astype(jnp.float32) * self.kernel_scale[...]
@@ -61,13 +69,13 @@ def linear(inputs: int, outputs: int, *, bias: bool, dtype: str, rngs: nnx.Rngs)
 
 
 def _flat_dot(x: Array, kernel: Array, dimension_numbers: Any = None, **settings: Any) -> Array:
-    """x @ kernel with x's leading axes as one, so that the kernel's gradient too is one plain matrix product."""
+    """x @ kernel with x's leading axes flattened, so that the kernel's gradient is one matrix product too."""
     rows = x.reshape(-1, x.shape[-1])
     return jax.lax.dot(rows, kernel, **settings).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def layer_norm(width: int, *, dtype: str, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Two-pass variance: the one-pass form loses digits where mean^2 is far above the variance."""
+    """Layer norm with a two-pass variance: the one-pass form loses digits where mean^2 is far above the variance."""
     return nnx.LayerNorm(
         width, epsilon=1e-5, dtype=jnp.dtype(dtype), use_fast_variance=False, rngs=rngs
     )
@@ -101,7 +109,7 @@ def scan(
     """Runs `body(layer, carry, x) -> (carry, y)` through stacked layers, compiled once for all.
 
     Args:
-        remat: one of `REMAT`; what of a layer the backward pass finds kept, and what it computes again.
+        remat: one of `REMAT`: what of a layer is stored for the backward pass. The rest is computed again.
     """
     graphdef, params = nnx.split(layers)
 

@@ -1,7 +1,7 @@
-"""Several hosts as one run: they start together, agree on what they run, and end together.
+"""Multi-host runs: the hosts start together, check that they run the same thing, and end together.
 
-The same command runs on every host and is one of JAX's processes there. In a process that is alone, none of this
-does anything, and JAX is not asked to look for others.
+The same command runs on every host, as one of JAX's processes. In a single-process run the functions here do nothing,
+and JAX does not look for other processes.
 """
 
 import hashlib
@@ -24,38 +24,39 @@ from tqdm import tqdm
 from sari_jax.errors import InputError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers")
-# How long the hosts wait for each other to start, and for a sign of life from one that is silent.
-SECONDS = {"SARI_JOIN_SECONDS": "300", "SARI_HEARTBEAT_SECONDS": "60"}
+# Environment variables and their defaults: how long hosts wait for each other to start, and how long a host may be
+# silent before the others take it for dead.
+TIMEOUTS = {"SARI_JOIN_SECONDS": "300", "SARI_HEARTBEAT_SECONDS": "60"}
 
 
 @contextmanager
 def initialize_distributed() -> Iterator[None]:
-    """What is inside runs on all hosts, as one run.
+    """Connects the hosts, runs the block inside as one run, and disconnects them.
 
-    TPU slices, Slurm, Open MPI and Kubernetes need no settings. Elsewhere JAX_COORDINATOR_ADDRESS (HOST:PORT, on
-    process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID stand in the environment. SARI_JOIN_SECONDS and
-    SARI_HEARTBEAT_SECONDS change how long hosts wait for others to come, and for a sign of life.
+    TPU slices, Slurm, Open MPI and Kubernetes need no settings. Elsewhere, set JAX_COORDINATOR_ADDRESS (HOST:PORT, on
+    process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID in the environment. SARI_JOIN_SECONDS is the time that hosts wait
+    for each other to start, and SARI_HEARTBEAT_SECONDS the time after which a silent host is taken for dead.
 
-    A host that fails alone leaves at once, for whoever started the hosts to start them all again: the others, which
-    wait for it in the middle of a step, find it gone and leave too.
+    A host that fails alone exits at once. The others wait for it in the middle of a step, notice that it is gone, and
+    exit too, so that the launcher can start all of them again.
 
     Raises:
-        InputError: those settings are not whole.
-        SystemExit: 1, the hosts do not find each other in time.
+        InputError: the settings in the environment are incomplete or invalid.
+        SystemExit: 1, if the hosts do not find each other in time.
     """
-    _start()
+    _initialize()
     try:
         yield
     except InputError as error:
         if is_multihost():
-            _leave(2, f"sari: {error}")
+            _exit_now(2, f"sari: {error}")
         raise
     except Exception as error:
         if is_multihost():
-            # Another host's end shows as an error of this one's exchange with it, in many forms.
+            # If another host is gone, this host's communication with it fails, with errors of many kinds.
             traceback.print_exc()
             reason = (str(error).splitlines() or [""])[0]
-            _leave(
+            _exit_now(
                 1,
                 f"sari: host {jax.process_index()} stopped: {type(error).__name__}: {reason:.300};"
                 " if another host is gone, start the same command again on all of them",
@@ -71,24 +72,24 @@ def is_multihost() -> bool:
 
 
 def is_primary() -> bool:
-    """Whether this process is the one that writes and talks."""
+    """Whether this process is the one that writes files and logs."""
     return not is_multihost() or jax.process_index() == 0
 
 
 def log(line: str) -> None:
-    """A line for the user on standard error, from the first host alone, above a progress bar where there is one."""
+    """Prints a line on standard error, above any progress bar, on the primary host only."""
     if is_primary():
         tqdm.write(line, file=sys.stderr)
 
 
 def all_gather(values: np.ndarray) -> np.ndarray:
-    """[hosts, ...] of each host's values, which have the same shape and 32 bits at most."""
+    """Gathers each host's values as [hosts, ...]. They must have one shape, and dtypes of at most 32 bits."""
     with jax.transfer_guard("allow"):
         return np.asarray(multihost_utils.process_allgather(np.asarray(values)))
 
 
 def all_gather_text(text: str) -> list[str]:
-    """Each host's text."""
+    """Gathers one text from each host, in the order of the hosts."""
     if not is_multihost():
         return [text]
     content = np.frombuffer(text.encode(errors="backslashreplace"), np.uint8)
@@ -101,29 +102,29 @@ def all_gather_text(text: str) -> list[str]:
 
 @contextmanager
 def raise_on_all_hosts() -> Iterator[None]:
-    """What one host cannot do, none goes on from. Nothing inside may wait for another host.
+    """If any host raises InputError inside, all hosts raise it. The block must not wait for another host.
 
     Raises:
-        InputError: on every host the same, if any of them raised one inside.
+        InputError: the first host's that raised one, the same on every host.
     """
-    told = ""
+    failure = ""
     try:
         yield
     except InputError as error:
         if not is_multihost():
             raise
-        told = str(error)
-    texts = all_gather_text(told)
+        failure = str(error)
+    texts = all_gather_text(failure)
     if any(texts):
         host, text = next((host, text) for host, text in enumerate(texts) if text)
         raise_collectively(text if len(set(texts)) == 1 else f"host {host}: {text}")
 
 
 def assert_same_on_all_hosts(facts: Mapping[str, object]) -> None:
-    """Compares settings with the other hosts', before any of them writes.
+    """Checks that these settings are the same on all hosts, before any of them writes.
 
     Raises:
-        InputError: on every host the same; the hosts that differ from most are named, and in what.
+        InputError: the same on every host. It names each setting that differs, and a host that differs from most.
     """
     hosts = [json.loads(text) for text in all_gather_text(json.dumps(facts, default=str))]
     differing = []
@@ -143,8 +144,9 @@ def assert_same_on_all_hosts(facts: Mapping[str, object]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of the code that runs: a digest of this package's sources, and the releases of what it stands on."""
-    digest, package = hashlib.sha256(), Path(__file__).parent.parent
+    """The versions of the running code: a digest of this package's sources, and the releases of its dependencies."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parent.parent
     for path in sorted(package.rglob("*.py")):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         digest.update(f"{path.relative_to(package)} {content}\n".encode())
@@ -152,42 +154,45 @@ def versions() -> dict[str, str]:
     return {"version.sari_jax": digest.hexdigest()[:16], **releases}
 
 
-def _start() -> None:
-    settings = _settings()
-    if settings is None:
+def _initialize() -> None:
+    arguments = _initialize_arguments()
+    if arguments is None:
         return
-    # C++ libraries say on standard output who they are connected to; what stands there is the command's alone.
+    # C++ libraries print their connections on standard output, which belongs to the command's own output. So their
+    # descriptor is redirected to standard error.
     sys.stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    join, heartbeat = (_whole(name, os.environ.get(name, s)) for name, s in SECONDS.items())
+    join, heartbeat = (
+        _whole_number(name, os.environ.get(name, default)) for name, default in TIMEOUTS.items()
+    )
     try:
         jax.distributed.initialize(
-            **settings,
+            **arguments,
             initialization_timeout=join,
             heartbeat_timeout_seconds=heartbeat,
             shutdown_timeout_seconds=heartbeat,
         )
     except ValueError as error:
-        if settings:
+        if arguments:
             raise InputError(f"JAX_COORDINATOR_ADDRESS: {error}") from error
-        if _launched():
+        if _is_launched():
             raise InputError(
                 "this process was launched as one of several, and JAX does not find the others; set"
                 " JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID on each of them"
             ) from error
-        # Else a machine with TPUs that is no part of a slice: JAX found nobody to ask.
+        # Otherwise this machine has TPUs and is not part of a slice: a single-process run.
     except RuntimeError as error:
-        # Not the fault of what was given: whoever starts the hosts may try again.
+        # The settings may be right and the other hosts late, so this is no InputError: the launcher may try again.
         reason = str(error).splitlines()[0]
         print(
-            f"sari: the other hosts cannot be reached ({reason}); see that the same command runs on each of them",
+            f"sari: the other hosts cannot be reached ({reason}); check that the same command runs on each of them",
             file=sys.stderr,
         )
         raise SystemExit(1) from error
 
 
-def _settings() -> dict[str, str | int] | None:
-    """Of `jax.distributed.initialize`: none of them where JAX finds them itself; None for a process that is alone."""
+def _initialize_arguments() -> dict[str, str | int] | None:
+    """Arguments for `jax.distributed.initialize`: {} if JAX can detect them itself, None for a single-process run."""
     environ = os.environ
     names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     if environ.get("JAX_COORDINATOR_ADDRESS") and any(name in environ for name in names):
@@ -196,42 +201,44 @@ def _settings() -> dict[str, str | int] | None:
             raise InputError(
                 f"JAX_COORDINATOR_ADDRESS is set and {missing[0]} is not; set it on every host"
             )
-        count, number = (_whole(name, environ[name]) for name in names)
-        if not number < count:
-            raise InputError(f"JAX_PROCESS_ID = {number} must be under JAX_NUM_PROCESSES = {count}")
+        count, process_id = (_whole_number(name, environ[name]) for name in names)
+        if not process_id < count:
+            raise InputError(
+                f"JAX_PROCESS_ID = {process_id} must be under JAX_NUM_PROCESSES = {count}"
+            )
         if count == 1:
             return None
         address = environ["JAX_COORDINATOR_ADDRESS"]
         if not address.rpartition(":")[2].isdigit():
             raise InputError(f"JAX_COORDINATOR_ADDRESS = {address!r} must be HOST:PORT")
-        return {"coordinator_address": address, "num_processes": count, "process_id": number}
-    return {} if _launched() or _on_tpu() else None
+        return {"coordinator_address": address, "num_processes": count, "process_id": process_id}
+    return {} if _is_launched() or _on_tpu() else None
 
 
-def _launched() -> bool:
-    """Whether something started this process as one of several."""
+def _is_launched() -> bool:
+    """Whether the environment says that a launcher started this process as one of several."""
     environ = os.environ
     counts = (environ.get(name, "1") for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
-    in_a_job = "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ
-    asked = bool(environ.get("JAX_COORDINATOR_ADDRESS"))
-    return asked or in_a_job or any(count != "1" for count in counts)
+    in_kubernetes_job = "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ
+    has_coordinator = bool(environ.get("JAX_COORDINATOR_ADDRESS"))
+    return has_coordinator or in_kubernetes_job or any(count != "1" for count in counts)
 
 
 def _on_tpu() -> bool:
-    """Whether this machine has TPU chips and may use them; only then can it be one of a slice."""
+    """Whether this machine has TPU chips that JAX may use; only then can it be part of a slice."""
     platforms = os.environ.get("JAX_PLATFORMS", "tpu")
     chips = any(Path("/dev").glob("accel[0-9]*")) or any(Path("/dev/vfio").glob("[0-9]*"))
     return "tpu" in platforms and chips and importlib.util.find_spec("libtpu") is not None
 
 
-def _whole(name: str, text: str) -> int:
+def _whole_number(name: str, text: str) -> int:
     if not text.isdigit():
         raise InputError(f"{name} = {text!r} must be a whole number")
     return int(text)
 
 
 def raise_collectively(message: str) -> None:
-    """The run ends on all hosts, which have all come here: they may wait for each other before they go.
+    """Disconnects the hosts and raises. All hosts must call this, because each waits for the others to disconnect.
 
     Raises:
         InputError: always.
@@ -241,8 +248,8 @@ def raise_collectively(message: str) -> None:
     raise InputError(message)
 
 
-def _leave(code: int, message: str) -> None:
-    """Without waiting for hosts that wait for this one."""
+def _exit_now(code: int, message: str) -> None:
+    """Exits without disconnecting, because hosts that wait for this one would never disconnect."""
     print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(code)

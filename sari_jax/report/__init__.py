@@ -1,1 +1,1 @@
-"""Pictures and pages for people."""
+"""Charts and pages that show runs and results."""

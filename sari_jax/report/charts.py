@@ -1,9 +1,9 @@
-"""What is drawn of an experiment, apart from how: a page draws it with Plotly, a picture with Matplotlib."""
+"""The charts of an experiment as plain data: the page draws them with Plotly, pictures use Matplotlib."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -11,9 +11,13 @@ from jaxtyping import Float
 from sari_jax.evaluate.scores import bootstrap_interval
 from sari_jax.report.experiment import Experiment, Result, Run
 
-POINTS = 1000  # of a line: longer runs are averaged down to as many
-GROUPS = ("task", "kind", "difficulty")  # of a run's own questions
-COMPILES = 5.0  # times the median step: a step that takes longer has compiled a program
+# The most points of a line: longer runs are averaged down to as many.
+POINTS = 1000
+# Fields of a run's questions by which held-out accuracy is broken down.
+GROUPS = ("task", "kind", "difficulty")
+# A step that takes longer than this many times the median step has compiled a program.
+COMPILES = 5.0
+# Labels of the bins of pass rates.
 LEVELS = ("0", "to 1/4", "to 1/2", "to 3/4", "below 1", "1")
 PARTS = ("data", "rollout", "reward", "reference", "sample", "update")
 
@@ -32,12 +36,12 @@ CURVES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Line:
-    """Values over steps, and their mean over the last `window` of them.
+    """Values over steps, smoothed over the last `window` of them.
 
     Attributes:
-        place: which colour it has: a run has the same in every chart.
+        place: index of the line's colour. A run has the same colour in every chart.
     """
 
     name: str
@@ -51,12 +55,14 @@ class Line:
         return moving_average(self.values, self.window)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Bars:
-    """A value for each label; and where they are known, [low, high] of each.
+    """One value per label.
 
     Attributes:
-        place: which colour they have.
+        values: None where a label has no value.
+        intervals: [low, high] of each value, None where it is unknown.
+        place: index of the bars' colour.
     """
 
     name: str
@@ -65,14 +71,15 @@ class Bars:
     place: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Chart:
     """Lines over steps, or bars over labels.
 
     Attributes:
-        key: its name among an experiment's charts, fit for a file's name.
-        rates: whether values are fractions.
-        stacked: lines on top of each other.
+        key: the chart's name within an experiment, usable as a file name.
+        unit: title of the vertical axis.
+        rates: whether the values are fractions.
+        stacked: whether the lines are areas on top of each other.
     """
 
     key: str
@@ -86,12 +93,12 @@ class Chart:
 
     @property
     def crowded(self) -> bool:
-        """Whether it needs room for its labels."""
+        """Whether the labels need a chart of double width."""
         return len(self.labels) * max(len(self.bars), 1) > 20 or len(self.labels) > 8
 
     @property
     def summary(self) -> str:
-        """For those who cannot see it."""
+        """The chart in words, for screen readers."""
         ends = [
             f"{line.name} from {line.smooth[0]:.3g} at step {line.steps[0]:.0f} to {line.smooth[-1]:.3g} at step"
             f" {line.steps[-1]:.0f}"
@@ -99,13 +106,15 @@ class Chart:
         ]
         for bars in self.bars:
             pairs = zip(self.labels, bars.values, strict=True)
-            told = ", ".join(f"{label} {value:.3g}" for label, value in pairs if value is not None)
-            ends.append(f"{bars.name}: {told}")
+            listed = ", ".join(
+                f"{label} {value:.3g}" for label, value in pairs if value is not None
+            )
+            ends.append(f"{bars.name}: {listed}")
         return f"{self.title}. {'; '.join(ends)}"
 
 
 def make_charts(experiment: Experiment) -> list[Chart]:
-    """All that an experiment has numbers for."""
+    """Returns a chart for everything that the experiment has numbers for."""
     runs = experiment.runs
     charts = [_held_out(runs, "accuracy", "Held-out accuracy")]
     charts += [_curve(runs, name) for name in CURVES]
@@ -116,7 +125,10 @@ def make_charts(experiment: Experiment) -> list[Chart]:
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
-    """Each value [N] with the `window` - 1 before it, fewer at the beginning, averaged: nothing from the future."""
+    """Returns the mean of each value [N] and the `window` - 1 values before it, of fewer at the beginning.
+
+    No later value enters a mean.
+    """
     sums = np.cumsum(np.concatenate([[0.0], values]))
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)
@@ -124,61 +136,90 @@ def moving_average(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def line(rows: Sequence[Mapping[str, Any]], metric: str, name: str) -> Line | None:
-    """A metric of a run's rows, smoothed over a twentieth of them; None if no row holds a finite one."""
+    """Returns one metric of a run's rows, smoothed over a twentieth of them.
+
+    Returns None if no row holds a finite value of it.
+    """
     points = [(row["step"], row[metric]) for row in rows if np.isfinite(row.get(metric, np.nan))]
     if not points:
         return None
     steps, values = np.array(points, float).T
-    every = -(-len(steps) // POINTS)
+    every = -(-len(steps) // POINTS)  # rounded up
     if every > 1:
         starts = np.arange(0, len(steps), every)
         counts = np.diff([*starts, len(steps)])
         steps = steps[np.append(starts[1:], len(steps)) - 1]
         values = np.add.reduceat(values, starts) / counts
-    return Line(name, steps, values, max(1, len(steps) // 20))
+    return Line(name=name, steps=steps, values=values, window=max(1, len(steps) // 20))
 
 
 def _curve(runs: Sequence[Run], metric: str) -> Chart:
     title, unit, rates = CURVES[metric]
     lines = _present([line(run.metrics, metric, run.name) for run in runs])
-    if metric == "learning_rate":  # known, not measured
+    if metric == "learning_rate":
+        # A schedule has no noise to smooth.
         lines = tuple(dataclasses.replace(one, window=1) for one in lines)
-    return Chart(metric, title, unit, lines, rates=rates)
+    return Chart(key=metric, title=title, unit=unit, lines=lines, rates=rates)
 
 
 def _held_out(runs: Sequence[Run], metric: str, title: str) -> Chart:
-    """Unsmoothed: there are few."""
+    """The held-out figures as they are: there are too few to smooth."""
     found = _present([line(run.held_out, metric, run.name) for run in runs])
     lines = tuple(dataclasses.replace(one, window=1) for one in found)
-    return Chart(f"held_out_{metric}", title, "fraction of held-out questions", lines, rates=True)
+    return Chart(
+        key=f"held_out_{metric}",
+        title=title,
+        unit="fraction of held-out questions",
+        lines=lines,
+        rates=True,
+    )
 
 
 def _times(run: Run, place: int) -> Chart:
-    """Without the steps that compiled: a mean over twenty steps would spread their minutes over all of them."""
+    """The seconds of each part of a step.
+
+    Steps that compiled are left out: a mean over twenty steps would spread their minutes over all of them.
+    """
     timed = [row for row in run.metrics if "seconds" in row]
     usual = float(np.median([row["seconds"] for row in timed])) if timed else 0.0
     rows = [row for row in timed if row["seconds"] <= COMPILES * usual]
     lines = _present([line(rows, f"seconds_{part}", part) for part in PARTS])
-    title = f"Seconds of a step, but for those that compiled: {run.name}"
-    return Chart(f"seconds_{place}", title, "seconds", lines, stacked=True)
+    title = f"Seconds per step, without steps that compiled: {run.name}"
+    return Chart(key=f"seconds_{place}", title=title, unit="seconds", lines=lines, stacked=True)
 
 
 def _pass_rates(run: Run, place: int) -> Chart:
-    before, after, told = before_and_after(run.questions)
-    bars = (Bars(told, before), Bars("when last asked", after, place=1)) if sum(after) else ()
+    rates = before_and_after(run.questions)
+    bars: tuple[Bars, ...] = ()
+    if sum(rates.after):
+        first = Bars(name=rates.before_is, values=rates.before)
+        last = Bars(name="when last asked", values=rates.after, place=1)
+        bars = (first, last)
     title = f"Pass rates of the same questions: {run.name}"
-    return Chart(f"pass_rates_{place}", title, "questions", labels=LEVELS, bars=bars)
+    key = f"pass_rates_{place}"
+    return Chart(key=key, title=title, unit="questions", labels=LEVELS, bars=bars)
 
 
-def before_and_after(
-    questions: Sequence[Mapping[str, Any]],
-) -> tuple[list[float], list[float], str]:
-    """Of the questions that the last quarter of a run asked, how many have a pass rate on each of `LEVELS`.
+class PassRates(NamedTuple):
+    """Counts of questions with a pass rate in each bin of `LEVELS`, at two times.
 
-    Before, when the run first asked them, and after, when it asked them last: the same questions, as often each time.
-    A curriculum's end is harder than its beginning. A run that asks none twice is compared with the base model's
-    scores, by which its questions were chosen: with others of 0 or 1 left out, and from another number of attempts,
-    rates spread from the middle to both ends even if nothing is learnt.
+    Attributes:
+        before, after: counts per bin.
+        before_is: what `before` shows, in words.
+    """
+
+    before: list[float]
+    after: list[float]
+    before_is: str
+
+
+def before_and_after(questions: Sequence[Mapping[str, Any]]) -> PassRates:
+    """Compares the pass rates of the questions that the last quarter of a run asked: at first, and at last.
+
+    Both counts are over the same questions, because a curriculum's end is harder than its beginning. If the run asked
+    no question twice, `before` holds the base model's scores, by which the run's questions were chosen. That comparison
+    is biased: questions that scored 0 or 1 were left out, and the number of attempts differs, so the rates spread from
+    the middle to both ends even if nothing is learnt.
     """
     rows = [row for row in questions if "pass_rates" in row]
     last = max((row["step"] for row in rows), default=0)
@@ -193,59 +234,89 @@ def before_and_after(
             after[name] = (row["step"], rate)
     late = [name for name, (step, _) in after.items() if step > 0.75 * last]
     pairs = [(first[name][1], after[name][1]) for name in late if first[name][0] < after[name][0]]
-    told = "when first asked"
+    before_is = "when first asked"
     if not pairs:
         pairs = [(scored[name], after[name][1]) for name in late if scored[name] is not None]
-        told = "as scored, by which they were chosen"
-    levels = [np.bincount([_level(r) for r in side], minlength=6) for side in zip(*pairs)]  # noqa: B905
-    before, now = levels if levels else (np.zeros(6), np.zeros(6))
-    return before.tolist(), now.tolist(), told
+        before_is = "scores of the base model"
+    return PassRates(
+        before=_counts([before for before, _ in pairs]),
+        after=_counts([after for _, after in pairs]),
+        before_is=before_is,
+    )
+
+
+def _counts(rates: Sequence[float]) -> list[float]:
+    """Counts the rates in each bin of `LEVELS`."""
+    levels = np.array([_level(rate) for rate in rates], int)
+    return np.bincount(levels, minlength=len(LEVELS)).tolist()
 
 
 def _level(rate: float) -> int:
-    """Of `LEVELS`."""
+    """Returns the index of a pass rate's bin in `LEVELS`."""
     return 0 if rate <= 0 else 5 if rate >= 1 else 1 + int(np.searchsorted((0.25, 0.5, 0.75), rate))
 
 
-Category = tuple[float, list[float] | None, int]  # accuracy, interval, rows
+class Category(NamedTuple):
+    """The accuracy on the questions of one category."""
+
+    accuracy: float
+    interval: list[float] | None
+    rows: int
+
+
+class Breakdown(NamedTuple):
+    """The accuracy of one run or result by category.
+
+    Attributes:
+        place: index of its colour.
+    """
+
+    name: str
+    place: int
+    by: dict[str, Category]
 
 
 def _by_category(experiment: Experiment) -> list[Chart]:
-    """Accuracy by category, a chart for each set of questions: different questions are not put side by side."""
-    sets: dict[tuple[str, str], list[tuple[str, int, dict[str, Category]]]] = {}
+    """Returns a chart of accuracy by category for each set of questions.
+
+    Different questions never stand side by side.
+    """
+    sets: dict[tuple[str, str], list[Breakdown]] = {}
     for place, run in enumerate(experiment.runs):
         data = Path(str(run.settings.get("held_out.data", ""))).stem
         for group in GROUPS:
             by = _last_answers(run, group)
-            sets.setdefault((group, f"{data}, held out"), []).append((run.name, place, by))
+            sets.setdefault((group, f"{data}, held out"), []).append(Breakdown(run.name, place, by))
     for place, result in enumerate(experiment.results, len(experiment.runs)):
         for group in result.scores.get("by") or {}:
             by = _scored(result, group)
-            sets.setdefault((group, result.benchmark), []).append((result.name, place, by))
-    present = [item for item in sorted(sets.items()) if any(by for _, _, by in item[1])]
+            sets.setdefault((group, result.benchmark), []).append(Breakdown(result.name, place, by))
+    present = [item for item in sorted(sets.items()) if any(each.by for each in item[1])]
     return [
-        _by(group, asked, found, number) for number, ((group, asked), found) in enumerate(present)
+        _category_chart(group, asked, found, f"by_{index}")
+        for index, ((group, asked), found) in enumerate(present)
     ]
 
 
-def _by(
-    group: str, asked: str, found: Sequence[tuple[str, int, dict[str, Category]]], number: int
-) -> Chart:
-    values = list(dict.fromkeys(value for _, _, by in found for value in by))
+def _category_chart(group: str, asked: str, found: Sequence[Breakdown], key: str) -> Chart:
+    values = list(dict.fromkeys(value for each in found for value in each.by))
     bars = tuple(
         Bars(
-            name,
-            [by[value][0] if value in by else None for value in values],
-            [by[value][1] if value in by else None for value in values],
-            place,
+            name=each.name,
+            values=[each.by[value].accuracy if value in each.by else None for value in values],
+            intervals=[each.by[value].interval if value in each.by else None for value in values],
+            place=each.place,
         )
-        for name, place, by in found
-        if by
+        for each in found
+        if each.by
     )
-    counts = {value: {by[value][2] for _, _, by in found if value in by} for value in values}
+    counts = {
+        value: {each.by[value].rows for each in found if value in each.by} for value in values
+    }
     labels = tuple(f"{value} ({'/'.join(map(str, sorted(counts[value])))})" for value in values)
     title = f"{asked}: accuracy by {group}, with 95 % intervals and rows"
-    return Chart(f"by_{number}", title, "fraction right", labels=labels, bars=bars, rates=True)
+    unit = "fraction right"
+    return Chart(key=key, title=title, unit=unit, labels=labels, bars=bars, rates=True)
 
 
 def _last_answers(run: Run, group: str) -> dict[str, Category]:
@@ -256,18 +327,25 @@ def _last_answers(run: Run, group: str) -> dict[str, Category]:
         if row["step"] == last:
             right.setdefault(row[group], []).append(row["completions"][0]["accuracy"])
     return {
-        value: (float(np.mean(each)), bootstrap_interval(np.array(each) > 0), len(each))
+        value: Category(
+            accuracy=float(np.mean(each)),
+            interval=bootstrap_interval(np.array(each) > 0),
+            rows=len(each),
+        )
         for value, each in sorted(right.items())
     }
 
 
 def _scored(result: Result, group: str) -> dict[str, Category]:
     by = result.scores["by"][group]
-    return {value: (row["accuracy"], row.get("interval"), row["rows"]) for value, row in by.items()}
+    return {
+        value: Category(row["accuracy"], row.get("interval"), row["rows"])
+        for value, row in by.items()
+    }
 
 
 def _present(lines: Sequence[Line | None]) -> tuple[Line, ...]:
-    """Those that there are, each in the colour of its place among all."""
+    """Drops missing lines; each of the others keeps the colour of its position among all."""
     return tuple(
         dataclasses.replace(one, place=place) for place, one in enumerate(lines) if one is not None
     )

@@ -1,4 +1,4 @@
-"""Charts as pictures for papers, by Matplotlib."""
+"""Charts as pictures for papers, drawn with Matplotlib."""
 
 import dataclasses
 import os
@@ -15,13 +15,14 @@ from tqdm import tqdm
 
 from sari_jax.report.charts import CURVES, Bars, Chart, line
 
-matplotlib.rcParams["text.parse_math"] = False  # names may hold a dollar sign
+# Names may hold a dollar sign, which Matplotlib would read as a formula.
+matplotlib.rcParams["text.parse_math"] = False
 BLUE, ORANGE, GREEN, GREY = "#1f6fb4", "#e07b27", "#3a9a5b", "#8a8a8a"
 COLOURS = (BLUE, ORANGE, GREEN, "#b5548f", "#7d66c9", "#a68b00", "#c94f4a", "#3f95a6")
 
 
 def plot_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
-    """Draws each chart into a PNG of its own, named after its key."""
+    """Draws each chart into a PNG of its own, named after the chart's key."""
     paths = []
     for chart in tqdm(charts, desc="pictures", disable=None):
         figure = new_figure(1, 1)
@@ -40,41 +41,44 @@ def plot_demo(
     """Draws SFT's loss, GRPO's reward and accuracy, and the held-out accuracy of each stage into a PNG.
 
     Args:
-        summary: `accuracy`, stage -> fraction, in the order to draw (base, sft, grpo); `chance`, a fraction; and,
-            if there, `interval`, stage -> [low, high].
+        summary: `accuracy`, stage -> fraction, in the order to draw (base, sft, grpo); `chance`, a fraction; and
+            optionally `interval`, stage -> [low, high].
     """
     figure = new_figure(2, 2)
     loss, reward, rates, bars = figure.axes
-
-    def curve(metrics: Sequence[Mapping[str, float]], title: str, *names: str) -> Chart:
-        lines = [line(metrics, name, name) for name in names]
-        present = tuple(
-            dataclasses.replace(one, place=place) for place, one in enumerate(lines) if one
-        )
-        _, unit, fractions = CURVES[names[0]]
-        return Chart(names[0], title, unit, present, rates=fractions)
-
-    draw(loss, curve(sft_metrics, "SFT: loss", "loss"))
-    draw(reward, curve(grpo_metrics, "GRPO: reward", "reward"))
-    draw(rates, curve(grpo_metrics, "GRPO: accuracy and format", "accuracy", "format"))
-    intervals = summary.get("interval", {})
-    stages = list(summary["accuracy"])
-    values = Bars(
-        "accuracy",
-        list(summary["accuracy"].values()),
-        [intervals.get(stage) for stage in stages],
-    )
-    labels = tuple(stage.upper() if stage != "base" else "Base" for stage in stages)
-    title = "Accuracy on held-out questions"
-    draw(bars, Chart("accuracy", title, "", labels=labels, bars=(values,), rates=True))
+    draw(loss, _curve(sft_metrics, "SFT: loss", "loss"))
+    draw(reward, _curve(grpo_metrics, "GRPO: reward", "reward"))
+    draw(rates, _curve(grpo_metrics, "GRPO: accuracy and format", "accuracy", "format"))
+    draw(bars, _stage_bars(summary))
     chance = summary["chance"]
     bars.axhline(chance, color="black", ls="--", lw=1, label=f"chance {chance:.1%}")
     bars.legend(fontsize=10, frameon=False, loc="upper left")
     save_figure(figure, out)
 
 
+def _curve(metrics: Sequence[Mapping[str, float]], title: str, *names: str) -> Chart:
+    lines = [line(metrics, name, name) for name in names]
+    present = tuple(dataclasses.replace(one, place=place) for place, one in enumerate(lines) if one)
+    _, unit, fractions = CURVES[names[0]]
+    return Chart(key=names[0], title=title, unit=unit, lines=present, rates=fractions)
+
+
+def _stage_bars(summary: Mapping[str, Any]) -> Chart:
+    """The held-out accuracy of each stage, with its interval where the summary has one."""
+    intervals = summary.get("interval", {})
+    accuracy = summary["accuracy"]
+    bars = Bars(
+        name="accuracy",
+        values=list(accuracy.values()),
+        intervals=[intervals.get(stage) for stage in accuracy],
+    )
+    labels = tuple(stage.upper() if stage != "base" else "Base" for stage in accuracy)
+    title = "Accuracy on held-out questions"
+    return Chart(key="accuracy", title=title, unit="", labels=labels, bars=(bars,), rates=True)
+
+
 def draw(axes: Axes, chart: Chart) -> None:
-    """Lines with light dots for what was averaged, areas on top of each other, or bars with their intervals."""
+    """Draws a chart: lines with light dots for the unsmoothed values, stacked areas, or bars with intervals."""
     axes.set_title(chart.title, fontsize=12)
     axes.set_ylabel(chart.unit, fontsize=11)
     axes.grid(alpha=0.25)
@@ -91,7 +95,8 @@ def draw(axes: Axes, chart: Chart) -> None:
         axes.set_ylim(-0.03, 1.08 if chart.bars else 1.03)
     if len(chart.lines) > 1:
         axes.legend(fontsize=9, frameon=False)
-    if len(chart.bars) > 1:  # beside them: there is no empty place among them
+    if len(chart.bars) > 1:
+        # Beside the bars: between them is no room for a legend.
         axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
@@ -143,7 +148,7 @@ def new_figure(rows: int, columns: int) -> Figure:
 
 
 def save_figure(figure: Figure, out: Path) -> None:
-    """Beside, then renamed: a reader never meets half a picture."""
+    """Writes a PNG to a temporary name and renames it, so that nobody reads half a picture."""
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.part")

@@ -1,4 +1,4 @@
-"""What a page is made of: the folders of runs and of evaluations, read."""
+"""Reads the folders of runs and evaluations that a report shows."""
 
 import dataclasses
 import json
@@ -16,12 +16,12 @@ from sari_jax.train.metrics import read_held_out, read_metrics, read_questions, 
 Rows = list[dict[str, Any]]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run's workdir, whether the run has ended or not.
+    """The contents of a run's workdir. The run need not have ended.
 
     Attributes:
-        settings: by their dotted names.
+        settings: the run's settings by their dotted names.
         metrics, questions, samples, held_out: the rows of the files of these names; see `train.metrics`.
     """
 
@@ -37,12 +37,12 @@ class Run:
         return str(self.settings.get("stage", ""))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """A folder that `sari eval` made.
+    """The contents of a folder that `sari eval` wrote.
 
     Attributes:
-        scores: as `scores.json` has them.
+        scores: the object in `scores.json`.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Result:
 
     @property
     def benchmark(self) -> str:
-        """Which questions it is over."""
+        """Name and version of the benchmark, where they are known."""
         return ", ".join(
             str(self.scores[name]) for name in ("benchmark", "version") if self.scores.get(name)
         )
@@ -58,27 +58,30 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
+    """The runs and results of one report."""
+
     runs: list[Run]
     results: list[Result]
 
 
 def read_experiment(folders: Sequence[Path | str]) -> Experiment:
-    """Workdirs and folders of `sari eval`, in any order.
+    """Reads workdirs and folders of `sari eval`, in any order.
 
     Raises:
-        InputError: a folder that is neither, or a run without a step.
+        InputError: a folder is neither, a folder is named twice, or a run has no step.
     """
     paths = [Path(folder).absolute() for folder in folders]
     names = _names(paths)
-    runs, results = [], []
+    runs: list[Run] = []
+    results: list[Result] = []
     for path, name in zip(paths, names, strict=True):
         if (path / "scores.json").is_file():
-            results.append(Result(name, _read(path / "scores.json")))
+            results.append(Result(name=name, scores=_read(path / "scores.json")))
         elif (path / "config.json").is_file():
             runs.append(_run(path, name))
         else:
             raise InputError(
-                f"{path}: neither a run's workdir (config.json) nor what `sari eval` writes (scores.json)"
+                f"{path}: has neither config.json nor scores.json; name a run's workdir, or a folder of sari eval"
             )
     return Experiment(runs, results)
 
@@ -86,14 +89,14 @@ def read_experiment(folders: Sequence[Path | str]) -> Experiment:
 def _run(path: Path, name: str) -> Run:
     metrics = read_metrics(path)
     if not metrics:
-        raise InputError(f"{path}: no step is trained yet; train for a step first")
+        raise InputError(f"{path}: no step is trained yet; wait for the run's first step")
     return Run(
-        name,
-        traverse_util.flatten_dict(_read(path / "config.json"), sep="."),
-        metrics,
-        read_questions(path),
-        read_samples(path),
-        read_held_out(path),
+        name=name,
+        settings=traverse_util.flatten_dict(_read(path / "config.json"), sep="."),
+        metrics=metrics,
+        questions=read_questions(path),
+        samples=read_samples(path),
+        held_out=read_held_out(path),
     )
 
 
@@ -105,18 +108,18 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The folders' own, with those of their parents where two are the same."""
+    """Returns the folders' names, with as many parents as it takes to make them differ."""
     parts = [path.parts for path in paths]
     for count in range(1, max(map(len, parts), default=1) + 1):
         names = ["/".join(part[-count:]) for part in parts]
         if max(Counter(names).values(), default=0) < 2:
             return names
     twice = next(path for path in paths if paths.count(path) > 1)
-    raise InputError(f"{twice}: named twice; name each folder once")
+    raise InputError(f"{twice}: is named twice; name each folder once")
 
 
 def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Settings in which runs differ, each run's value in order; where one alone is shown, none."""
+    """Returns the settings in which runs differ, with each run's value in order."""
     names = list(dict.fromkeys(name for run in runs for name in run.settings))
     values = {name: [_shown(run.settings.get(name)) for run in runs] for name in names}
     return {name: each for name, each in values.items() if len(set(each)) > 1}

@@ -1,4 +1,4 @@
-"""One self-contained page of an experiment: it opens from disk, and asks nothing of the network."""
+"""One self-contained HTML page of an experiment: it opens from disk and needs no network."""
 
 import base64
 import dataclasses
@@ -19,27 +19,30 @@ from sari_jax.report.curves import plot_charts
 from sari_jax.report.experiment import Experiment, Result, Run, differing
 from sari_jax.report.rollouts import SHARES, add_sounds, browse
 
-MEGABYTE, MARGIN = 2**20, 2**16  # bytes; the margin is for what stands around each sound
+MEGABYTE = 2**20
+# Bytes that stay free for the JSON around each clip.
+MARGIN = 2**16
 FILES = importlib.resources.files("sari_jax.report") / "page"
-LATEST = 20  # steps at a run's end that its row of the table averages
+# The table averages this many steps at a run's end.
+LATEST = 20
 
 
 class PageTooLarge(InputError):
-    """However few rollouts it shows."""
+    """The page exceeds its limit even with the fewest rollouts."""
 
 
 def write_page(experiment: Experiment, out: Path, megabytes: int) -> dict[str, Any]:
     """Writes the page.
 
     Args:
-        megabytes: the page's largest size. Fewer rollouts are shown if all of `SHARES`' first have no room in it, and
-            sounds that have none are left out.
+        megabytes: limit of the page's size. The page shows the first of `SHARES` that fits, and leaves out the audio of
+            clips for which no room is left.
 
     Returns:
-        What is on it, counted, and its size in `megabytes`.
+        Counts of what is on the page, and its size in `megabytes`.
 
     Raises:
-        PageTooLarge: fewer folders would do.
+        PageTooLarge: the page does not fit even with the fewest rollouts and no audio.
         InputError: the page cannot be written.
     """
     charts = make_charts(experiment)
@@ -52,12 +55,12 @@ def write_page(experiment: Experiment, out: Path, megabytes: int) -> dict[str, A
             break
     else:
         raise PageTooLarge(
-            f"a page of these folders takes {fixed / MEGABYTE:.1f} MB without any sound; raise --megabytes"
-            f" {megabytes}, or name fewer folders"
+            f"a page of these folders takes {fixed / MEGABYTE:.1f} MB without any audio, which is more than"
+            f" --megabytes {megabytes}; raise --megabytes, or name fewer folders"
         )
     sounds, counts = add_sounds(questions, limit - fixed)
-    told_sounds = {"sounds": list(map(dataclasses.asdict, sounds))}
-    page = _render(experiment, charts, data | {"questions": questions} | told_sounds)
+    data |= {"questions": questions, "sounds": list(map(dataclasses.asdict, sounds))}
+    page = _render(experiment, charts, data)
     with os_errors_as_input_error(out):
         write_text(out, page.decode())
     return {
@@ -73,17 +76,19 @@ def write_page(experiment: Experiment, out: Path, megabytes: int) -> dict[str, A
 
 
 def write_pictures(experiment: Experiment, folder: Path) -> list[str]:
-    """Each chart as a PNG of its own in that folder."""
+    """Draws each chart into a PNG of its own in the folder; returns their paths."""
     with os_errors_as_input_error(folder):
         return [str(path) for path in plot_charts(make_charts(experiment), folder)]
 
 
 def _render(experiment: Experiment, charts: list[Chart], data: dict[str, Any]) -> bytes:
-    """Texts are escaped by the template, and in the data; no script but ours may run, whatever gets in.
+    """Fills the template.
 
-    Half a character, which a name or a text may hold and UTF-8 cannot, becomes a question mark.
+    The template escapes all texts, the data's too, and its policy allows no script but the two of ours. An unpaired
+    surrogate in a name or a text, which UTF-8 cannot encode, becomes a question mark.
     """
-    plotly, script = get_plotlyjs(), (FILES / "page.js").read_text("utf-8")
+    plotly = get_plotlyjs()
+    script = (FILES / "page.js").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False}
     template = environment.from_string((FILES / "page.html").read_text("utf-8"))
@@ -93,6 +98,7 @@ def _render(experiment: Experiment, charts: list[Chart], data: dict[str, Any]) -
         columns=COLUMNS,
         names=[run.name for run in experiment.runs],
         differing=differing(experiment.runs),
+        latest=LATEST,
         results=[_scores(result) for result in experiment.results],
         data=_finite(data),
         style=Markup((FILES / "page.css").read_text("utf-8")),
@@ -104,7 +110,7 @@ def _render(experiment: Experiment, charts: list[Chart], data: dict[str, Any]) -
 
 
 def _finite(value: Any) -> Any:
-    """The same with None for numbers that JSON has not got."""
+    """Replaces NaN and infinity, which JSON lacks, by None."""
     if isinstance(value, dict):
         return {name: _finite(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -130,7 +136,7 @@ COLUMNS = (
 
 
 def _row(run: Run) -> list[str]:
-    """A run in the table: what stands under `COLUMNS`."""
+    """Returns a run's cells in the table of runs; `COLUMNS` are their heads."""
     rows = run.metrics
 
     def late(metric: str) -> str:
@@ -162,17 +168,17 @@ FIGURES = ("benchmark", "version", "rule", "rows", "answered", "unreadable", "re
 
 
 def _scores(result: Result) -> dict[str, Any]:
-    """A result as its card shows it: figures by name, and published ones of the same version."""
+    """Returns a result as its card shows it: named figures, and published ones of the same benchmark version."""
     scores = result.scores
     figures = [(name, str(scores[name])) for name in FIGURES if scores.get(name) is not None]
     if scores.get("checked") is False:
-        figures.append(("rows", "not known to be this version's"))
+        figures.append(("rows", "not checked to be this version's"))
     official = scores.get("official") or {}
     if official.get("accuracy") is not None:
-        over = f"the script's own accuracy, over {official['rows']}"
+        over = f"accuracy by the official script, over {official['rows']}"
         figures.append((over, f"{official['accuracy']:.1%}"))
     if scores.get("fail_rate") is not None:
-        figures.append(("answers that the script guesses", f"{scores['fail_rate']:.1%}"))
+        figures.append(("answers that the official script guesses", f"{scores['fail_rate']:.1%}"))
     for which, value in (scores.get("accuracy") or {}).items():
         if value is not None:
             figures.append((f"accuracy over {which}", f"{value:.1%}"))
@@ -183,14 +189,16 @@ def _scores(result: Result) -> dict[str, Any]:
 
 
 def _published(result: Result) -> dict[str, Any]:
-    """A table of published figures with ours as its first row; without any, none."""
-    scores, rows = result.scores, result.scores.get("published") or {}
+    """Returns a table of published figures with ours as its first row; an empty one if none are published."""
+    scores = result.scores
+    rows = scores.get("published") or {}
     if not rows:
         return {"columns": [], "rows": []}
     names = dict.fromkeys(name for row in rows.values() for name in row if name != "source")
     by = (scores.get("by") or {}).get("task", {})
     ours = {name: by[name]["accuracy"] for name in names if name in by}
-    official, accuracy = scores.get("official") or {}, scores.get("accuracy") or {}
+    official = scores.get("official") or {}
+    accuracy = scores.get("accuracy") or {}
     ours["all"] = official.get("accuracy", accuracy.get("all"))
     table = {result.name: ours | {"source": "here"}} | rows
     return {
@@ -207,7 +215,7 @@ def _published(result: Result) -> dict[str, Any]:
 
 
 def _plain(chart: Chart) -> dict[str, Any]:
-    """For the page's script."""
+    """Returns a chart as JSON for the page's script, with values rounded to five digits."""
     lines = [
         {
             "name": one.name,
@@ -219,5 +227,5 @@ def _plain(chart: Chart) -> dict[str, Any]:
         }
         for one in chart.lines
     ]
-    told = {name: getattr(chart, name) for name in ("unit", "labels", "rates", "stacked")}
-    return told | {"lines": lines, "bars": [dataclasses.asdict(bars) for bars in chart.bars]}
+    plain = {name: getattr(chart, name) for name in ("unit", "labels", "rates", "stacked")}
+    return plain | {"lines": lines, "bars": [dataclasses.asdict(bars) for bars in chart.bars]}

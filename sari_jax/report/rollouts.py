@@ -1,4 +1,4 @@
-"""Questions, what a model made of them at each step, and their sound: what the page's browser shows."""
+"""Questions with the completions and rewards of each step, and their audio, for the page's browser."""
 
 import re
 from collections.abc import Sequence
@@ -15,11 +15,13 @@ from sari_jax.report.sounds import Sound, read_sound
 
 
 class Share(NamedTuple):
-    """What a page shows of a run.
+    """The amount of a run that a page shows.
 
     Attributes:
-        steps, per_step: of its training, and questions of each.
-        held_out, times: held-out questions, and how often each.
+        steps: training steps.
+        per_step: questions of each training step.
+        held_out: held-out questions.
+        times: evaluations of each held-out question.
     """
 
     steps: int
@@ -28,12 +30,17 @@ class Share(NamedTuple):
     times: int
 
 
-# Ours: the first that a page has room for.
+# A page shows the first of these that it has room for.
 SHARES = (
-    *(Share(12, 8, 24, 12), Share(8, 6, 16, 8), Share(6, 4, 8, 6), Share(4, 2, 4, 4)),
-    *(Share(2, 1, 2, 2), Share(1, 1, 1, 1)),
+    Share(steps=12, per_step=8, held_out=24, times=12),
+    Share(steps=8, per_step=6, held_out=16, times=8),
+    Share(steps=6, per_step=4, held_out=8, times=6),
+    Share(steps=4, per_step=2, held_out=4, times=4),
+    Share(steps=2, per_step=1, held_out=2, times=2),
+    Share(steps=1, per_step=1, held_out=1, times=1),
 )
-NO_ROOM = "left out for want of room"
+NO_ROOM = "left out to keep the page within its size; raise --megabytes to hear it"
+# A completion's fields that are no rewards.
 KNOWN = ("text", "done", "tokens", "total", "advantage")
 
 _SECTIONS = {tag: section for section, tag in style("structured").section_tags}
@@ -45,11 +52,11 @@ Question = dict[str, Any]
 
 
 def browse(runs: Sequence[Run], share: Share) -> list[Question]:
-    """What the page's browser shows, as plain data and still without sound.
+    """Returns what the page's browser shows as plain data, still without audio.
 
     Returns:
-        Questions, each with what is asked, its `clips` and its `visits`: the number of the `run`, the `step` and the
-        `split`, with all completions there.
+        Questions, each with its text, its `clips` and its `visits`. A visit has the index of its `run`, its `step`, its
+        `split` and all completions of the question at that step.
     """
     questions: dict[str, Question] = {}
     for place, run in enumerate(runs):
@@ -70,7 +77,7 @@ def browse(runs: Sequence[Run], share: Share) -> list[Question]:
 
 
 def chosen(samples: Sequence[dict[str, Any]], share: Share) -> list[dict[str, Any]]:
-    """Some of a run's samples, spread evenly: over steps in training; over questions and times of held-out ones."""
+    """Chooses some of a run's samples, spread evenly over training steps, held-out questions and evaluations."""
     training = [row for row in samples if row["split"] == "train"]
     steps = _spread(sorted({row["step"] for row in training}), share.steps)
     rows = []
@@ -83,7 +90,7 @@ def chosen(samples: Sequence[dict[str, Any]], share: Share) -> list[dict[str, An
 
 
 def _spread(items: list[Any], count: int) -> list[Any]:
-    """`count` of them at even distances, the last among them, and the first if they are several."""
+    """Returns `count` items at even distances: the last is among them, and the first if `count` is 2 or more."""
     if len(items) <= count:
         return items
     if count == 1:
@@ -93,9 +100,9 @@ def _spread(items: list[Any], count: int) -> list[Any]:
 
 def _question(row: dict[str, Any]) -> Question:
     names = ("id", "question", "choices", "answer", "task", "kind", "difficulty", "source")
-    told = {name: row[name] for name in (*names, "pass_rate") if name in row}
+    known = {name: row[name] for name in (*names, "pass_rate") if name in row}
     clips = [{"name": Path(clip["path"]).name, "place": clip} for clip in row["audio"]]
-    return told | {"clips": clips, "visits": []}
+    return known | {"clips": clips, "visits": []}
 
 
 def _completion(one: dict[str, Any]) -> dict[str, Any]:
@@ -106,11 +113,12 @@ def _completion(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def spans(text: str) -> list[list[str]]:
-    """A completion in pieces, [section, text] each; of what is in no section, and of tags themselves, "" and "tag".
+    """Splits a completion into pieces of [section, text].
 
         "<think>a</think>b" -> [["tag", "<think>"], ["think", "a"], ["tag", "</think>"], ["", "b"]]
 
-    The pieces' texts are the completion, whatever it is.
+    The section is "tag" for a tag itself and "" for text outside of all sections. The texts of the pieces, joined, are
+    always the completion.
     """
     pieces, open_tags, at = [], [""], 0
     for found in _TAG.finditer(text):
@@ -129,21 +137,21 @@ def spans(text: str) -> list[list[str]]:
 
 
 def add_sounds(questions: Sequence[Question], budget: int) -> tuple[list[Sound], dict[str, int]]:
-    """Gives each clip the number of its `sound`, or says what it `lacks`.
+    """Gives each clip the index of its audio as `sound`, or the reason that it has none as `lacks`.
 
     Args:
-        budget: bytes that there is room for; what is shown most often comes first, and after one that has no room
+        budget: bytes that there is room for. Questions that are shown most often come first; once a clip does not fit,
             no other is read.
 
     Returns:
-        The sounds, each once; and how many `clips` there are, and how many were `clips_left_out` for want of room or
-        are `clips_missing`.
+        The audio of the clips, each once; and counts of all `clips`, of `clips_left_out` because there was no room, and
+        of `clips_missing` because their file cannot be read.
     """
     sounds: list[Sound] = []
     known: dict[tuple[Any, ...], dict[str, Any]] = {}
     counts = {"clips": 0, "clips_left_out": 0, "clips_missing": 0}
     by_visits = sorted(questions, key=lambda question: -len(question["visits"]))
-    for question in tqdm(by_visits, desc="sounds", unit="question", disable=None):
+    for question in tqdm(by_visits, desc="audio", unit="question", disable=None):
         for clip in question["clips"]:
             place = clip.pop("place")
             span = (place["path"], place.get("start"), place.get("end"))
@@ -157,7 +165,7 @@ def add_sounds(questions: Sequence[Question], budget: int) -> tuple[list[Sound],
 
 
 def _sound(sounds: list[Sound], span: tuple[Any, ...], budget: int) -> tuple[dict[str, Any], int]:
-    """What a clip is told to have, and the budget that is left."""
+    """Returns the fields to add to a clip, and the bytes that are left of the budget."""
     if budget <= 0:
         return {"lacks": NO_ROOM}, budget
     try:

@@ -1,4 +1,4 @@
-"""A clip as a page plays and shows it: compressed sound, its outline and its spectrogram."""
+"""A clip as a page plays and shows it: compressed audio, its outline and its spectrogram."""
 
 import base64
 import dataclasses
@@ -13,22 +13,30 @@ from matplotlib.image import imsave
 from sari_jax.audio.clips import load_clip
 from sari_jax.data.processor import SAMPLE_RATE
 
-LONGEST = 30.0  # seconds of a clip on a page
-MELS, COLUMNS, PEAKS = 64, 320, 160  # of its spectrogram, and of its outline
-WINDOW = 1024  # samples of a spectrum
-RANGE = 80.0  # decibels below the loudest that are told apart
-PRESSURE = 0.8  # of MP3: 40 kbit/s at 16 kHz, which is 5 kB a second
+# Seconds of a clip that a page holds at most.
+LONGEST = 30.0
+# Rows and columns of a spectrogram.
+MELS = 64
+COLUMNS = 320
+# Parts of an outline.
+PEAKS = 160
+# Samples of one spectrum.
+WINDOW = 1024
+# Decibels between the loudest and the darkest colour of a spectrogram.
+RANGE = 80.0
+# Compression level of MP3: 40 kbit/s at 16 kHz, which is 5 kB a second.
+PRESSURE = 0.8
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Sound:
-    """What a page holds of a clip.
+    """A clip's audio and pictures on a page.
 
     Attributes:
         mp3, spectrogram: data URLs.
         peaks: [PEAKS] the largest amplitude of each part, in hundredths of the clip's largest.
-        seconds: of the whole clip.
-        shortened: whether it ends before the clip does.
+        seconds: length of the whole clip.
+        shortened: whether the page's audio ends before the clip does.
     """
 
     mp3: str
@@ -39,30 +47,30 @@ class Sound:
 
     @property
     def size(self) -> int:
-        """Bytes on the page."""
+        """Bytes that the clip takes on the page."""
         return len(self.mp3) + len(self.spectrogram) + 4 * len(self.peaks)
 
 
 def read_sound(path: str, start: float | None = None, end: float | None = None) -> Sound:
-    """A clip as `load_clip` reads it: what the model heard, at 16 kHz.
+    """Reads a clip as `load_clip` does, so that it is the audio that the model was given, at 16 kHz.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the clip cannot be read.
     """
     waveform = load_clip(path, start, end)
     seconds = len(waveform) / SAMPLE_RATE
     shown = waveform[: round(LONGEST * SAMPLE_RATE)]
     return Sound(
-        _url("audio/mpeg", _mp3(shown)),
-        _url("image/webp", _spectrogram(shown)),
-        _peaks(shown),
-        seconds,
-        len(shown) < len(waveform),
+        mp3=_url("audio/mpeg", _mp3(shown)),
+        spectrogram=_url("image/webp", _spectrogram(shown)),
+        peaks=_peaks(shown),
+        seconds=seconds,
+        shortened=len(shown) < len(waveform),
     )
 
 
 def _mp3(waveform: Float[np.ndarray, "S"]) -> bytes:
-    """Every browser plays it, which of Opus is not so."""
+    """Returns the clip as MP3, which every browser plays; Opus is not played by all."""
     file = io.BytesIO()
     soundfile.write(
         file,
@@ -76,7 +84,7 @@ def _mp3(waveform: Float[np.ndarray, "S"]) -> bytes:
 
 
 def _spectrogram(waveform: Float[np.ndarray, "S"]) -> bytes:
-    """Log-mel, low frequencies at the bottom."""
+    """Returns a picture of the log-mel spectrogram, with low frequencies at the bottom."""
     hop = max(64, -(-len(waveform) // COLUMNS))
     padded = np.pad(waveform, (0, max(0, WINDOW - len(waveform))))
     mel = librosa.feature.melspectrogram(
@@ -84,10 +92,9 @@ def _spectrogram(waveform: Float[np.ndarray, "S"]) -> bytes:
     )
     decibels = librosa.power_to_db(mel, ref=max(float(mel.max()), 1e-10), top_db=RANGE)
     file = io.BytesIO()
-    imsave(
-        file, decibels[::-1], cmap="magma", vmin=-RANGE, vmax=0, format="webp",
-        pil_kwargs={"quality": 60},
-    )  # fmt: skip
+    quality = {"quality": 60}
+    colours = {"cmap": "magma", "vmin": -RANGE, "vmax": 0}
+    imsave(file, decibels[::-1], format="webp", pil_kwargs=quality, **colours)
     return file.getvalue()
 
 

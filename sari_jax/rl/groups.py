@@ -1,8 +1,11 @@
-"""Dynamic sampling (DAPO, Yu et al. 2025, section 3.2): groups that say nothing give way to groups that do.
+"""Dynamic sampling: groups without spread are replaced by groups of further batches.
 
-A step draws batch after batch, in the order of the data, until in every one of its groups the objective's `spread`
-differs, or a limit is reached. What a batch is then made of is decided by rewards alone, which all hosts know, so that
-it is the same on any number of them; groups go from device to device, and nothing is drawn, read or decoded twice.
+A step draws batch after batch, in the order of the data, until the objective's `spread` reward differs within every
+group, or a limit is reached. The rewards alone decide which groups make up the batch. All hosts know them, so the batch
+is the same on any number of hosts. Groups move from device to device; nothing is drawn, read or decoded twice.
+
+References:
+    Yu et al. 2025, "DAPO", section 3.2.
 """
 
 import functools
@@ -13,31 +16,52 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from sari_jax.data.processor import STRIDE
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.parallel.mesh import constrain
 
 
-def refill(flat: Bool[np.ndarray, "B"], fresh_flat: Bool[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
-    """Which groups to go on with: places among the kept ones and, from B on, among the fresh ones.
+def refill(
+    zero_spread: Bool[np.ndarray, "B"], fresh_zero_spread: Bool[np.ndarray, "B"]
+) -> Int[np.ndarray, "B"]:
+    """Chooses which groups to go on with, among B kept groups and B fresh ones.
 
-    A group with spread stays where it is. The others' places are taken by fresh ones with spread, in order, as far as
-    they go; a group that is left without keeps its place.
+    A group with spread stays where it is. Fresh groups with spread take the places of the others, in order, as far as
+    they go. A group that gets no replacement keeps its place.
 
-        kept [spread, flat, flat], fresh [flat, spread, flat] -> [0, 4, 2]
+    >>> spread, flat = False, True
+    >>> refill(np.array([spread, flat, flat]), np.array([flat, spread, flat])).tolist()
+    [0, 4, 2]
+
+    Args:
+        zero_spread: true for a kept group without spread.
+        fresh_zero_spread: true for a fresh group without spread.
+
+    Returns:
+        The place of each group to go on with: below B among the kept groups, from B on among the fresh ones.
     """
-    places = np.arange(len(flat), dtype=np.int32)
-    free, usable = np.flatnonzero(flat), np.flatnonzero(~fresh_flat)
+    places = np.arange(len(zero_spread), dtype=np.int32)
+    free = np.flatnonzero(zero_spread)
+    usable = np.flatnonzero(~fresh_zero_spread)
     count = min(len(free), len(usable))
-    places[free[:count]] = len(flat) + usable[:count]
+    places[free[:count]] = len(zero_spread) + usable[:count]
     return places
 
 
 @functools.partial(jax.jit, static_argnames="pad_id")
 def take(kept: Any, fresh: Any, places: Int[Array, "B"], pad_id: int) -> Any:
-    """These rows of two trees of rows [B, ...], of which one may hold smaller prompts than the other.
+    """Takes rows from two batches, of which one may have smaller shapes than the other.
 
-    Shapes come out of the buckets that both came in: the same few programs as before.
+        [*kept, *fresh][places]
+
+    Both batches have the shapes of buckets, and so has the result: no further program is compiled for its shapes.
+
+    Args:
+        kept, fresh: trees of the same structure, with arrays [B, ...] and `Prompts` as leaves.
+        places: what `refill` returns.
+        pad_id: the token that fills up prompts.
+
+    Returns:
+        The rows as a tree of the same structure, sharded over the batch.
     """
     kept, fresh = (_alike(tree, other, pad_id) for tree, other in ((kept, fresh), (fresh, kept)))
     return jax.tree.map(
@@ -46,7 +70,7 @@ def take(kept: Any, fresh: Any, places: Int[Array, "B"], pad_id: int) -> Any:
 
 
 def _alike(tree: Any, other: Any, pad_id: int) -> Any:
-    """Every array as large as the other's, prompts by what their places mean."""
+    """Pads every array of a tree to the size of the other's; prompts are padded by `widened`."""
 
     def grown(x: Array | Prompts, y: Array | Prompts) -> Array | Prompts:
         if isinstance(x, Prompts):
@@ -57,16 +81,12 @@ def _alike(tree: Any, other: Any, pad_id: int) -> Any:
 
 
 def widened(prompts: Prompts, other: Prompts, pad_id: int) -> Prompts:
-    """The same prompts with room for the other's: as `Batch.sized` does on the host."""
-    before, clips = prompts.waveforms.shape[-1], other.waveforms.shape
-    frames, more = before // STRIDE, max(before, clips[-1]) // STRIDE
-    index = prompts.audio_index
-    index = jnp.where(index < 0, -1, index // frames * more + index % frames)
+    """Pads prompts to the sizes of other prompts on the device, as `Batch.sized` does on the host."""
     return Prompts(
         _pad(prompts.tokens, other.tokens.shape, pad_id),
         prompts.lengths,
-        _pad(index, other.audio_index.shape, -1),
-        _pad(prompts.waveforms, clips, 0),
+        _pad(prompts.audio_index, other.audio_index.shape, -1),
+        _pad(prompts.waveforms, other.waveforms.shape, 0),
         _pad(prompts.samples, other.samples.shape, 0),
     )
 

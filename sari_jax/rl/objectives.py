@@ -1,24 +1,30 @@
-"""GRPO and its relatives as rows of one table; what a part is called stands in the module that holds it."""
+"""GRPO and its relatives as rows of one table; each part is explained in the module that holds it."""
 
 import dataclasses
 
-OFF = float("inf")  # no clipping
+# No ratio is clipped.
+OFF = float("inf")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What makes an objective.
+    """The parts that an objective is made of.
+
+    >>> OBJECTIVES["dapo"].clip_low, OBJECTIVES["dapo"].clip_high
+    (0.2, 0.28)
+    >>> dataclasses.replace(OBJECTIVES["grpo"], kl="k2").kl_coefficient
+    0.04
 
     Attributes:
-        advantages: of `rl.advantages`.
-        aggregation: of `rl.aggregation`.
-        ratio: of `rl.ratios`.
+        advantages: a name of `rl.advantages`.
+        aggregation: a name of `rl.aggregation`.
+        ratio: a name of `rl.ratios`.
         clip_low, clip_high: the ratio is clipped to 1 - clip_low ... 1 + clip_high.
-        kl: of `rl.kl`, which says where it is placed.
-        kl_coefficient: at 0 there is no reference.
-        max_generation_batches: batches that a step may draw until all groups have spread: see `rl.groups`.
-        spread: the reward that has to differ within a group for that.
-        rewards: of `rl.rewards`, with weights: SARI's two, and what the objective adds to them.
+        kl: a name of `rl.kl`, which also says whether it is placed in the reward or in the loss.
+        kl_coefficient: weight of the KL; 0 for no reference.
+        max_generation_batches: batches that a step may draw until all groups have spread; see `rl.groups`.
+        spread: the reward whose values have to differ within a group.
+        rewards: "NAME=WEIGHT", names of `rl.rewards`: SARI's two, and what the objective adds to them.
     """
 
     advantages: str
@@ -33,22 +39,62 @@ class Objective:
     rewards: tuple[str, ...] = ("accuracy=1", "format=1")
 
 
-# Values are the papers' or their authors' code's. Ours are GRPO's clipping, which DeepSeekMath and R1-AQA do not give,
-# RLOO's coefficient, and the weights of rewards. Where there is no KL, the estimator is for a coefficient set by hand.
+# The values are those of the papers or of their authors' code. Ours are GRPO's clipping, which DeepSeekMath and R1-AQA
+# do not give, RLOO's coefficient, and the weights of rewards. An objective without KL names the estimator that is used
+# if a run sets a coefficient.
 OBJECTIVES: dict[str, Objective] = {
     # Shao et al. 2024, "DeepSeekMath".
-    "grpo": Objective("group", "sequence_mean", "token", 0.2, 0.2, "k3", 0.04),
+    "grpo": Objective(
+        advantages="group",
+        aggregation="sequence_mean",
+        ratio="token",
+        clip_low=0.2,
+        clip_high=0.2,
+        kl="k3",
+        kl_coefficient=0.04,
+    ),
     # Liu et al. 2025, "Understanding R1-Zero-Like Training".
-    "dr_grpo": Objective("centred", "constant_length", "token", 0.2, 0.2, "k3", 0.0),
+    "dr_grpo": Objective(
+        advantages="centred",
+        aggregation="constant_length",
+        ratio="token",
+        clip_low=0.2,
+        clip_high=0.2,
+        kl="k3",
+        kl_coefficient=0.0,
+    ),
     # Yu et al. 2025, "DAPO".
     "dapo": Objective(
-        *("group", "token_mean", "token", 0.2, 0.28, "k3", 0.0),
+        advantages="group",
+        aggregation="token_mean",
+        ratio="token",
+        clip_low=0.2,
+        clip_high=0.28,
+        kl="k3",
+        kl_coefficient=0.0,
         max_generation_batches=10,
-        spread="accuracy",  # some of a group are right, and not all
+        # Some completions of a group are right, and not all of them.
+        spread="accuracy",
         rewards=("accuracy=1", "format=1", "overlong=1"),
     ),
     # Zheng et al. 2025, "Group Sequence Policy Optimization".
-    "gspo": Objective("group", "sequence_mean", "sequence", 3e-4, 4e-4, "k3", 0.0),
+    "gspo": Objective(
+        advantages="group",
+        aggregation="sequence_mean",
+        ratio="sequence",
+        clip_low=3e-4,
+        clip_high=4e-4,
+        kl="k3",
+        kl_coefficient=0.0,
+    ),
     # Ahmadian et al. 2024, "Back to Basics".
-    "rloo": Objective("leave_one_out", "sequence_sum", "token", OFF, OFF, "k1", 0.03),
+    "rloo": Objective(
+        advantages="leave_one_out",
+        aggregation="sequence_sum",
+        ratio="token",
+        clip_low=OFF,
+        clip_high=OFF,
+        kl="k1",
+        kl_coefficient=0.03,
+    ),
 }

@@ -1,4 +1,4 @@
-"""How likely a policy finds given completions: the forward pass that reference scoring and the update share."""
+"""Log-probabilities of given completions: the forward pass that reference scoring and the update share."""
 
 import functools
 
@@ -17,7 +17,22 @@ def completion_logprobs(
     features: Float[Array, "B A F D"] | None,
     temperature: float,
 ) -> tuple[Float[Array, "B G T"], Float[Array, "B G T"]]:
-    """Log-probabilities and entropies of the temperature-scaled policy, each prompt computed once."""
+    """Computes log-probabilities and entropies of the temperature-scaled policy, at every completion token.
+
+        log softmax(logits / temperature)
+
+    Each prompt is computed once for its G completions.
+
+    Args:
+        model: with its parameters.
+        prompts: B of them.
+        tokens: G completions of each prompt.
+        features: the audio tower's output; None computes it from the prompts' waveforms.
+        temperature: at which the completions were sampled.
+
+    Returns:
+        The log-probability of each completion token, and the entropy in nats of the distribution it is drawn from.
+    """
     hidden = model.hidden(prompts, tokens, features)
     return chunked_logprobs(hidden, model.decoder.unembedding, tokens, temperature=temperature)
 
@@ -32,5 +47,14 @@ def reference_logprobs(
     *,
     temperature: float = 1.0,
 ) -> Float[Array, "B G T"]:
-    """Under parameters held fixed: the reference's, or the policy's before its first update. No gradient is kept."""
+    """Computes log-probabilities under parameters that do not learn; no gradient is kept.
+
+    Args:
+        config: of the model.
+        params: the reference's, or the policy's before its first update.
+        prompts, tokens, features, temperature: as in `completion_logprobs`.
+
+    Returns:
+        The log-probability of each completion token.
+    """
     return completion_logprobs(bind(config, params), prompts, tokens, features, temperature)[0]

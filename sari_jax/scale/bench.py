@@ -1,8 +1,8 @@
-"""`sari bench`: the same work in this package and in PyTorch, in turns, in one run.
+"""`sari bench`: times the same work in this package and in PyTorch.
 
-Each side is a process of its own with the same weights, tokens, dtype and number of threads. A first pass of every
-phase, which compiles, is not counted and is told as `first_s`. Then the sides take turns phase by phase, so that what
-else the machine does falls on both.
+Each side is a process of its own with the same weights, tokens, dtype and number of threads. The first pass of every
+phase compiles; it is reported as `first_s` and not counted. Then the sides take turns phase by phase, so that other
+load on the machine slows both alike.
 """
 
 import dataclasses
@@ -16,21 +16,22 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, require
 from sari_jax.scale.work import Work, make
 
-GRPO, SFT = ("rollout", "reference", "update", "grpo_step"), ("sft_step",)
+GRPO = ("rollout", "reference", "update", "grpo_step")
+SFT = ("sft_step",)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """A comparison in processes of its own, so that its peak of memory is its own too.
+    """One comparison. It has processes of its own, so that their peak memory belongs to this row alone.
 
     Attributes:
         tower: trained or frozen.
-        form: PyTorch's. `repeated`: prompt and sound for each completion; `once`: the sound encoded once a group;
-            `padded`: all examples in one batch; `parts`: in the same parts as here.
-        changes: to the work.
+        form: how PyTorch does it. `repeated`: prompt and audio for each completion; `once`: the audio encoded once per
+            group; `padded`: all examples in one batch; `parts`: in the same micro-batches as here.
+        changes: fields of `Work` that differ from the config.
     """
 
     tower: str
@@ -40,17 +41,22 @@ class Row:
 
 
 ROWS = {
-    "repeated": Row("trained", "repeated", GRPO),
-    "sft": Row("trained", "padded", SFT),
-    "encode_once": Row("trained", "once", GRPO),
-    "sft_in_parts": Row("trained", "parts", SFT),
-    "frozen_tower": Row("frozen", "repeated", ("grpo_step",)),
-    "text_heavy": Row("trained", "repeated", GRPO, dict(audio_seconds=2.0, new_tokens=256)),
+    "repeated": Row(tower="trained", form="repeated", phases=GRPO),
+    "sft": Row(tower="trained", form="padded", phases=SFT),
+    "encode_once": Row(tower="trained", form="once", phases=GRPO),
+    "sft_in_parts": Row(tower="trained", form="parts", phases=SFT),
+    "frozen_tower": Row(tower="frozen", form="repeated", phases=("grpo_step",)),
+    "text_heavy": Row(
+        tower="trained",
+        form="repeated",
+        phases=GRPO,
+        changes=dict(audio_seconds=2.0, new_tokens=256),
+    ),
 }
 
 
 class Side:
-    """A worker process that runs phases on demand."""
+    """The worker process of one side, which runs phases on demand."""
 
     def __init__(self, module: str, threads: int, *words: str):
         limits = {"OMP_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}
@@ -67,9 +73,9 @@ class Side:
     def seconds(self, phase: str) -> float:
         assert self._process.stdin
         print(phase, file=self._process.stdin, flush=True)
-        told = self._read()
-        self.peak = told["peak_rss_gib"]
-        return told["seconds"]
+        timed = self._read()
+        self.peak = timed["peak_rss_gib"]
+        return timed["seconds"]
 
     def close(self) -> None:
         assert self._process.stdin
@@ -87,37 +93,38 @@ class Side:
 
 
 def bench(work: Work, rows: tuple[str, ...], report: Callable[[str], None]) -> dict[str, Any]:
-    """Times the phases of the rows; a phase stands at the top of the result as the first row has it.
+    """Times the phases of the given rows.
+
+    Returns:
+        `rows` with all figures. `phases` has each phase once, from the first row that times it.
 
     Raises:
-        InputError: an unknown row; PyTorch is not installed; fewer processors than threads; a side that broke off.
+        InputError: a row is unknown, PyTorch is not installed, the machine has fewer processors than `work.threads`, or
+            a side ended early.
     """
     unknown = [row for row in rows if row not in ROWS]
     if unknown or not rows:
         raise InputError(f"row {(unknown or [''])[0]!r} is unknown; choose {', '.join(ROWS)}")
-    if work.threads > len(os.sched_getaffinity(0)):
+    processors = len(os.sched_getaffinity(0))
+    if work.threads > processors:
         raise InputError(
-            f"config: threads = {work.threads} exceeds the {len(os.sched_getaffinity(0))} processors there are"
+            f"config: threads = {work.threads} exceeds this machine's {processors} processors; lower threads"
         )
-    told: dict[str, Any] = {}
+    require("sari bench", "bench", "torch")
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in rows:
             directory = Path(folder) / name
-            try:
-                make(dataclasses.replace(work, **ROWS[name].changes), directory)
-            except ImportError as error:
-                raise InputError(
-                    "sari bench compares with PyTorch: pip install -e '.[bench]' in the checkout"
-                ) from error
-            told[name] = _time(name, work, directory, report)
+            make(dataclasses.replace(work, **ROWS[name].changes), directory)
+            results[name] = _time(name, work, directory, report)
     phases: dict[str, Any] = {}
-    for found in told.values():
-        phases = found["phases"] | phases
-    first = told[rows[0]]
+    for result in results.values():
+        phases = result["phases"] | phases
+    first = results[rows[0]]
     return {
         "phases": phases,
         "peak_rss_gib": first["peak_rss_gib"],
-        "rows": told,
+        "rows": results,
         "work": dataclasses.asdict(work),
     }
 
@@ -128,27 +135,33 @@ def _time(name: str, work: Work, directory: Path, report: Callable[[str], None])
         "jax": Side("jax_side", work.threads, str(directory), row.tower),
         "torch": Side("torch_side", work.threads, str(directory), row.tower, row.form),
     }
-    first = {side: sum(of.seconds(p) for p in row.phases) for side, of in sides.items()}
-    found = {}
+    first = {key: sum(side.seconds(p) for p in row.phases) for key, side in sides.items()}
+    phases = {}
     for phase in row.phases:
-        pairs = [
-            {side: of.seconds(phase) for side, of in sides.items()} for _ in range(work.rounds)
-        ]
-        ratios = sorted(pair["torch"] / pair["jax"] for pair in pairs)
-        found[phase] = {
-            "jax_s": median(pair["jax"] for pair in pairs),
-            "torch_s": median(pair["torch"] for pair in pairs),
-            "ratio": median(ratios),
-            "ratio_min": ratios[0],
-            "ratio_max": ratios[-1],
-        }
-        values = found[phase]
-        report(
-            f"{name:>12} {phase:<10} jax {values['jax_s']:8.3f} s   torch {values['torch_s']:8.3f} s   "
-            f"ratio {values['ratio']:6.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        )
+        phases[phase] = _time_phase(phase, sides, work.rounds)
+        report(_phase_line(name, phase, phases[phase]))
     for side in sides.values():
         side.close()
-    peaks = {side: of.peak for side, of in sides.items()}
+    peaks = {key: side.peak for key, side in sides.items()}
     report(f"{name:>12} peak       jax {peaks['jax']:8.2f} GiB torch {peaks['torch']:8.2f} GiB")
-    return {"phases": found, "peak_rss_gib": peaks, "first_s": first}
+    return {"phases": phases, "peak_rss_gib": peaks, "first_s": first}
+
+
+def _time_phase(phase: str, sides: dict[str, Side], rounds: int) -> dict[str, float]:
+    """Times one phase on both sides in turns; the ratio is PyTorch's seconds over ours."""
+    pairs = [{key: side.seconds(phase) for key, side in sides.items()} for _ in range(rounds)]
+    ratios = sorted(pair["torch"] / pair["jax"] for pair in pairs)
+    return {
+        "jax_s": median(pair["jax"] for pair in pairs),
+        "torch_s": median(pair["torch"] for pair in pairs),
+        "ratio": median(ratios),
+        "ratio_min": ratios[0],
+        "ratio_max": ratios[-1],
+    }
+
+
+def _phase_line(row: str, phase: str, times: dict[str, float]) -> str:
+    return (
+        f"{row:>12} {phase:<10} jax {times['jax_s']:8.3f} s   torch {times['torch_s']:8.3f} s   "
+        f"ratio {times['ratio']:6.2f} ({times['ratio_min']:.2f} to {times['ratio_max']:.2f})"
+    )

@@ -1,4 +1,4 @@
-"""Does a run fit a slice, and what bounds it: each of its programs through the real TPU compiler, without a TPU."""
+"""Compiles each program of a run with the TPU compiler, without a TPU: does the run fit, and what bounds it?"""
 
 import dataclasses
 import re
@@ -14,26 +14,33 @@ from sari_jax.scale.programs import Program, Programs, Question
 from sari_jax.scale.topology import GIB, Topology, topology
 from sari_jax.train.config import Run
 
-KERNEL = "tpu_custom_call"  # what a Pallas kernel is in a compiled module
-# The two ways in which the compiler says what a program needs: when all is laid out, or sooner, of temporaries alone.
+# Name of a Pallas kernel in a compiled module.
+KERNEL = "tpu_custom_call"
+# The compiler has two messages for a program that needs too much memory: one after the whole layout, and an earlier one
+# about its temporaries.
 _OVER = re.compile(
     r"(?:Used |memory required for HLO temporaries \()([\d.]+)([KMG])(?: of |\) exceeds)"
 )
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Compiled:
-    """What the compiler says of one program; see `report` for the units."""
+    """The compiler's figures for one program; see `report` for the units.
+
+    Attributes:
+        once, per_token: bytes of collectives, for the whole program and for one token of decoding.
+        kernels: number of Pallas kernels in the module.
+    """
 
     peak: float
-    arguments: float
-    temporaries: float
     seconds: float
     fits: bool
-    once: dict[str, float]
-    per_token: dict[str, float]
-    kernels: int
+    arguments: float = 0.0
+    temporaries: float = 0.0
+    once: dict[str, float] = dataclasses.field(default_factory=dict)
+    per_token: dict[str, float] = dataclasses.field(default_factory=dict)
+    kernels: int = 0
 
 
 def compile_run(
@@ -43,19 +50,22 @@ def compile_run(
     slices: int = 1,
     question: Question = Question(),
     only: Sequence[str] = (),
-    tell: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """The report of a run on a topology: see `report`.
+    """Compiles a run's programs for a topology.
 
     Args:
         only: names of programs; all unless given.
-        tell: takes a line of progress.
+        log: takes a line of progress.
+
+    Returns:
+        Figures of the slice and the run, and `programs` with a row of `report` for each program.
 
     Raises:
-        InputError: a topology or settings that cannot be; an attention kernel that is not in the module it was asked
-            for; a name in `only` that is no program of the run.
+        InputError: the topology does not exist, the settings do not suit it, `only` names an unknown program, or a
+            module lacks the attention kernel that the settings ask for.
     """
-    # A chip's program, kept, could not be opened here again.
+    # A program for a TPU that was loaded from the cache could not be opened on this machine.
     jax.config.update("jax_enable_compilation_cache", False)
     place = topology(name, slices)
     planned = Programs(run, place, question)
@@ -68,12 +78,14 @@ def compile_run(
     for program in programs:
         if only and program.name not in only:
             continue
-        tell(f"{program.name}: compiling for {place.chips} chips")
+        log(f"{program.name}: compiling for {place.chips} chips")
         found = compile_one(program, place)
         if program.kernels and run.model.attention == "splash" and not found.kernels and found.fits:
-            raise InputError(f"{program.name}: attention's kernel is not in the compiled module")
+            raise InputError(
+                f"{program.name}: the compiled module lacks attention's kernel; set model.attention to another value"
+            )
         rows[program.name] = report(program, found, place)
-        tell(f"{program.name}: {rows[program.name]['peak_hbm_gib']:.2f} GiB, {found.seconds:.0f} s")
+        log(f"{program.name}: {rows[program.name]['peak_hbm_gib']:.2f} GiB, {found.seconds:.0f} s")
     return {
         "topology": name,
         "slices": slices,
@@ -90,7 +102,7 @@ def compile_run(
 
 
 def compile_one(program: Program, place: Topology) -> Compiled:
-    """Compiles a program; one that needs more than the chip has comes back as not fitting."""
+    """Compiles a program. If it needs more memory than a chip has, the result has `fits` false."""
     begun = time.perf_counter()
     lowered = program.lower()
     try:
@@ -99,42 +111,40 @@ def compile_one(program: Program, place: Topology) -> Compiled:
         need = needed(str(error))
         if need is None:
             raise
-        need += program.beside
-        return Compiled(need, 0.0, 0.0, time.perf_counter() - begun, False, {}, {}, 0)
-    seconds, memory, text = (
-        time.perf_counter() - begun,
-        compiled.memory_analysis(),
-        compiled.as_text(),
-    )
+        seconds = time.perf_counter() - begun
+        return Compiled(peak=need + program.beside, seconds=seconds, fits=False)
+    seconds = time.perf_counter() - begun
+    memory = compiled.memory_analysis()
+    text = compiled.as_text()
     traffic = moved(text)
-    # The stages of decoding differ in how many rows are left: the first has all.
+    # The stages of decoding differ in how many rows are left; the first stage, which has all of them, moves most.
     per_token = max(traffic.per_turn, key=lambda turn: sum(turn.values()), default={})
     peak = memory.peak_memory_in_bytes + program.beside
     return Compiled(
-        peak,
-        memory.argument_size_in_bytes,
-        memory.temp_size_in_bytes,
-        seconds,
-        peak <= place.usable,
-        dict(traffic.once),
-        dict(per_token),
-        text.count(f'custom_call_target="{KERNEL}"'),
+        peak=peak,
+        seconds=seconds,
+        fits=peak <= place.usable,
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        once=dict(traffic.once),
+        per_token=dict(per_token),
+        kernels=text.count(f'custom_call_target="{KERNEL}"'),
     )
 
 
-def needed(refusal: str) -> float | None:
-    """The bytes that the compiler says a program needs, when it refuses it for want of memory; None otherwise."""
-    over = _OVER.search(refusal)
+def needed(error: str) -> float | None:
+    """Returns the bytes that a program needs by the compiler's out-of-memory error; None for any other error."""
+    over = _OVER.search(error)
     return float(over[1]) * _UNITS[over[2]] if over else None
 
 
 def report(program: Program, found: Compiled, place: Topology) -> dict[str, Any]:
-    """One program as a row.
+    """Returns one program's row.
 
-    Sizes are GiB and bytes of one chip, in its memory or sent by it. `peak_hbm_gib` has in it what stays on the chip
-    beside the program (`beside_gib`). The terms are the least seconds that arithmetic, the chip's memory and its links
-    along one axis of the torus allow, each alone; what takes longest bounds the program. The network between slices is
-    slower than these links, and not told apart from them here.
+    Sizes are of one chip: GiB in its memory, bytes that it sends. `peak_hbm_gib` includes `beside_gib`, which stays on
+    the chip while the program runs. `seconds` has a lower bound each for arithmetic, for the chip's memory and for its
+    links along one axis of the torus; the largest of them bounds the program. The network between slices is slower than
+    these links, but is counted as if it were one of them.
     """
     flops = program.flops / place.chips
     sent = dict(found.once)
@@ -163,24 +173,26 @@ def report(program: Program, found: Compiled, place: Topology) -> dict[str, Any]
     }
 
 
-def table(told: dict[str, Any]) -> str:
-    """The report for people."""
+def table(result: dict[str, Any]) -> str:
+    """Formats the result of `compile_run` for people."""
     lines = [
         f"{'program':<10}{'peak GiB':>10}{'beside':>9}{'TFLOP':>9}{'sent GB':>9}{'compute':>10}{'hbm':>9}"
         f"{'links':>9}  bound by"
     ]
-    for name, row in told["programs"].items():
+    for name, row in result["programs"].items():
         terms = row["seconds"]
         lines.append(
             f"{name:<10}{row['peak_hbm_gib']:>10.2f}{row['beside_gib']:>9.2f}{row['flops_per_chip'] / 1e12:>9.1f}"
             f"{sum(row['collective_bytes'].values()) / 1e9:>9.2f}{terms['compute']:>9.3f}s{terms['hbm']:>8.3f}s"
             f"{terms['interconnect']:>8.3f}s  {row['bound_by'] if row['fits'] else 'DOES NOT FIT'}"
         )
-    what = "the run" if told["complete"] else "what was compiled of it"
-    verdict = f"{what} fits" if told["fits"] else "the run does NOT fit"
-    where = told["topology"] + (f", {told['slices']} slices" if told["slices"] > 1 else "")
+    what = "the run" if result["complete"] else "every program that was compiled"
+    verdict = f"{what} fits" if result["fits"] else "the run does NOT fit"
+    where = result["topology"]
+    if result["slices"] > 1:
+        where += f", {result['slices']} slices"
     lines.append(
-        f"{verdict} {told['chips']} chips of {told['hbm_gib_per_chip']:.0f} GiB, {told['usable_gib_per_chip']:.2f} of"
-        f" them for programs ({where})"
+        f"{verdict} {result['chips']} chips of {result['hbm_gib_per_chip']:.0f} GiB,"
+        f" {result['usable_gib_per_chip']:.2f} of them for programs ({where})"
     )
     return "\n".join(lines)

@@ -1,6 +1,6 @@
-"""What a compiled module moves between chips, read from its text.
+"""Counts the bytes that a compiled module moves between chips, from the module's text.
 
-By hand, since XLA's own cost analysis counts the body of a loop once and says nothing of collectives.
+XLA's own cost analysis does not serve: it counts the body of a loop once, and omits collectives.
 """
 
 import dataclasses
@@ -36,9 +36,8 @@ class Moved:
     """Bytes that one chip sends, by kind of collective.
 
     Attributes:
-        once: outside of loops whose length is known only while they run, and in those of known length as often as they
-            run.
-        per_turn: in one turn of each loop of unknown length, a decoding stage, in the order of the text.
+        once: outside of loops of unknown length. A loop of known length counts as often as it runs.
+        per_turn: in one turn of each loop of unknown length, which is a decoding stage, in the order of the text.
     """
 
     once: Counter
@@ -48,13 +47,15 @@ class Moved:
 def moved(text: str) -> Moved:
     """Reads a compiled module.
 
-    A ring is taken for every collective: of n chips each sends (n - 1) / n of what is gathered, scattered or exchanged,
-    and twice that of what is reduced for all. A collective that XLA has cut in steps stands in the text once for each
-    step, with one channel: it is counted once.
+    Every collective is counted as a ring. Each of n chips sends (n - 1) / n of the bytes that are gathered, scattered
+    or exchanged, and twice that of an all-reduce. XLA may cut a collective into steps, which share one channel; it is
+    counted once.
     """
     bodies = _computations(text)
     entry = re.search(r"^ENTRY %?([\w.\-]+)", text, re.MULTILINE)
-    once, turns, counted = Counter(), [], Counter()
+    once = Counter()
+    turns = []
+    counted = Counter()
 
     def walk(name: str, times: int, into: Counter) -> None:
         for line in bodies.get(name, ()):
@@ -64,7 +65,8 @@ def moved(text: str) -> Moved:
                 into[kind] += max(0, times * size - before)
             loop = _WHILE.search(line)
             if loop:
-                known = _TRIPS.search(line)  # XLA's CPU compiler writes it down, the TPU's does not
+                # XLA's CPU compiler writes the number of turns into the text, the TPU compiler does not.
+                known = _TRIPS.search(line)
                 length = int(known[1]) if known else _length(bodies[loop[1]], bodies[loop[2]])
                 if length is None:
                     turns.append(Counter())
@@ -95,7 +97,7 @@ def _called(line: str) -> Iterator[str]:
 
 
 def _length(condition: list[str], body: list[str]) -> int | None:
-    """How often a loop runs, if it counts from zero up to a constant; XLA may have it take several turns at once."""
+    """Returns how often a loop runs if it counts from zero up to a constant; XLA may unroll several turns into one."""
     limits, counters = _matches(_CONSTANT, condition), _matches(_ELEMENT, condition)
     for counter, limit in _all(_COMPARE, condition):
         if limit in limits and counter in counters:
@@ -104,7 +106,7 @@ def _length(condition: list[str], body: list[str]) -> int | None:
 
 
 def _stride(body: list[str], place: int) -> int:
-    """What a turn adds to the counter that stands at this place of the loop's state."""
+    """Returns the number that a turn adds to the counter at position `place` of the loop's state."""
     constants = _matches(_CONSTANT, body)
     for (result,) in _all(_RESULT, body):
         counter = re.findall(r"%([\w.\-]+)", result)[place]
@@ -129,9 +131,8 @@ def _collective(line: str) -> Iterator[tuple[str, float, str | None]]:
         return
     kind, group = found[2], _group(line)
     sizes = [_bytes(dtype, dims) for dtype, dims in _SHAPE.findall(found[1])]
-    if (
-        f"{kind}-start(" in line and kind != "all-reduce"
-    ):  # what goes in, then what comes out, then scalars
+    if f"{kind}-start(" in line and kind != "all-reduce":
+        # Its type lists the inputs, then the outputs, then scalars.
         arrays = [_bytes(dtype, dims) for dtype, dims in _SHAPE.findall(found[1]) if dims]
         sizes = arrays[len(arrays) // 2 :]
     share = (group - 1) / group
@@ -152,7 +153,7 @@ def _bytes(dtype: str, dims: str) -> float:
 
 
 def _group(line: str) -> int:
-    """How many chips take part; the three ways in which XLA writes it."""
+    """Returns how many chips take part; XLA has three notations for it."""
     if found := _EXPLICIT.search(line):
         return len(found[1].split(","))
     if found := _IOTA.search(line):
@@ -161,4 +162,5 @@ def _group(line: str) -> int:
         sizes = dict(part.split("=") for part in found[1].replace("'", "").split(","))
         names = [name.strip(" '") for name in found[2].split(",")]
         return math.prod(int(sizes[name.split(":")[0]]) for name in names if name)
-    return 2  # a permutation names pairs
+    # A permutation lists pairs of chips.
+    return 2

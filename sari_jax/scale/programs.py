@@ -1,4 +1,4 @@
-"""A run's programs with shapes in the place of arrays: what the loop would compile, without weights or chips."""
+"""The programs that a run compiles, with shapes in place of arrays: neither weights nor chips are needed."""
 
 import dataclasses
 import functools
@@ -42,17 +42,17 @@ from sari_jax.train.state import create_state
 from sari_jax.train.updates import Rollout, SftPart, grpo_update, sft_update
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
     """One program of a step.
 
     Attributes:
-        lower: traces it; compiling is the caller's.
-        beside: bytes of a chip's memory that are taken while it runs and that it is not given.
-        flops: of the whole mesh, by formula; what is computed again for the gradient is not in it.
-        least_bytes: that each chip must at least read from its memory.
-        turns: of its loop over tokens, where it has one.
-        kernels: whether attention's kernels must be in it.
+        lower: traces the program; the caller compiles what it returns.
+        beside: bytes of a chip's memory that are in use while the program runs, other than its arguments.
+        flops: FLOPs of the whole mesh, by formula, without what is computed again for the gradient.
+        least_bytes: bytes that each chip reads from its memory at least.
+        turns: turns of the loop over tokens; 1 if the program has none.
+        kernels: whether attention's kernels must be in the compiled module.
     """
 
     name: str
@@ -64,19 +64,19 @@ class Program:
     kernels: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Question:
-    """What each prompt holds."""
+    """The size of every prompt."""
 
     audio_seconds: float = 30.0
     text_tokens: int = 128
 
 
 def model_config(run: Run) -> AudioLMConfig:
-    """From the model directory where there is one, else of `model.size`.
+    """Reads the config of the model directory; without one, takes that of `model.size`.
 
     Raises:
-        InputError: neither is given.
+        InputError: neither `model.path` nor `model.size` is set.
     """
     model = run.model
     if model.path:
@@ -89,24 +89,28 @@ def model_config(run: Run) -> AudioLMConfig:
 
 
 class Programs:
-    """Of a run over a topology's chips, with every prompt as long as `question` says.
+    """The programs of a run on a topology's chips, where every prompt has the size of `question`.
+
+    Attributes:
+        resident: bytes of each chip's memory that the training state takes.
 
     Raises:
-        InputError: settings that the loop would refuse on these chips.
+        InputError: the settings are ones that training would refuse on these chips.
     """
 
     def __init__(self, run: Run, topology: Topology, question: Question = Question()):
-        self.run, self.config = run, model_config(run)
+        self.run = run
+        self.config = model_config(run)
         mesh = run.mesh
         self.mesh = make_mesh(mesh.data, mesh.fsdp, mesh.tensor, devices=topology.devices)
         tensor = self.mesh.shape["tensor"]
-        shared = run.mesh.decode_tensor or tensor
+        shared = mesh.decode_tensor or tensor
         require(self.config, num_shards=tensor, decoding=shared, platform="tpu")
         num_shards = num_data_shards(self.mesh)
         if run.batch_size % (num_shards * run.micro_batches):
             raise InputError(
                 f"config: batch_size = {run.batch_size} does not divide by data x fsdp x micro_batches ="
-                f" {num_shards * run.micro_batches}; one prompt for each chip is --config.batch_size={topology.chips}"
+                f" {num_shards * run.micro_batches}; for one prompt per chip, --config.batch_size={topology.chips}"
             )
         self.decoding = decoding_mesh(self.mesh, shared)
         self._lay_out_state()
@@ -133,191 +137,273 @@ class Programs:
         self.resident = bytes_of((self.state, self.frozen, self.reference)) - bytes_of(self.waiting)
 
     def _lay_out_question(self, question: Question) -> None:
-        shapes, longest = self.run.data.shapes, self.config.encoder.seconds
+        shapes = self.run.data.shapes
+        longest = self.config.encoder.seconds
         if not 0 < question.audio_seconds <= longest:
             raise InputError(
-                f"a clip of {question.audio_seconds} s: must be above 0 and at most {longest} s"
+                f"a clip of {question.audio_seconds} s: must be above 0 and at most {longest} s; change --audio-seconds"
             )
         real = round(question.audio_seconds * SAMPLE_RATE)
-        samples = clip_size(real, shapes.audio_seconds, longest * SAMPLE_RATE)
-        self.samples, self.frames = samples, frame_counts(real)[0]
+        self.samples = clip_size(real, shapes.audio_seconds, longest * SAMPLE_RATE)
+        self.frames = frame_counts(real)[0]
         self.tokens = frame_counts(real)[1] + question.text_tokens
         self.places = bucket(self.tokens, shapes, "prompt_tokens")
 
     @property
     def largest_replicated(self) -> int:
-        """Bytes of the largest array of the state that every chip holds whole."""
+        """Bytes of the largest array of the state that is replicated on every chip."""
         leaves = jax.tree.leaves((self.state, self.frozen, self.reference))
         whole = (bytes_of(x) for x in leaves if x.sharding.is_fully_replicated)
         return max(whole, default=0)
 
     def all(self) -> list[Program]:
-        """In the order of a step. The tower runs once for the whole of it, unless it learns."""
+        """Returns the programs in the order of a step; the tower runs once per step unless it learns."""
         return self._grpo() if self.run.stage == "grpo" else self._sft()
 
     def _sft(self) -> list[Program]:
-        """Sample completions are decoded in the same way as GRPO's. Of `micro_batches` two stand for all."""
-        run, longest = self.run, self.run.data.shapes.answer_tokens[-1]
+        """The programs of SFT; sample completions are decoded as GRPO's are."""
+        run = self.run
+        longest = run.data.shapes.answer_tokens[-1]
         rows = run.batch_size // run.micro_batches
-        row = lambda shape, dtype: self._rows((rows, *shape), dtype)  # noqa: E731
-        answers, mask = row((1, longest), jnp.int32), row((1, longest), jnp.bool_)
-        part = SftPart(self._prompts(rows), answers, mask, self._features(rows))
-        update = functools.partial(
+        part = SftPart(
+            prompts=self._prompts(rows),
+            answers=self._array((rows, 1, longest), jnp.int32),
+            mask=self._array((rows, 1, longest), jnp.bool_),
+            features=self._features(rows),
+        )
+        step = functools.partial(
             sft_update,
             config=self.config,
             optimizer=self.optimizer,
             dropout=run.model.adapter.dropout,
             seed=run.seed,
         )
-        step = jax.jit(update, donate_argnums=0)
-        parts = [part] * min(run.micro_batches, 2)  # more of them take more time and no more memory
+        step = jax.jit(step, donate_argnums=0)
+        # Two micro-batches stand for all: more of them take more time and no more memory.
+        parts = [part] * min(run.micro_batches, 2)
         forward = rows * group_flops(self.config, self.tokens, [longest])
-        given = (self.state, self._without_tower(self.frozen))
-        lower = lambda: step.lower(self.state, self.frozen, parts)  # noqa: E731
-        flops = len(parts) * self._learning(forward, rows)
-        sampler = Sampler(1, longest, (0, 1), 0, 0.0)
         prompt_only = rows * group_flops(self.config, self.tokens, [])
-        return [
-            *self._encode(rows),
-            *self._decoding(sampler, rows, prompt_only, forward - prompt_only),
-            self._program("sft", lower, given, flops, kernels=True),
-        ]
+        sampler = Sampler(
+            num_completions=1, max_tokens=longest, end_ids=(0, 1), pad_id=0, temperature=0.0
+        )
+        update = self._program(
+            "sft",
+            lambda: step.lower(self.state, self.frozen, parts),
+            (self.state, self._without_tower(self.frozen)),
+            len(parts) * self._learning(forward, rows),
+            kernels=True,
+        )
+        decoding = self._decoding(sampler, rows, prompt_only, forward - prompt_only)
+        return [*self._encode(rows), *decoding, update]
 
     def _grpo(self) -> list[Program]:
-        run, settings, config = self.run, self.run.grpo, self.config
-        rows, group, size = run.batch_size, settings.num_completions, settings.max_tokens
+        """The programs of GRPO."""
+        run = self.run
+        settings = run.grpo
+        rows = run.batch_size
         sampler = Sampler(
-            group, size, (0, 1), 0, settings.temperature, settings.top_k, settings.top_p
+            num_completions=settings.num_completions,
+            max_tokens=settings.max_tokens,
+            end_ids=(0, 1),
+            pad_id=0,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
         )
-        prompts, features = self._prompts(rows), self._features(rows)
-        kept = merge(self.reference, self.frozen)
-        scores = self._rows((rows, group, size), jnp.float32)
-        done = Completions(
-            self._rows((rows, group, size), jnp.int32), scores,
-            self._rows((rows, group), jnp.int32), self._rows((rows, group), jnp.bool_),
-        )  # fmt: skip
-        rollout = Rollout(
-            prompts, done, features,
-            reference=scores if settings.uses_reference else None,
-            old=scores if settings.needs_old_logprobs else None,
-            advantages=self._rows((rows, group), jnp.float32),
-            unmoved=jax.ShapeDtypeStruct((), jnp.bool_) if settings.uses_reference else None,
-        )  # fmt: skip
-        prompt_only = rows * group_flops(config, self.tokens, [])
-        forward = rows * group_flops(config, self.tokens, [size] * group)
-        heard = rows * encoder_flops(config, self.frames) if self.tower_learns else 0.0
-        frozen = self._without_tower(self.frozen)
-        reference = frozen if self.waiting else (self.reference, frozen)
-        learning = (self.state, frozen)
-
-        def scoring(
-            name: str, config: AudioLMConfig, params: Any, given: Any, **rest: Any
-        ) -> Program:
-            lower = lambda: reference_logprobs.lower(  # noqa: E731
-                config, params, prompts, done.tokens, features, temperature=settings.temperature
-            )
-            return self._program(name, lower, given, forward + heard, kernels=True, **rest)
-
-        programs = [
-            *self._encode(rows),
-            *self._decoding(sampler, rows, prompt_only, forward - prompt_only),
-        ]
+        lengths = [settings.max_tokens] * settings.num_completions
+        prompt_only = rows * group_flops(self.config, self.tokens, [])
+        forward = rows * group_flops(self.config, self.tokens, lengths)
+        rollout = self._rollout()
+        programs = self._encode(rows)
+        programs += self._decoding(sampler, rows, prompt_only, forward - prompt_only)
         if settings.uses_reference:
-            programs.append(
-                scoring(
-                    "reference",
-                    without_adapter(config),
-                    kept,
-                    reference,
-                    more=bytes_of(self.waiting),
-                )
-            )
+            programs.append(self._score_reference(rollout, forward))
         if settings.needs_old_logprobs:
-            policy = merge(self.state.params, self.frozen)
-            programs.append(scoring("old", config, policy, (self.state.params, frozen)))
-        flops = settings.updates_per_rollout * self._learning(forward, rows)
+            programs.append(self._score_policy(rollout, forward))
+        return [*programs, self._grpo_update(rollout, forward)]
+
+    def _rollout(self) -> Rollout:
+        """The shapes of what one update learns from."""
+        settings = self.run.grpo
+        rows = self.run.batch_size
+        groups = (rows, settings.num_completions)
+        logprobs = self._array((*groups, settings.max_tokens), jnp.float32)
+        completions = Completions(
+            tokens=self._array((*groups, settings.max_tokens), jnp.int32),
+            logprobs=logprobs,
+            lengths=self._array(groups, jnp.int32),
+            done=self._array(groups, jnp.bool_),
+        )
+        return Rollout(
+            prompts=self._prompts(rows),
+            completions=completions,
+            features=self._features(rows),
+            reference=logprobs if settings.uses_reference else None,
+            old=logprobs if settings.needs_old_logprobs else None,
+            advantages=self._array(groups, jnp.float32),
+            unmoved=jax.ShapeDtypeStruct((), jnp.bool_) if settings.uses_reference else None,
+        )
+
+    def _score_reference(self, rollout: Rollout, forward: float) -> Program:
+        """The pass for the reference's log-probabilities."""
+        frozen = self._without_tower(self.frozen)
+        return self._scoring(
+            "reference",
+            rollout,
+            forward,
+            config=without_adapter(self.config),
+            params=merge(self.reference, self.frozen),
+            given=frozen if self.waiting else (self.reference, frozen),
+            more=bytes_of(self.waiting),
+        )
+
+    def _score_policy(self, rollout: Rollout, forward: float) -> Program:
+        """The pass for the old log-probabilities."""
+        return self._scoring(
+            "old",
+            rollout,
+            forward,
+            config=self.config,
+            params=merge(self.state.params, self.frozen),
+            given=(self.state.params, self._without_tower(self.frozen)),
+        )
+
+    def _scoring(
+        self,
+        name: str,
+        rollout: Rollout,
+        forward: float,
+        *,
+        config: AudioLMConfig,
+        params: Any,
+        given: Any,
+        more: float = 0.0,
+    ) -> Program:
+        def lower() -> Any:
+            tokens = rollout.completions.tokens
+            temperature = self.run.grpo.temperature
+            return reference_logprobs.lower(
+                config, params, rollout.prompts, tokens, rollout.features, temperature=temperature
+            )
+
+        flops = forward + self._tower_flops(self.run.batch_size)
+        return self._program(name, lower, given, flops, kernels=True, more=more)
+
+    def _grpo_update(self, rollout: Rollout, forward: float) -> Program:
+        run = self.run
 
         def lower() -> Any:
             return grpo_update.lower(
                 self.state,
                 self.frozen,
                 rollout,
-                config=config,
-                settings=settings,
+                config=self.config,
+                settings=run.grpo,
                 optimizer=self.optimizer,
                 micro_batches=run.micro_batches,
             )
 
-        return [*programs, self._program("update", lower, learning, flops, kernels=True)]
+        return self._program(
+            "update",
+            lower,
+            (self.state, self._without_tower(self.frozen)),
+            run.grpo.updates_per_rollout * self._learning(forward, run.batch_size),
+            kernels=True,
+        )
 
     def _encode(self, rows: int) -> list[Program]:
-        """The tower alone: for decoding, and for everything where it does not learn."""
+        """The tower alone. Decoding uses its output, and so does everything else if the tower is frozen."""
         flat = {**self.frozen, **self.state.params}
         tower = {path: x for path, x in flat.items() if path.startswith("tower/")}
-        lower = lambda: encode.lower(self.config, merge(tower, {}), self._prompts(rows))  # noqa: E731
+
+        def lower() -> Any:
+            return encode.lower(self.config, merge(tower, {}), self._prompts(rows))
+
         flops = rows * encoder_flops(self.config, self.frames)
         return [self._program("encode", lower, tower, flops, kernels=True)]
 
     def _decoding(
         self, sampler: Sampler, rows: int, prompt_flops: float, token_flops: float
     ) -> list[Program]:
-        """The policy laid out anew, each prompt once, and the loop over tokens."""
-        config, c, group = self.config, self.config.decoder, sampler.num_completions
-        layout = DecodingPolicy(config, self.decoding)
+        """The programs that reshard the policy, process each prompt once, and loop over tokens."""
+        layout = DecodingPolicy(self.config, self.decoding)
         flat = layout.needed({**self.frozen, **self.state.params})
         flat_policy = layout.shapes(flat)
         moved = layout.changing(flat)
-        kept = {path: leaf for path, leaf in flat.items() if path not in moved}  # as they lie
+        # The others keep their layout.
+        kept = {path: leaf for path, leaf in flat.items() if path not in moved}
         policy = merge(flat_policy, {})
-        prompts, features = (make(rows, self.decoding) for make in (self._prompts, self._features))
-        if features is None:
-            features = self._tower_output(rows, self.decoding)
-        row = lambda shape, dtype: self._rows((rows, *shape), dtype, self.decoding)  # noqa: E731
-        dtype = jnp.dtype(config.dtype)
-        placed = NamedSharding(self.decoding, spec(None, "batch", "heads"))
-        stored = jax.ShapeDtypeStruct(
-            (c.layers, rows, c.kv_heads, self.places, c.head_dim), dtype, sharding=placed
-        )
-        prompt_cache, hidden = KVCache(stored, stored), row((c.width,), dtype)
-        everywhere = NamedSharding(self.decoding, P())
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
-        lengths = row((), jnp.int32)
-        # A step reads the weights, each prompt's keys, and each completion's own, half of them on average.
-        looked_up = () if c.tied else ("decoder/embed/",)  # a row for each token, and not the whole
-        multiplied = {
-            path: leaf
-            for path, leaf in flat_policy.items()
-            if not path.startswith(("projector/", *looked_up))
-        }
-        weights = bytes_of(multiplied)
-        token = 2 * dtype.itemsize * c.layers * c.kv_heads * c.head_dim
-        num_shards = num_data_shards(self.decoding) * self.decoding.shape["tensor"]
-        seen = rows * (self.tokens + group * sampler.max_tokens / 2)
-        laid_out = lambda: layout.program(moved).lower(moved)  # noqa: E731
-        return [
-            *([self._program("policy", laid_out, moved, 0.0)] if moved else []),
+        programs = []
+        if moved:
+            programs.append(
+                self._program("policy", lambda: layout.program(moved).lower(moved), moved, 0.0)
+            )
+        programs.append(
             self._program(
                 "prefill",
-                lambda: prefill.lower(config, policy, prompts, features),
+                lambda: self._lower_prefill(policy, rows),
                 kept,
                 prompt_flops,
                 mesh=self.decoding,
                 more=bytes_of(flat_policy) - bytes_of(kept),
                 kernels=True,
-            ),
+            )
+        )
+        reads = sampler.max_tokens * self._bytes_per_token(flat_policy, sampler, rows)
+        programs.append(
             self._program(
                 "decode",
-                lambda: decode.lower(
-                    config, sampler, policy, lengths, hidden, prompt_cache, lengths, key
-                ),
+                lambda: self._lower_decode(policy, sampler, rows),
                 kept,
                 token_flops,
                 mesh=self.decoding,
-                more=sampler.max_tokens * (weights + token * seen / num_shards) - bytes_of(kept),
+                more=reads - bytes_of(kept),
                 turns=sampler.max_tokens,
-            ),
-        ]
+            )
+        )
+        return programs
+
+    def _lower_prefill(self, policy: Any, rows: int) -> Any:
+        features = self._tower_output(rows, self.decoding)
+        return prefill.lower(self.config, policy, self._prompts(rows, self.decoding), features)
+
+    def _lower_decode(self, policy: Any, sampler: Sampler, rows: int) -> Any:
+        c = self.config.decoder
+        dtype = jnp.dtype(self.config.dtype)
+        stored = jax.ShapeDtypeStruct(
+            (c.layers, rows, c.kv_heads, self.places, c.head_dim),
+            dtype,
+            sharding=NamedSharding(self.decoding, spec(None, "batch", "heads")),
+        )
+        prompt_cache = KVCache(stored, stored)
+        hidden = self._array((rows, c.width), dtype, self.decoding)
+        lengths = self._array((rows,), jnp.int32, self.decoding)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        everywhere = NamedSharding(self.decoding, P())
+        key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
+        return decode.lower(
+            self.config, sampler, policy, lengths, hidden, prompt_cache, lengths, key
+        )
+
+    def _bytes_per_token(self, flat_policy: dict[str, Any], sampler: Sampler, rows: int) -> float:
+        """Returns the bytes that each chip reads at least for one step of decoding.
+
+        A step reads the weights, each prompt's cache once, and each completion's cache, which is half full on average.
+        """
+        c = self.config.decoder
+        # Of untied embeddings a step reads one row per token, which does not count.
+        looked_up = () if c.tied else ("decoder/embed/",)
+        weights = bytes_of(
+            {
+                path: leaf
+                for path, leaf in flat_policy.items()
+                if not path.startswith(("projector/", *looked_up))
+            }
+        )
+        per_token = 2 * jnp.dtype(self.config.dtype).itemsize * c.layers * c.kv_heads * c.head_dim
+        num_shards = num_data_shards(self.decoding) * self.decoding.shape["tensor"]
+        cached = rows * (self.tokens + sampler.num_completions * sampler.max_tokens / 2)
+        return weights + per_token * cached / num_shards
 
     def _program(
         self,
@@ -330,26 +416,40 @@ class Programs:
         more: float = 0.0,
         **rest: Any,
     ) -> Program:
-        """A program that is given these parts of what stays on the chips, and reads `more` bytes besides."""
+        """Makes a program whose arguments are `given`, a part of the resident state; it reads `more` bytes besides."""
 
         def traced() -> Any:
             with jax.set_mesh(mesh or self.mesh):
                 return lower()
 
-        own = bytes_of(given)
-        return Program(name, traced, max(0, self.resident - own), flops, own + more, **rest)
+        size = bytes_of(given)
+        return Program(
+            name=name,
+            lower=traced,
+            beside=max(0, self.resident - size),
+            flops=flops,
+            least_bytes=size + more,
+            **rest,
+        )
 
     def _learning(self, forward: float, rows: int) -> float:
-        """FLOPs of a differentiated pass, the tower's too where it learns."""
-        placed = rows * projector_flops(self.config, self.frames)
-        heard = rows * encoder_flops(self.config, self.frames) if self.tower_learns else 0.0
-        own = learning(self.state.params)["learns"]
-        # Where an adapter alone learns, its kernels have no gradient.
-        times = lambda part: 1 + (BACKWARD if part in own else BACKWARD / 2)  # noqa: E731
-        return times("decoder") * forward + (1 + BACKWARD) * placed + times("tower") * heard
+        """Returns the FLOPs of a forward and backward pass, including the tower's if it learns."""
+        projector = rows * projector_flops(self.config, self.frames)
+        learns = learning(self.state.params)["learns"]
+
+        def passes(part: str) -> float:
+            # If only an adapter learns, the part's own kernels need no gradient.
+            return 1 + (BACKWARD if part in learns else BACKWARD / 2)
+
+        tower = passes("tower") * self._tower_flops(rows)
+        return passes("decoder") * forward + (1 + BACKWARD) * projector + tower
+
+    def _tower_flops(self, rows: int) -> float:
+        """Returns the FLOPs of the tower's forward pass if it learns; else its output is known and they are 0."""
+        return rows * encoder_flops(self.config, self.frames) if self.tower_learns else 0.0
 
     def _placed(self, tree: Any) -> Any:
-        """Shapes where the table lays such arrays."""
+        """Gives arrays the shardings that training gives them."""
         return jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             tree,
@@ -357,36 +457,36 @@ class Programs:
         )
 
     def _without_tower(self, flat: dict[str, Any]) -> dict[str, Any]:
-        """XLA leaves out of a program what it does not use."""
+        """Drops the tower's parameters, which XLA drops from a program that does not use them."""
         return {path: x for path, x in flat.items() if not path.startswith("tower/")}
 
-    def _rows(
+    def _array(
         self, shape: tuple[int, ...], dtype: Any, mesh: Mesh | None = None
     ) -> jax.ShapeDtypeStruct:
+        """An array whose first axis is split over data shards."""
         sharding = NamedSharding(mesh or self.mesh, spec("batch"))
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     def _prompts(self, rows: int, mesh: Mesh | None = None) -> Prompts:
-        row = lambda shape, dtype: self._rows((rows, *shape), dtype, mesh)  # noqa: E731
         return Prompts(
-            row((self.places,), jnp.int32),
-            row((), jnp.int32),
-            row((self.places,), jnp.int32),
-            row((1, self.samples), jnp.float32),
-            row((1,), jnp.int32),
+            tokens=self._array((rows, self.places), jnp.int32, mesh),
+            lengths=self._array((rows,), jnp.int32, mesh),
+            audio_index=self._array((rows, self.places, 2), jnp.int32, mesh),
+            waveforms=self._array((rows, 1, self.samples), jnp.float32, mesh),
+            samples=self._array((rows, 1), jnp.int32, mesh),
         )
 
     def _features(self, rows: int, mesh: Mesh | None = None) -> jax.ShapeDtypeStruct | None:
-        """The tower's output, where it is known before the update."""
+        """The tower's output if the tower is frozen; None if it learns."""
         return None if self.tower_learns else self._tower_output(rows, mesh)
 
     def _tower_output(self, rows: int, mesh: Mesh | None = None) -> jax.ShapeDtypeStruct:
         shape = (rows, 1, self.samples // STRIDE, self.config.encoder.width)
-        return self._rows(shape, jnp.dtype(self.config.dtype), mesh)
+        return self._array(shape, jnp.dtype(self.config.dtype), mesh)
 
 
 def bytes_of(tree: Any) -> int:
-    """What one chip holds of these shapes."""
+    """Returns the bytes that one chip holds of these arrays."""
     return sum(
         math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
     )

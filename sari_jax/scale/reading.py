@@ -1,4 +1,4 @@
-"""How fast batches are read: clips per second and per core, and memory per worker process."""
+"""Measures how fast batches are read: clips per second and per core, and memory per worker process."""
 
 import os
 import resource
@@ -9,7 +9,7 @@ from typing import Any
 
 from sari_jax.data.curriculum import Curriculum
 from sari_jax.data.pipeline import Batches, Reader
-from sari_jax.data.processor import Processor, Shapes
+from sari_jax.data.processor import SAMPLE_RATE, Processor, Shapes
 from sari_jax.data.records import read_records
 from sari_jax.data.schedule import make_schedule
 from sari_jax.data.styles import STYLES
@@ -17,65 +17,74 @@ from sari_jax.errors import InputError
 from sari_jax.hf.config import read_config
 from sari_jax.train.metrics import read_metrics
 
-WARM = 2  # batches that are not timed, for each worker: processes start, caches fill
+# Batches per worker that are not timed: meanwhile processes start and caches fill.
+WARM = 2
 
 
 def reading_speeds(
     data: str, model: str, workers: Sequence[int], *, batches: int, batch_size: int
 ) -> dict[str, Any]:
-    """Reads a corpus as a run does and nothing else, once for each number of worker processes.
+    """Reads a corpus as a run does, without training, once for each number of worker processes.
 
     Returns:
-        `clip_seconds`, of the clips on average; `cores`; and by number of workers `clips_per_second`,
-        `clips_per_second_per_core` and `worker_mib`, the memory of the largest worker (0: of this process).
+        `clip_seconds`, the mean length of the clips; `cores`; and for each number of workers `clips_per_second`,
+        `clips_per_second_per_core` and `worker_mib`, the memory of the largest worker, or of
+        this process if there are 0 workers.
     """
     records = read_records(data)
     processor = Processor(model, read_config(model))
     cores = len(os.sched_getaffinity(0))
     rows: dict[str, Any] = {}
-    sound = clips = 0
+    audio = clips = 0
     for count in workers:
-        schedule = make_schedule(records, Curriculum("random"), batch_size=batch_size, seed=0)
+        schedule = make_schedule(records, Curriculum(order="random"), batch_size=batch_size, seed=0)
         reader = Reader(records, processor, STYLES["structured"], Shapes())
         reading = Batches(schedule, reader, workers=count)
         for _ in range(WARM * max(1, count)):
             next(reading)
-        begun, sound, clips = time.perf_counter(), 0.0, 0
+        begun = time.perf_counter()
+        audio = 0.0
+        clips = 0
         for _ in range(batches):
             samples = next(reading).prompts.samples
-            sound, clips = sound + samples.sum() / 16_000, clips + int((samples > 0).sum())
+            audio += samples.sum() / SAMPLE_RATE
+            clips += int((samples > 0).sum())
         seconds = time.perf_counter() - begun
         largest = _largest(count)
         reading.close()
         rows[str(count)] = {
             "clips_per_second": clips / seconds,
             "clips_per_second_per_core": clips / seconds / cores,
-            "sound_seconds_per_second": sound / seconds,
+            "sound_seconds_per_second": audio / seconds,
             "worker_mib": largest,
         }
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"cores": cores, "clip_seconds": sound / clips, "own_peak_mib": peak, "workers": rows}
+    return {"cores": cores, "clip_seconds": audio / clips, "own_peak_mib": peak, "workers": rows}
 
 
 def wait_share(workdir: str) -> dict[str, float]:
-    """Of a run's step time, the share in which it waited for a batch; the first step, which compiles, left out.
+    """Returns the share of a run's step time in which it waited for a batch.
+
+    The first step, which compiles, is left out.
 
     Raises:
-        InputError: no steps are written down there.
+        InputError: the workdir has metrics of fewer than two steps.
     """
     rows = read_metrics(workdir)[1:]
     if not rows:
         raise InputError(f"{workdir}: no metrics of two steps or more; name the --workdir of a run")
-    waited, whole = (sum(row[name] for row in rows) for name in ("seconds_data", "seconds"))
+    waited = sum(row["seconds_data"] for row in rows)
+    whole = sum(row["seconds"] for row in rows)
     return {"steps": len(rows), "seconds": whole, "seconds_data": waited, "share": waited / whole}
 
 
-def table(told: dict[str, Any]) -> str:
+def table(speeds: dict[str, Any]) -> str:
+    """Formats the result of `reading_speeds` for people."""
     lines = [
-        f"clips of {told['clip_seconds']:.1f} s on {told['cores']} cores",
+        f"clips of {speeds['clip_seconds']:.1f} s on {speeds['cores']} cores",
         f"{'workers':>8}{'clips/s':>10}{'per core':>10}{'x real time':>13}{'MiB each':>10}",
     ]
-    for count, row in told["workers"].items():
+    for count, row in speeds["workers"].items():
         lines.append(
             f"{count:>8}{row['clips_per_second']:>10.0f}{row['clips_per_second_per_core']:>10.0f}"
             f"{row['sound_seconds_per_second']:>13.0f}{row['worker_mib']:>10.0f}"
@@ -84,18 +93,18 @@ def table(told: dict[str, Any]) -> str:
 
 
 def _largest(workers: int) -> float:
-    """MiB of the largest process that reads."""
+    """Returns the memory in MiB of the largest process that reads."""
     return max((_mib(pid) for pid in (_children() if workers else [os.getpid()])), default=0.0)
 
 
 def _children() -> list[int]:
-    """The processes that this one's threads started, where the system tells them."""
+    """Returns the child processes of this one; none if the system does not list them."""
     lists = Path(f"/proc/{os.getpid()}/task").glob("*/children")
     return [int(pid) for path in lists for pid in path.read_text().split()]
 
 
 def _mib(pid: int) -> float:
-    """The most memory that a process has held so far, in MiB; 0 of one that is gone."""
+    """Returns the peak of a process's memory in MiB; 0 if the process is gone."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -1,13 +1,15 @@
-"""The benchmark's work done by transformers and PyTorch as public trainers write it, in a process of its own.
+"""The benchmark's work done by transformers and PyTorch as public trainers write it; see `bench`.
 
-`repeated`: prompt and sound G times in `generate`, reference and update. `once`: the sound encoded once per group, the
-prompt's embeddings repeated. SFT's examples are padded to the longest of all, or, as `parts`, to the longest of their
-part, the gradients being added up. SDPA attention, AdamW, float32.
+With the form `repeated`, prompt and audio enter `generate`, reference and update G times. With `once`, the audio is
+encoded once per group and the prompt's embeddings are repeated. The examples of SFT are padded to the longest of all;
+with `parts`, to the longest of their micro-batch, and the gradients are added up. All forms use SDPA attention, AdamW
+and float32.
 """
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,145 +18,178 @@ from transformers import Qwen2AudioForConditionalGeneration, WhisperFeatureExtra
 from sari_jax.scale.serve import confine, serve
 from sari_jax.scale.work import AUDIO_ID, RATE, read
 
+Metrics = dict[str, torch.Tensor]
+
 
 def phases(directory: Path, tower: str, form: str) -> dict[str, Callable[[], object]]:
-    work, batch = read(directory)
-    torch.set_num_threads(work.threads)
-    policy, kept_model = (
-        Qwen2AudioForConditionalGeneration.from_pretrained(
-            directory / "model", attn_implementation="sdpa", dtype=torch.float32
-        )
-        for _ in range(2)
-    )
-    policy.train()
-    kept_model.eval().requires_grad_(False)
-    policy.requires_grad_(True)
-    policy.model.audio_tower.requires_grad_(tower == "trained")
-    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-6, weight_decay=0.0)
-    extract = WhisperFeatureExtractor(feature_size=work.mel_bins)
-    group = work.num_completions
-    tokens = torch.tensor(batch["tokens"], dtype=torch.long)[None]
-    completions = torch.tensor(batch["completions"], dtype=torch.long)
-    advantages = torch.tensor(batch["advantages"])
+    """Returns each phase as a function; an update starts from the parameters that the one before it left."""
+    return TorchSide(directory, tower, form).phases()
 
-    def hear(waveforms: list) -> dict[str, torch.Tensor]:
-        sound = extract(
-            waveforms, sampling_rate=RATE, return_attention_mask=True, return_tensors="pt"
-        )
+
+class TorchSide:
+    """The model, its optimizer and the batch, with a method for each phase.
+
+    Args:
+        directory: the work as `work.make` writes it.
+        tower: trained or frozen.
+        form: repeated, once, padded or parts; see the module's docstring.
+    """
+
+    def __init__(self, directory: Path, tower: str, form: str):
+        self.work, self.batch = read(directory)
+        self.form = form
+        self.tower_learns = tower == "trained"
+        torch.set_num_threads(self.work.threads)
+        self.policy = _load(directory / "model")
+        self.reference_model = _load(directory / "model")
+        self.policy.train()
+        self.reference_model.eval().requires_grad_(False)
+        self.policy.requires_grad_(True)
+        self.policy.model.audio_tower.requires_grad_(self.tower_learns)
+        self.trained = [p for p in self.policy.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-6, weight_decay=0.0)
+        self.extract = WhisperFeatureExtractor(feature_size=self.work.mel_bins)
+        self.tokens = torch.tensor(self.batch["tokens"], dtype=torch.long)[None]
+        self.completions = torch.tensor(self.batch["completions"], dtype=torch.long)
+        self.advantages = torch.tensor(self.batch["advantages"])
+
+    def phases(self) -> dict[str, Callable[[], object]]:
+        reference_logprobs = self.reference()
         return {
-            "input_features": sound.input_features,
-            "feature_attention_mask": sound.attention_mask,
+            "rollout": self.rollout,
+            "reference": self.reference,
+            "update": lambda: self.update(reference_logprobs),
+            "grpo_step": self.grpo_step,
+            "sft_step": self.sft_step,
         }
 
-    def embed(model, ids: torch.Tensor, sound: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Embeddings of prompts with their sound in place, [rows, P, E]."""
-        inside = model.model
-        frames = (int(sound["feature_attention_mask"].sum()) + 1) // 2
-        size = sound["input_features"].shape[-1] // 2
-        silence = torch.where(torch.arange(size) < frames, 0.0, -torch.inf).expand(1, 1, size, size)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and tower == "trained"):
-            heard = inside.audio_tower(
-                sound["input_features"], attention_mask=None if frames == size else silence
-            ).last_hidden_state
-        heard = inside.multi_modal_projector(heard)
-        words = inside.get_input_embeddings()(ids)
-        return words.masked_scatter((ids == AUDIO_ID)[..., None], heard.flatten(0, 1))
-
-    def sample() -> torch.Tensor:
-        policy.eval()
-        sound = hear([batch["waveform"]])
+    def rollout(self) -> torch.Tensor:
+        """Samples G completions of T tokens."""
+        self.policy.eval()
         with torch.no_grad():
-            if form == "once":
-                given = {"inputs_embeds": embed(policy, tokens, sound).expand(group, -1, -1)}
-                mask = torch.ones(group, tokens.shape[1], dtype=torch.long)
-            else:
-                given = {name: x.repeat_interleave(group, 0) for name, x in sound.items()}
-                given["input_ids"] = tokens.expand(group, -1)
-                mask = torch.ones_like(given["input_ids"])
-            made = policy.generate(
-                **given,
+            inputs, mask = self._rollout_inputs()
+            ids = self.policy.generate(
+                **inputs,
                 attention_mask=mask,
                 do_sample=True,
                 temperature=1.0,
                 top_k=0,
                 top_p=1.0,
-                max_new_tokens=work.new_tokens,
-                min_new_tokens=work.new_tokens,
+                max_new_tokens=self.work.new_tokens,
+                min_new_tokens=self.work.new_tokens,
                 pad_token_id=0,
                 use_cache=True,
             )
-        assert made.shape[-1] in (work.new_tokens, tokens.shape[1] + work.new_tokens)
-        policy.train()
-        return made
+        new_tokens = self.work.new_tokens
+        assert ids.shape[-1] in (new_tokens, self.tokens.shape[1] + new_tokens)
+        self.policy.train()
+        return ids
 
-    def logprobs(model) -> torch.Tensor:
-        sound = hear([batch["waveform"]])
-        if form == "once":
-            prompt = embed(model, tokens, sound).expand(group, -1, -1)
-            answer = model.model.get_input_embeddings()(completions)
-            logits = model(inputs_embeds=torch.cat([prompt, answer], 1), use_cache=False).logits
-        else:
-            ids = torch.cat([tokens.expand(group, -1), completions], 1)
-            sound = {name: x.repeat_interleave(group, 0) for name, x in sound.items()}
-            mask = torch.ones_like(ids)
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **sound).logits
-        logits = logits[:, -work.new_tokens - 1 : -1]
-        return logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
-
-    def reference() -> torch.Tensor:
+    def reference(self) -> torch.Tensor:
+        """Returns the log-probabilities [G, T] of the completions under the reference."""
         with torch.no_grad():
-            return logprobs(kept_model)
+            return self._logprobs(self.reference_model)
 
-    def descend(loss: torch.Tensor) -> dict[str, torch.Tensor]:
-        """A step down the gradient there is; it belongs to `loss`."""
-        norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        return {"loss": loss.detach(), "gradient_norm": norm}
-
-    def update(kept: torch.Tensor) -> dict[str, torch.Tensor]:
-        optimizer.zero_grad()
-        found = logprobs(policy)
-        ratio = torch.exp(found - found.detach())
-        gain = torch.minimum(
-            ratio * advantages[:, None], ratio.clamp(0.8, 1.2) * advantages[:, None]
-        )
-        kl = torch.exp(kept - found) - (kept - found) - 1
+    def update(self, reference_logprobs: torch.Tensor) -> Metrics:
+        """Takes one step down the gradient of GRPO's loss."""
+        self.optimizer.zero_grad()
+        logprobs = self._logprobs(self.policy)
+        ratio = torch.exp(logprobs - logprobs.detach())
+        advantages = self.advantages[:, None]
+        gain = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
+        gap = reference_logprobs - logprobs
+        kl = torch.exp(gap) - gap - 1
         loss = -(gain - 0.04 * kl).mean(-1).mean()
         loss.backward()
-        return descend(loss)
+        return self._descend(loss)
 
-    def sft() -> dict[str, torch.Tensor]:
-        optimizer.zero_grad()
-        order = np.argsort(batch["sft_lengths"], kind="stable")
-        parts = np.split(order, work.sft_parts if form == "parts" else 1)
+    def grpo_step(self) -> object:
+        """Samples, scores the batch's completions under the reference, and updates."""
+        return self.rollout(), self.update(self.reference())
+
+    def sft_step(self) -> Metrics:
+        """Takes one step down the gradient of the answers' mean cross-entropy."""
+        self.optimizer.zero_grad()
+        order = np.argsort(self.batch["sft_lengths"], kind="stable")
+        parts = np.split(order, self.work.sft_parts if self.form == "parts" else 1)
+        num_tokens = int(self.batch["sft_answer_lengths"].sum())
         total = torch.zeros(())
         for rows in parts:
-            loss = examples_loss(rows.tolist()) / int(batch["sft_answer_lengths"].sum())
+            loss = self._sft_loss(rows.tolist()) / num_tokens
             loss.backward()
             total += loss.detach()
-        return descend(total)
+        return self._descend(total)
 
-    def examples_loss(rows: list[int]) -> torch.Tensor:
-        """Summed over the answers' tokens."""
-        lengths, answer_lengths = batch["sft_lengths"], batch["sft_answer_lengths"]
-        whole = [
-            torch.cat(
-                [
-                    torch.tensor(batch["sft_tokens"][i, : lengths[i]]),
-                    torch.tensor(batch["sft_answers"][i, : answer_lengths[i]]),
-                ]
-            ).long()
-            for i in rows
-        ]
-        ids = torch.nn.utils.rnn.pad_sequence(whole, batch_first=True)
+    def _features(self, waveforms: list[np.ndarray]) -> dict[str, torch.Tensor]:
+        """Computes the log-mel spectrograms [rows, mel bins, frames] of clips, and their masks."""
+        features = self.extract(
+            waveforms, sampling_rate=RATE, return_attention_mask=True, return_tensors="pt"
+        )
+        return {
+            "input_features": features.input_features,
+            "feature_attention_mask": features.attention_mask,
+        }
+
+    def _embed(self, model: Any, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Returns the prompt's embeddings [1, P, E], with the encoded audio in its place."""
+        inside = model.model
+        frames = (int(features["feature_attention_mask"].sum()) + 1) // 2
+        size = features["input_features"].shape[-1] // 2
+        silence = torch.where(torch.arange(size) < frames, 0.0, -torch.inf).expand(1, 1, size, size)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.tower_learns):
+            audio = inside.audio_tower(
+                features["input_features"], attention_mask=None if frames == size else silence
+            ).last_hidden_state
+        audio = inside.multi_modal_projector(audio)
+        words = inside.get_input_embeddings()(self.tokens)
+        return words.masked_scatter((self.tokens == AUDIO_ID)[..., None], audio.flatten(0, 1))
+
+    def _repeated(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Repeats the audio's features G times."""
+        group = self.work.num_completions
+        return {name: x.repeat_interleave(group, 0) for name, x in features.items()}
+
+    def _rollout_inputs(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Returns the inputs of `generate` for G completions, and their attention mask [G, P]."""
+        features = self._features([self.batch["waveform"]])
+        group = self.work.num_completions
+        if self.form == "once":
+            embeddings = self._embed(self.policy, features).expand(group, -1, -1)
+            mask = torch.ones(group, self.tokens.shape[1], dtype=torch.long)
+            return {"inputs_embeds": embeddings}, mask
+        ids = self.tokens.expand(group, -1)
+        return {**self._repeated(features), "input_ids": ids}, torch.ones_like(ids)
+
+    def _logprobs(self, model: Any) -> torch.Tensor:
+        """Returns the log-probabilities [G, T] of the batch's completions under a model."""
+        features = self._features([self.batch["waveform"]])
+        group = self.work.num_completions
+        if self.form == "once":
+            prompt = self._embed(model, features).expand(group, -1, -1)
+            answer = model.model.get_input_embeddings()(self.completions)
+            logits = model(inputs_embeds=torch.cat([prompt, answer], 1), use_cache=False).logits
+        else:
+            ids = torch.cat([self.tokens.expand(group, -1), self.completions], 1)
+            mask = torch.ones_like(ids)
+            repeated = self._repeated(features)
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **repeated).logits
+        logits = logits[:, -self.work.new_tokens - 1 : -1]
+        return logits.log_softmax(-1).gather(-1, self.completions[..., None])[..., 0]
+
+    def _sft_loss(self, rows: list[int]) -> torch.Tensor:
+        """Returns the cross-entropy of some examples, summed over the tokens of their answers."""
+        batch = self.batch
+        lengths = batch["sft_lengths"]
+        examples = [self._example(row) for row in rows]
+        ids = torch.nn.utils.rnn.pad_sequence(examples, batch_first=True)
         places = torch.arange(ids.shape[1])
-        ends = torch.tensor([len(row) for row in whole])[:, None]
+        ends = torch.tensor([len(example) for example in examples])[:, None]
         mask = (places < ends).long()
         starts = torch.tensor(lengths[rows]).long()[:, None]
         labels = torch.where((places >= starts) & (places < ends), ids, -100)
-        sound = hear([batch["sft_waveforms"][i, : batch["sft_samples"][i]] for i in rows])
-        logits = policy(input_ids=ids, attention_mask=mask, use_cache=False, **sound).logits
+        clips = [batch["sft_waveforms"][i, : batch["sft_samples"][i]] for i in rows]
+        features = self._features(clips)
+        logits = self.policy(input_ids=ids, attention_mask=mask, use_cache=False, **features).logits
         return torch.nn.functional.cross_entropy(
             logits[:, :-1].flatten(0, 1),
             labels[:, 1:].flatten(),
@@ -162,14 +197,24 @@ def phases(directory: Path, tower: str, form: str) -> dict[str, Callable[[], obj
             reduction="sum",
         )
 
-    kept = reference()
-    return {
-        "rollout": sample,
-        "reference": reference,
-        "update": lambda: update(kept),
-        "grpo_step": lambda: (sample(), update(reference())),
-        "sft_step": sft,
-    }
+    def _example(self, row: int) -> torch.Tensor:
+        """Returns the ids of one example: its prompt and its answer without padding."""
+        batch = self.batch
+        prompt = torch.tensor(batch["sft_tokens"][row, : batch["sft_lengths"][row]])
+        answer = torch.tensor(batch["sft_answers"][row, : batch["sft_answer_lengths"][row]])
+        return torch.cat([prompt, answer]).long()
+
+    def _descend(self, loss: torch.Tensor) -> Metrics:
+        """Steps down the gradients that are accumulated, those of `loss`."""
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimizer.step()
+        return {"loss": loss.detach(), "gradient_norm": norm}
+
+
+def _load(model: Path) -> Any:
+    return Qwen2AudioForConditionalGeneration.from_pretrained(
+        model, attn_implementation="sdpa", dtype=torch.float32
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The work that both sides of the benchmark do: one model, one batch, made once and read by both."""
+"""The work of the benchmark: one model and one batch, written once and read by both sides."""
 
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,20 +11,21 @@ from sari_jax.errors import InputError
 from sari_jax.models.encoder import frame_counts
 
 RATE = 16_000
-AUDIO_ID = 3  # placeholder of sound in the made-up vocabulary
+# Placeholder of audio in the made-up vocabulary.
+AUDIO_ID = 3
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
-    """Sizes of the model and of a step; those of the defaults are ours, about 67M parameters.
+    """Sizes of the model and of a step. The defaults are ours; they make about 67M parameters.
 
     Attributes:
-        audio_seconds, text_tokens: of a GRPO prompt.
-        num_completions, new_tokens: G and T. Every completion is as long as T: no end token is drawn.
-        sft_rows: ragged examples of an SFT step, with clips of up to `audio_seconds`.
-        sft_parts: our side's `micro_batches`; PyTorch's pads all rows to the longest, as its trainers do.
+        audio_seconds, text_tokens: sizes of a GRPO prompt.
+        num_completions, new_tokens: G and T. Every completion has T tokens: no end token is drawn.
+        sft_rows: examples of an SFT step; their lengths differ, with clips of up to `audio_seconds`.
+        sft_parts: `micro_batches` of our side. PyTorch's side pads all rows to the longest, as its trainers do.
         threads: processors of each side.
-        rounds: how often each phase is timed on each side, in turns.
+        rounds: how often each phase is timed on each side.
     """
 
     mel_bins: int = 80
@@ -63,16 +65,25 @@ class Work:
 def make(work: Work, directory: Path, seed: int = 0) -> None:
     """Writes `model`, a random Qwen2-Audio as transformers saves it, `work.json` and `batch.npz`.
 
-    batch.npz: of GRPO, `tokens` [P] with sound's placeholders, `waveform` [S], `completions` [G, T], `advantages` [G];
-    of SFT, `sft_tokens` [R, P] with `sft_lengths` [R], `sft_waveforms` [R, S] with `sft_samples` [R], `sft_answers`
-    [R, T] with `sft_answer_lengths` [R].
+    batch.npz holds for GRPO `tokens` [P] with the audio's placeholders, `waveform` [S], `completions` [G, T] and
+    `advantages` [G]; for SFT `sft_tokens` [R, P] with `sft_lengths` [R], `sft_waveforms` [R, S] with `sft_samples` [R],
+    and `sft_answers` [R, T] with `sft_answer_lengths` [R].
     """
     import torch
-    from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+    from transformers import Qwen2AudioForConditionalGeneration
 
     directory.mkdir(exist_ok=True)
     torch.manual_seed(seed)
-    config = Qwen2AudioConfig(
+    Qwen2AudioForConditionalGeneration(_config(work)).save_pretrained(directory / "model")
+    (directory / "work.json").write_text(json.dumps(dataclasses.asdict(work)))
+    np.savez(directory / "batch.npz", **_batch(work, np.random.default_rng(seed)))
+
+
+def _config(work: Work) -> Any:
+    """Returns the model's config in transformers' form."""
+    from transformers import Qwen2AudioConfig
+
+    return Qwen2AudioConfig(
         audio_token_index=AUDIO_ID,
         audio_config=dict(
             num_mel_bins=work.mel_bins,
@@ -95,12 +106,10 @@ def make(work: Work, directory: Path, seed: int = 0) -> None:
         ),
         tie_word_embeddings=False,
     )
-    Qwen2AudioForConditionalGeneration(config).save_pretrained(directory / "model")
-    (directory / "work.json").write_text(json.dumps(dataclasses.asdict(work)))
-    np.savez(directory / "batch.npz", **_batch(work, np.random.default_rng(seed)))
 
 
 def read(directory: Path) -> tuple[Work, dict[str, np.ndarray]]:
+    """Reads the work and the batch that `make` wrote."""
     with np.load(directory / "batch.npz") as arrays:
         batch = dict(arrays)
     return Work(**json.loads((directory / "work.json").read_text())), batch
@@ -111,8 +120,8 @@ def _batch(work: Work, rng: np.random.Generator) -> dict[str, np.ndarray]:
         return rng.integers(AUDIO_ID + 1, work.vocabulary, size).astype(np.int32)
 
     def prompt(samples: int, words: int) -> np.ndarray:
-        sound = np.full(frame_counts(samples)[1], AUDIO_ID, np.int32)
-        return np.concatenate([text(words // 2), sound, text(words - words // 2)])
+        audio = np.full(frame_counts(samples)[1], AUDIO_ID, np.int32)
+        return np.concatenate([text(words // 2), audio, text(words - words // 2)])
 
     def padded(rows: list[np.ndarray]) -> np.ndarray:
         size = max(map(len, rows))
@@ -123,7 +132,7 @@ def _batch(work: Work, rng: np.random.Generator) -> dict[str, np.ndarray]:
     samples[0] = longest
     prompts = [prompt(int(n), int(rng.integers(32, 97))) for n in samples]
     answers = [text(int(rng.integers(16, 65))) for _ in samples]
-    sounds = [0.1 * rng.standard_normal(n, np.float32) for n in samples]
+    waveforms = [0.1 * rng.standard_normal(n, np.float32) for n in samples]
     advantages = rng.standard_normal(work.num_completions).astype(np.float32)
     return {
         "tokens": prompt(longest, work.text_tokens),
@@ -134,7 +143,7 @@ def _batch(work: Work, rng: np.random.Generator) -> dict[str, np.ndarray]:
         "advantages": advantages,
         "sft_tokens": padded(prompts),
         "sft_lengths": np.array([len(row) for row in prompts], np.int32),
-        "sft_waveforms": padded(sounds),
+        "sft_waveforms": padded(waveforms),
         "sft_samples": samples.astype(np.int32),
         "sft_answers": padded(answers),
         "sft_answer_lengths": np.array([len(row) for row in answers], np.int32),

@@ -1,1 +1,5 @@
-"""Many runs from one file: which they are, how they are started, and what came of each."""
+"""Sweeps: many runs from one file, how they are started, and their results."""
+
+from sari_jax.errors import require
+
+require("sari sweep", "sweep", "matplotlib", "plotly", "psutil", "librosa")

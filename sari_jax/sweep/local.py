@@ -1,4 +1,4 @@
-"""Runs as processes of this machine, as many at a time as its memory holds."""
+"""Starts runs as processes of this machine, as many at a time as its memory holds."""
 
 import contextlib
 import fcntl
@@ -22,69 +22,84 @@ from sari_jax.sweep.memory import available_memory
 from sari_jax.sweep.plan import Planned
 from sari_jax.sweep.results import FAILED, FINISHED, STOPPED
 
-HEADROOM = 1.25  # of the largest run seen: what must be free before another starts
-RESTARTS = 3  # of a run that a signal killed
+# Another run starts once this many times the memory of the largest run is free.
+HEADROOM = 1.25
+# A run that a signal killed is started again this often.
+RESTARTS = 3
 LOOK_SECONDS = 0.1
-MEASURE_SECONDS = 1.0  # the processes of a whole machine are walked for each measure
-Ended = Callable[[Planned, str, str], None]  # a run, its state and the reason of a failure
+# Measuring a run's memory walks through all processes of the machine, so it is done less often than looking.
+MEASURE_SECONDS = 1.0
+# Takes a run that ended, its state, and the reason of a failure.
+Ended = Callable[[Planned, str, str], None]
 
 
 class Launcher:
-    """Starts runs and waits for them; told to stop, it passes that on and starts no more.
+    """Starts runs and waits for them. On SIGTERM or Ctrl-C it stops the running ones and starts no more.
 
     Args:
-        at_once: runs at a time, at most.
+        at_once: the most runs at a time.
+
+    Attributes:
+        stopping: whether it was asked to stop.
     """
 
     def __init__(self, at_once: int):
         self._at_once = at_once
         self._running: list[_Process] = []
-        self._largest = 0  # bytes of a run that has made a step
+        # Runs that a signal killed, which are to be started again.
+        self._again: list[_Process] = []
+        # The most bytes of a run that has made a step.
+        self._largest = 0
         self.stopping = False
 
     def __call__(
         self, runs: Iterator[Planned], began: Callable[[Planned], object], ended: Ended, lock: IO
     ) -> None:
-        """Until all have ended.
+        """Runs all of them to their end.
 
         Args:
-            runs: asked for the next one when there is room for it.
-            lock: open in every run too, so that it stays locked as long as any of them lives.
+            runs: the next run is taken from it when there is room for one.
+            began, ended: are called when a run starts and ends.
+            lock: a lock that each run inherits, so that it stays locked as long as any of them lives.
 
         Raises:
-            InputError: `runs` gives no further ones for that reason; those that it gave have ended.
+            InputError: `runs` raised it. The runs that it gave before have ended.
         """
-        again: list[_Process] = []
-        more, refusal = True, None
-        with self._told_to_stop(ended):
-            while self._running or (more or again) and not self.stopping:
+        more = True
+        refusal: InputError | None = None
+        with self._stopped_by_signals(ended):
+            while self._running or (more or self._again) and not self.stopping:
                 for process in list(self._running):
-                    self._look(process, again, ended)
-                if not self.stopping and (more or again) and self._room():
-                    if again:
-                        before = again.pop()
-                        run, killed = before.run, before.killed
-                    else:
-                        run, killed = None, 0
-                        try:
-                            run = next(runs, None)
-                        except InputError as error:
-                            refusal = error
+                    self._look(process, ended)
+                if self.stopping or not (more or self._again) or not self._room():
+                    time.sleep(LOOK_SECONDS)
+                elif self._again:
+                    before = self._again.pop()
+                    self._start(before.run, before.killed, began, lock)
+                else:
+                    try:
+                        run = next(runs, None)
+                    except InputError as error:
+                        run, refusal = None, error
                     if run is None:
                         more = False
                     else:
-                        self._running.append(_Process(run, killed, lock))
-                        if self.stopping:  # told so while it was started
-                            self._running[-1].stop()
-                        began(run)
-                    continue
-                time.sleep(LOOK_SECONDS)
-            for process in again:
+                        self._start(run, 0, began, lock)
+            for process in self._again:
                 ended(process.run, STOPPED, "")
         if refusal:
             raise refusal
 
-    def _look(self, process: "_Process", again: list["_Process"], ended: Ended) -> None:
+    def _start(
+        self, run: Planned, killed: int, began: Callable[[Planned], object], lock: IO
+    ) -> None:
+        self._running.append(_Process(run, killed, lock))
+        if self.stopping:  # since the process was started
+            self._running[-1].stop()
+        began(run)
+
+    def _look(self, process: "_Process", ended: Ended) -> None:
+        """Measures a process; if it has ended, reports its state or puts it aside to be started again."""
         code = process.look()
         if process.stepped:
             self._largest = max(self._largest, process.peak)
@@ -98,12 +113,13 @@ class Launcher:
             ended(run, STOPPED, "")
         elif code < 0 and process.killed < RESTARTS:
             process.killed += 1
-            _tell(f"{run.name}: killed by {_signal(code)}; it is started again")
-            again.append(process)
+            line = f"{run.name}: killed by {_signal(code)}; it is started again"
+            tqdm.write(line, file=sys.stderr)
+            self._again.append(process)
         else:
-            reason = last_words(run.log, process.said_before) or f"exit {code}, without a word"
+            reason = last_line(run.log, process.said_before) or f"exit {code}, nothing in its log"
             if code < 0:
-                reason = f"killed by {_signal(code)}, and {RESTARTS} times before: {reason}"
+                reason = f"killed by {_signal(code)}, and started again {RESTARTS} times before: {reason}"
             ended(run, FAILED, reason)
 
     def _room(self) -> bool:
@@ -111,14 +127,14 @@ class Launcher:
             return True
         if len(self._running) >= self._at_once or not self._largest:
             return False
-        # What runs has room to grow to the size of the others.
+        # Keeps room for the running ones to grow to the size of the largest.
         promised = sum(max(0, self._largest - process.resident) for process in self._running)
         free = available_memory() - promised
         return free >= HEADROOM * self._largest
 
     @contextlib.contextmanager
-    def _told_to_stop(self, ended: Ended) -> Iterator[None]:
-        """SIGTERM and Ctrl-C end the runs, each of which writes a checkpoint; so does whatever goes wrong here."""
+    def _stopped_by_signals(self, ended: Ended) -> Iterator[None]:
+        """Stops the runs on SIGTERM, Ctrl-C or an exception within; each run writes a checkpoint."""
 
         def stop(*_: object) -> None:
             self.stopping = True
@@ -137,22 +153,25 @@ class Launcher:
             for number, handler in zip(signals, before, strict=True):
                 signal.signal(number, handler)
             for process in list(self._running):
-                self._look(process, [], ended)
+                self._look(process, ended)
 
 
 class _Process:
-    """A run under way.
+    """The process of a run.
 
     Attributes:
-        resident, peak: bytes that it and its own processes hold, and the most that was seen.
-        stepped: whether it was seen to make a step.
-        killed: how often a signal has killed it.
+        resident: bytes that it and its child processes hold.
+        peak: the most of them that was measured.
+        stepped: whether it has made a step since it started.
+        killed: how often a signal has killed the run.
         said_before: bytes of its log that earlier starts wrote.
     """
 
     def __init__(self, run: Planned, killed: int, lock: IO):
-        self.run, self.killed = run, killed
-        self.resident = self.peak = 0
+        self.run = run
+        self.killed = killed
+        self.resident = 0
+        self.peak = 0
         self.stepped = False
         self._measured = -math.inf
         self._rows: tuple[int, int] | None = None
@@ -164,20 +183,20 @@ class _Process:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 pass_fds=[lock.fileno()],
-                # Ctrl-C is for the sweep, which passes it on as SIGTERM.
+                # A session of its own: Ctrl-C reaches the sweep alone, which passes it on as SIGTERM.
                 start_new_session=True,
             )
 
     def look(self) -> int | None:
-        """Measures it; its exit code once it has ended."""
+        """Measures the process; returns its exit code, None while it runs."""
         stepped = self.stepped
         with contextlib.suppress(OSError):
             stat = (self.run.workdir / "metrics.jsonl").stat()
             before, self._rows = self._rows, (stat.st_ino, stat.st_size)
-            # A run that resumes puts another file in the place of the old one; a step makes it longer.
+            # A run that resumes replaces the file; a step makes it longer.
             if before and before[0] == stat.st_ino and before[1] < stat.st_size:
                 self.stepped = True
-        # A first step is when it has grown to its size.
+        # Its memory is largest from the first step on.
         if self.stepped > stepped or time.monotonic() - self._measured > MEASURE_SECONDS:
             self._measure()
             self._measured = time.monotonic()
@@ -197,8 +216,8 @@ class _Process:
         self._process.wait()
 
 
-def last_words(log: Path, start: int = 0) -> str:
-    """The last line of a run's log, of what stands there from that byte on."""
+def last_line(log: Path, start: int = 0) -> str:
+    """Returns the last line of a run's log after byte `start`, without the prefix "sari: "."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
@@ -210,10 +229,10 @@ def last_words(log: Path, start: int = 0) -> str:
 
 @contextlib.contextmanager
 def alone(out: Path) -> Iterator[IO]:
-    """A lock on a sweep's folder, for as long as it, or any run that is given the lock, lives.
+    """Locks a sweep's folder for as long as the sweep, or any run that inherits the lock, lives.
 
     Raises:
-        InputError: another sweep, or a run that one left behind, holds it.
+        InputError: another sweep holds the lock, or a run that a killed sweep left behind.
     """
     with os_errors_as_input_error(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -223,21 +242,21 @@ def alone(out: Path) -> Iterator[IO]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"{out}: another sweep, or a run that a killed one left behind, is under way there; wait for it"
+                f"{out}: another sweep, or a run that a killed sweep left behind, is running there; wait for its end"
             ) from error
         yield lock
 
 
 def most_at_once() -> int:
-    """Runs at a time: as many as cores, or one where there is an accelerator, which a run takes whole.
+    """Returns the most runs at a time: one per core, or one in all if there is an accelerator, which a run takes whole.
 
-    Another process looks: whoever looks at an accelerator may hold it.
+    A process of its own looks for accelerators, since a process that looks at one may hold it.
     """
     if os.environ.get("JAX_PLATFORMS") != "cpu":
-        asked = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
-        heard = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        # Where JAX does not start at all, the first run tells why.
-        if heard.stdout.strip() != "cpu":
+        words = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
+        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        # If JAX does not start at all, the first run's log says why.
+        if done.stdout.strip() != "cpu":
             return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -247,7 +266,3 @@ def _signal(code: int) -> str:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
-
-
-def _tell(line: str) -> None:
-    tqdm.write(line, file=sys.stderr)

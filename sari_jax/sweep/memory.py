@@ -1,4 +1,7 @@
-"""How much memory there is for another run. psutil tells the machine's, and knows of no container's or job's limit."""
+"""The memory that is free for another run.
+
+psutil reports the machine's memory and ignores the limits of containers and jobs, which Linux's control groups hold.
+"""
 
 import itertools
 import operator
@@ -8,8 +11,9 @@ from pathlib import Path
 
 import psutil
 
-# Of Linux's control groups, which come in two versions: the controller as /proc/self/cgroup names it and the folder it
-# is mounted at, the files of limit and use, and what memory.stat calls files that were read and that nobody needs.
+# Control groups come in two versions. Each row has a version's controller, as /proc/self/cgroup names it and as its
+# folder is named; the files of the limit and of the use; and the line of memory.stat with the bytes of cached files
+# that can be dropped.
 VERSIONS = (
     ("", "memory.max", "memory.current", "inactive_file"),
     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -19,11 +23,11 @@ VERSIONS = (
 def available_memory(
     mounted: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> int:
-    """Bytes: what the machine has, or the least that any group with a limit that this process is in has left.
+    """Returns the free bytes of the machine, or of the control group of this process that has the fewest left.
 
     Args:
-        mounted: where Linux tells of control groups, if there are any.
-        own: the file that names those of this process.
+        mounted: folder of control groups.
+        own: the file that names the groups of this process.
     """
     return min([psutil.virtual_memory().available, *_left(mounted, own)])
 
@@ -35,10 +39,11 @@ def _left(mounted: Path, own: Path) -> Iterator[int]:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        for controller, limit, use, unneeded in VERSIONS:
+        for controller, limit, use, droppable in VERSIONS:
             if controller not in controllers.split(","):
                 continue
-            # A group's limit holds for all within it. In a container the path may be of the machine outside.
+            # The limit of a group holds for all groups within it, so each folder of the path is read. In a container
+            # the path may be one of the machine outside.
             within = Path(path).parts[1:]
             for folder in itertools.accumulate(
                 within, operator.truediv, initial=mounted / controller
@@ -46,8 +51,8 @@ def _left(mounted: Path, own: Path) -> Iterator[int]:
                 try:
                     most, used = (int((folder / name).read_text()) for name in (limit, use))
                     stat = (folder / "memory.stat").read_text()
-                    kept = re.search(rf"^{unneeded} (\d+)$", stat, re.MULTILINE)
-                    # Files that were read make room when it is asked for.
+                    kept = re.search(rf"^{droppable} (\d+)$", stat, re.MULTILINE)
+                    # Cached files are dropped when memory is needed.
                     yield most - used + int(kept[1])
-                except (OSError, ValueError, TypeError):  # no such group, or without a limit: "max"
+                except (OSError, ValueError, TypeError):  # no such group, or no limit: "max"
                     continue

@@ -1,4 +1,4 @@
-"""The runs of a sweep's file: checked all together, each with its folder, its settings file and its command."""
+"""Reads and checks the runs of a sweep's file; each has a folder, a settings file and a command."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,=+@-]{0,199}")
 RESERVED = ("results.csv", "results.md", "report.html", "study.db", "lock")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Planned:
     """One run of a sweep.
 
@@ -48,24 +48,24 @@ class Planned:
 
     @property
     def slice(self) -> Path:
-        """Its settings for tpu_scripts."""
+        """The file of the run's settings for tpu_scripts."""
         return self.out / f"{self.name}.env"
 
     @property
     def command(self) -> list[str]:
-        """Of `sari`, after its name."""
+        """The arguments of `sari` that train the run."""
         return ["train", "--config", str(self.config), "--workdir", str(self.workdir)]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """By their dotted names."""
+        """The run's settings by their dotted names."""
         return flat(dataclasses.asdict(self.run))
 
     @property
     def finished(self) -> bool:
-        """Whether its folder holds the last step of a run with these settings, and all that is asked after it.
+        """Whether the folder holds the last step of a run with these settings, and its last held-out evaluation.
 
-        A checkpoint appears by its name when it is whole; the held-out questions are answered after that.
+        A checkpoint gets its name once it is complete; the held-out questions are answered after that.
         """
         steps = self.run.steps
         return (
@@ -75,7 +75,7 @@ class Planned:
         )
 
     def write(self) -> None:
-        """Its settings file.
+        """Writes the run's settings file.
 
         Raises:
             InputError: the folder cannot be written.
@@ -87,14 +87,14 @@ class Planned:
 
 
 def read_runs(file: Path, out: Path, elsewhere: bool = False) -> list[Planned]:
-    """What the file's `get_runs()` yields.
+    """Reads the runs that the file's `get_runs()` yields.
 
     Args:
-        elsewhere: whether runs have other file systems, so that their files cannot be looked at here.
+        elsewhere: whether the runs have other file systems, so that their files cannot be checked here.
 
     Raises:
-        InputError: no such file; one that fails, or has no runs; a name that two of them have or no folder can have;
-            settings that cannot be used. The run is named.
+        InputError: the file does not exist, fails or yields no run; two runs have one name; a run's name or settings
+            cannot be used. The message names the run.
     """
     pairs = function_of(file, "get_runs", list)()
     if not pairs:
@@ -106,8 +106,8 @@ def read_runs(file: Path, out: Path, elsewhere: bool = False) -> list[Planned]:
                 f"{file}: get_runs() yields {type(pair).__name__}, not a name and a config"
             )
         runs.append(planned(*pair, out))
-    _tell_apart(runs)
-    # Rewards are the user's own program: each file is run once.
+    _check_names(runs)
+    # A reward file is the user's own program, so each is run only once.
     rewards = {(run.run.grpo.rewards, run.run.grpo.reward_file): run for run in runs}
     for run in () if elsewhere else rewards.values():
         check_rewards(run)
@@ -115,27 +115,28 @@ def read_runs(file: Path, out: Path, elsewhere: bool = False) -> list[Planned]:
 
 
 def planned(name: str, config: Any, out: Path) -> Planned:
-    """A run of this name in the sweep's folder.
+    """Makes a run of this name in the sweep's folder.
 
     Raises:
-        InputError: a name that no folder can have, or settings that cannot be used.
+        InputError: no folder can have the name, or the settings cannot be used.
     """
     if not (isinstance(name, str) and NAME.fullmatch(name)):
         raise InputError(
-            f"run {name!r}: a name is 1 to 200 letters, digits and . _ , = + @ -, the first a letter or digit"
+            f"run {name!r}: a name is 1 to 200 letters, digits and . _ , = + @ -, and starts with a letter or digit"
         )
     if not isinstance(config, ConfigDict | dict):
         raise InputError(f"run {name}: {type(config).__name__} is not a ConfigDict")
     try:
-        return Planned(name, freeze(config), out)
+        return Planned(name=name, run=freeze(config), out=out)
     except InputError as error:
         raise InputError(f"run {name}: {error}") from error
 
 
 def check_rewards(run: Planned) -> None:
-    """
+    """Checks that the run's rewards can be loaded.
+
     Raises:
-        InputError: the run's reward file cannot be used, or lacks a reward that its settings name.
+        InputError: the reward file cannot be used, or lacks a reward that the settings name.
     """
     try:
         make_scorer(run.run.reward_weights, run.run.grpo.reward_file)
@@ -144,13 +145,13 @@ def check_rewards(run: Planned) -> None:
 
 
 def function_of(file: Path, name: str, then: Callable[[Any], Any]) -> Callable[..., Any]:
-    """A function of the user's file, which may fail in any way, as one that raises InputError alone.
+    """Returns a function of the user's file that raises InputError, whatever it fails with.
 
     Args:
-        then: done with what it gives, before it is taken as done: a generator fails as it is walked.
+        then: is applied to the function's result within the same guard, since a generator fails only when it is walked.
 
     Raises:
-        InputError: no such file or function, or a file that fails.
+        InputError: the file or the function does not exist, or the file fails.
     """
     module = load(file, "sweep_file", str(file))
     function = getattr(module, name, None)
@@ -165,14 +166,14 @@ def function_of(file: Path, name: str, then: Callable[[Any], Any]) -> Callable[.
     return call
 
 
-def _tell_apart(runs: Iterable[Planned]) -> None:
-    """On file systems that do not tell capitals apart too."""
+def _check_names(runs: Iterable[Planned]) -> None:
+    """Raises InputError if two runs share a path, also on a file system that ignores case."""
     seen = dict.fromkeys(RESERVED, "the sweep")
     for one in runs:
         for path in (one.workdir, one.config, one.log, one.slice):
             key = path.name.casefold()
             if key in seen:
                 raise InputError(
-                    f"run {one.name}: {path.name} is of {seen[key]} already; give each run a name of its own"
+                    f"run {one.name}: {path.name} already belongs to {seen[key]}; give each run a name of its own"
                 )
             seen[key] = f"run {one.name}"

@@ -1,4 +1,4 @@
-"""What came of a sweep's runs: a table for people, one for machines, and a page."""
+"""The results of a sweep's runs: a table for people, one for machines, and a page."""
 
 import csv
 import dataclasses
@@ -20,23 +20,25 @@ FINISHED, STOPPED, RUNNING, BEGUN, WAITING, FAILED = STATES = (
     "finished",
     "stopped",
     "running",
-    "begun",  # has made steps, and may run elsewhere
+    "begun",  # it has made steps, and may be running elsewhere
     "waiting",
     "failed",
 )
 COLUMNS = ("state", "steps", "reward", "accuracy", "loss", "held_out", "seconds", "reason")
-# By the first of these that all finished runs have; of a loss the smallest is best.
+# Runs are ranked by the first of these that all finished runs have. The smallest loss is the best.
 FIGURES = ("held_out", "reward", "loss")
-MEGABYTES = 20  # of the page
+# Limit of the page's size.
+MEGABYTES = 20
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """
+    """A run's row in the table.
+
     Attributes:
-        reward, accuracy, loss: means over the last 20 steps; none where the stage has no such figure.
-        held_out: accuracy on the held-out questions when they were last asked.
-        seconds: that its steps took.
+        reward, accuracy, loss: means over the last 20 steps; None if the stage has no such figure.
+        held_out: accuracy of the last evaluation on held-out questions.
+        seconds: time of all steps.
         reason: why it failed.
     """
 
@@ -53,17 +55,18 @@ class Row:
 
 
 def read_row(run: Planned, state: str, reason: str = "") -> Row:
-    """A run as its folder tells it."""
-    metrics, held_out = read_metrics(run.workdir), read_held_out(run.workdir)
+    """Reads a run's row from its folder."""
+    metrics = read_metrics(run.workdir)
+    held_out = read_held_out(run.workdir)
 
     def late(name: str) -> float | None:
         values = [row[name] for row in metrics[-LATEST:] if name in row]
         return sum(values) / len(values) if values else None
 
     return Row(
-        run.name,
-        state,
-        run.settings,
+        name=run.name,
+        state=state,
+        settings=run.settings,
         steps=int(metrics[-1]["step"]) if metrics else 0,
         **{name: late(name) for name in ("reward", "accuracy", "loss")},
         held_out=held_out[-1]["accuracy"] if held_out else None,
@@ -73,7 +76,7 @@ def read_row(run: Planned, state: str, reason: str = "") -> Row:
 
 
 def ranked(rows: Sequence[Row]) -> tuple[list[Row], str]:
-    """Finished runs first, the best of them first, then the others by `STATES`; and which of `FIGURES` that is by."""
+    """Sorts finished runs by their figure, best first, then the others by state; returns the name of the figure too."""
     finished = [row for row in rows if row.state == FINISHED]
     figure = next((f for f in FIGURES if all(getattr(row, f) is not None for row in finished)), "")
 
@@ -89,14 +92,14 @@ def ranked(rows: Sequence[Row]) -> tuple[list[Row], str]:
 
 
 class Results:
-    """What is known of a sweep's runs, and its tables, which are always up to date.
+    """The rows of a sweep's runs. Every change is written to the tables at once.
 
     Args:
-        looking: whether none of them is going to be started here: those that failed, and have made no step since,
-            stay failed.
+        looking: whether the caller only looks and starts no run. Then a run that failed, and has made no step since,
+            stays failed.
 
     Attributes:
-        rows: by the runs' names.
+        rows: rows by the names of the runs.
     """
 
     def __init__(self, out: Path, runs: Sequence[Planned] = (), looking: bool = False):
@@ -115,18 +118,19 @@ class Results:
         write_results(list(self.rows.values()), out)
 
     def put(self, run: Planned, state: str, reason: str = "") -> Row:
+        """Reads a run's row again and writes the tables."""
         self._runs[run.name] = run
         row = self.rows[run.name] = read_row(run, state, reason)
         write_results(list(self.rows.values()), self._out)
         return row
 
     def unusable(self, name: str, reason: str) -> None:
-        """A run that was not started, as its settings cannot be used."""
-        self.rows[name] = Row(name, FAILED, {}, reason=reason)
+        """Adds a row for a run that was not started because its settings cannot be used."""
+        self.rows[name] = Row(name=name, state=FAILED, settings={}, reason=reason)
         write_results(list(self.rows.values()), self._out)
 
-    def told(self) -> dict[str, Any]:
-        """The sweep as one object; its page is written."""
+    def summary(self) -> dict[str, Any]:
+        """Writes the sweep's page; returns the names of runs by state, the best run, and where the tables are."""
         ordered, figure = ranked(list(self.rows.values()))
         names = {
             state: [row.name for row in ordered if row.state == state]
@@ -145,11 +149,11 @@ class Results:
 
 
 def _failed(out: Path) -> dict[tuple[str, str], str]:
-    """(name, steps) of runs that the folder's table says have failed -> the reason."""
+    """Reads from the folder's table which runs failed: (name, steps) -> reason."""
     table = out / "results.csv"
     if not table.exists():
         return {}
-    # It may have been in a spreadsheet, and come back in another form.
+    # A spreadsheet program may have saved the table in another form.
     with table.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
         rows = [row for row in csv.DictReader(lines) if row.get("state") == FAILED]
     cells = [[row.get(name) or "" for name in ("name", "steps", "reason")] for row in rows]
@@ -157,11 +161,11 @@ def _failed(out: Path) -> dict[tuple[str, str], str]:
 
 
 def write_results(rows: Sequence[Row], out: Path) -> None:
-    """`results.csv` and `results.md`, each written whole."""
+    """Writes `results.csv` and `results.md`, each as a whole."""
     ordered, figure = ranked(rows)
     varied = _varied(rows)
-    clear = [f"config.{key}" if key in COLUMNS else key for key in varied]
-    heads = ["name", *clear, *COLUMNS]
+    settings = [f"config.{key}" if key in COLUMNS else key for key in varied]
+    heads = ["name", *settings, *COLUMNS]
     lines = [
         [row.name, *(row.settings.get(key, "") for key in varied), *_figures(row)]
         for row in ordered
@@ -174,12 +178,16 @@ def write_results(rows: Sequence[Row], out: Path) -> None:
 
 
 def write_report(runs: Sequence[Planned], out: Path) -> dict[str, str]:
-    """`report.html` over finished runs, given the best first: over as many of them as it has room for.
+    """Writes `report.html` over as many of the finished runs as fit on a page.
+
+    Args:
+        runs: finished runs, the best first.
 
     Returns:
-        `report`, its path, or nothing where there is no run that it could show; `shown`, which runs are on it.
+        `report`, the page's path, empty if there is no run to show; `shown`, which runs are on it.
     """
-    page, most = out / "report.html", len(runs)
+    page = out / "report.html"
+    most = len(runs)
     while most:
         try:
             write_page(read_experiment([run.workdir for run in runs[:most]]), page, MEGABYTES)
@@ -187,7 +195,8 @@ def write_report(runs: Sequence[Planned], out: Path) -> dict[str, str]:
             return {"report": str(page), "shown": shown}
         except PageTooLarge:
             most //= 2
-    page.unlink(missing_ok=True)  # of other runs
+    # A page that is there shows other runs.
+    page.unlink(missing_ok=True)
     return {"report": "", "shown": ""}
 
 
@@ -197,21 +206,20 @@ def _figures(row: Row) -> list[Any]:
 
 
 def _varied(rows: Sequence[Row]) -> list[str]:
-    rows = [row for row in rows if row.settings]  # others could not be started
+    # Runs that could not be started have no settings.
+    rows = [row for row in rows if row.settings]
     keys = list(dict.fromkeys(key for row in rows for key in row.settings))
     return [key for key in keys if len({repr(row.settings.get(key)) for row in rows}) > 1]
 
 
 def _markdown(heads: Sequence[str], lines: Sequence[Sequence[Any]], figure: str) -> str:
-    by = {"": "", "loss": "Best first: by loss, the smallest."}.get(
-        figure, f"Best first: by {figure}."
-    )
+    by = {"": "", "loss": "Best first: the smallest loss."}.get(figure, f"Best first: by {figure}.")
     rows = [heads, ["---"] * len(heads), *([_cell(value) for value in line] for line in lines)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return f"{by}\nreward, accuracy and loss are means over the last {LATEST} steps.\n\n{table}\n"
 
 
 def _cell(value: Any) -> str:
-    """Text as text, whatever of Markdown or HTML is in it."""
+    """Escapes Markdown and HTML, so that a text is shown as it is."""
     text = one_line(str(value))
     return re.sub(r"[\\|`*~\[\]<>&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)

@@ -1,4 +1,4 @@
-"""Which settings a sweep tries: a grid of them, or a number of draws.
+"""Settings for a sweep to try: a grid of values, or a number of draws.
 
 from sari_jax.sweep.search import grid, log_uniform, sampled
 from sari_jax.train.flags import read_config_file
@@ -26,20 +26,24 @@ from sari_jax.train.flags import check_key
 
 Named = tuple[str, ConfigDict]
 Distribution = Callable[[random.Random], float]
-DIGITS = 4  # of a drawn number: its run's name says all of it
-LONGEST, LONGEST_VALUE = 160, 40  # characters of a name, and of a value in it
-TRIES = 1000  # in a row that draw nothing new, before there is nothing new
+# Digits of a drawn number, so that the run's name can hold all of it.
+DIGITS = 4
+# The most characters of a run's name, and of one value in it.
+LONGEST = 160
+LONGEST_VALUE = 40
+# After this many draws in a row that were drawn before, no new ones are expected.
+TRIES = 1000
 
 
 def uniform(low: float, high: float) -> Distribution:
-    """Every number from `low` to `high` alike."""
+    """Returns a distribution in which all numbers from `low` to `high` are equally likely."""
     if not low < high:
         raise InputError(f"uniform({low:g}, {high:g}): the first must be below the second")
     return lambda generator: generator.uniform(low, high)
 
 
 def log_uniform(low: float, high: float) -> Distribution:
-    """Every power of ten from `low` to `high` alike: for rates and coefficients."""
+    """Returns a distribution that is uniform in the logarithm, for rates and coefficients."""
     if not 0 < low < high:
         raise InputError(
             f"log_uniform({low:g}, {high:g}): the first must be above 0 and below the second"
@@ -48,14 +52,14 @@ def log_uniform(low: float, high: float) -> Distribution:
 
 
 def grid(base: ConfigDict, values: Mapping[str, Sequence[Any]]) -> Iterator[Named]:
-    """Every combination of the values, the last setting's changing fastest.
+    """Yields every combination of the values; those of the last setting change fastest.
 
     Args:
-        base: stays as it is.
-        values: by the dotted names of settings.
+        base: the other settings; it is not changed.
+        values: lists of values by the dotted names of settings.
 
     Raises:
-        InputError: the base has no such setting, or of another type; no values are given.
+        InputError: the base has no such setting, the setting has another type, or a list is empty.
     """
     _check(base, values)
     for combination in itertools.product(*values.values()):
@@ -65,14 +69,16 @@ def grid(base: ConfigDict, values: Mapping[str, Sequence[Any]]) -> Iterator[Name
 def sampled(
     base: ConfigDict, values: Mapping[str, Distribution | Sequence[Any]], count: int, seed: int
 ) -> Iterator[Named]:
-    """Random search (Bergstra and Bengio 2012): `count` different draws; more of them begin with the same ones.
+    """Yields `count` different draws of random search (Bergstra and Bengio 2012).
+
+    A larger `count` with the same seed begins with the same draws.
 
     Args:
-        values: by the dotted names of settings: `uniform`, `log_uniform`, or a list, each of whose values is alike.
-            Numbers are drawn to four digits, and to whole ones where the setting is one.
+        values: by the dotted names of settings: `uniform`, `log_uniform`, or a list, whose values are equally likely.
+            Numbers have four digits; they are whole if the setting is.
 
     Raises:
-        InputError: as `grid`; or there are no `count` different draws.
+        InputError: as in `grid`; or there are fewer than `count` different draws.
     """
     _check(base, values)
     generator = random.Random(seed)
@@ -92,12 +98,13 @@ def sampled(
 
 
 def changed(base: ConfigDict, values: Mapping[str, Any]) -> Named:
-    """The base with these settings in place of its own, named after them.
+    """Returns a copy of the base with some settings changed, and a name made of them.
 
     Raises:
-        InputError: the base has no such setting, or of another type.
+        InputError: the base has no such setting, or the setting has another type.
     """
-    config = copy.deepcopy(base)  # references between settings go along
+    # A deep copy keeps references between settings.
+    config = copy.deepcopy(base)
     for key, value in values.items():
         check_key(config, key)
         value = tuple(value) if isinstance(value, list) else value
@@ -111,19 +118,20 @@ def changed(base: ConfigDict, values: Mapping[str, Any]) -> Named:
 
 
 def run_name(values: Mapping[str, Any]) -> str:
-    """`learning_rate=0.001,seed=2`: the last part of each setting's name where that is its own, and its value.
+    """Returns a name such as `learning_rate=0.001,seed=2`.
 
-    What a folder's name may not hold is left out, and a digest tells the value from others.
+    It has the last part of each setting's name, or all of it if two settings share that part. Characters that no
+    folder's name may hold are dropped from a value; then a digest keeps it different from others.
     """
     last = [key.rpartition(".")[2] for key in values]
     names = [name if last.count(name) == 1 else key for name, key in zip(last, values, strict=True)]
-    told = zip(names, map(_told, values.values()), strict=True)
-    return _short(",".join(f"{name}={value}" for name, value in told), LONGEST)
+    pairs = zip(names, map(_value_name, values.values()), strict=True)
+    return _short(",".join(f"{name}={value}" for name, value in pairs), LONGEST)
 
 
-def _told(value: Any) -> str:
+def _value_name(value: Any) -> str:
     if isinstance(value, tuple | list):
-        return "+".join(map(_told, value))
+        return "+".join(map(_value_name, value))
     text = value if isinstance(value, str) else repr(value)
     safe = re.sub(r"[^A-Za-z0-9._+-]+", "-", text)
     return (
@@ -145,9 +153,9 @@ def _check(base: ConfigDict, values: Mapping[str, Any]) -> None:
     for key, given in values.items():
         check_key(base, key)
         if isinstance(given, str) or not callable(given) and not isinstance(given, Sequence):
-            raise InputError(f"{key}: {given!r} must be a list of values")
+            raise InputError(f"{key}: {given!r} must be a list of values, uniform or log_uniform")
         if isinstance(given, Sequence) and not given:
-            raise InputError(f"{key}: the list of its values is empty")
+            raise InputError(f"{key}: the list of its values is empty; give at least one")
 
 
 def _draw(

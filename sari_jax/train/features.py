@@ -38,7 +38,7 @@ class TowerFeatures:
 
     def __call__(self, params: Params, batch: Batch, prompts: Prompts) -> Float[Array, "B A F D"]:
         clips = batch.prompts.waveforms.shape[1:]
-        keys = [(int(number), *clips) for number in batch.seeds]
+        keys = [(int(number), *clips) for number in batch.indices]
         if all(key in self._kept for key in keys):
             return shard_batch(self._mesh, np.stack([self._kept[key] for key in keys]))
         features = encode(self._config, params, prompts)

@@ -99,6 +99,6 @@ class Grader:
             prompt_lengths=batch.prompts.lengths,
             lengths=lengths,
             done=done,
-            indices=batch.seeds,
+            indices=batch.indices,
             rewards=rewards,
         )

@@ -22,10 +22,10 @@ from sari_jax.generate.rollout import Completions
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.parallel.mesh import (
     all_rows,
+    fetch_global,
     local_row_indices,
-    onto_mesh,
+    put_on_mesh,
     shard_batch,
-    whole,
 )
 from sari_jax.rl.advantages import ADVANTAGES
 from sari_jax.rl.groups import refill, take
@@ -142,8 +142,8 @@ class GrpoStage:
         if self._next_rollout is None:
             return None
         rollout = self._next_rollout
-        old = {} if rollout.old is None else {"old": whole(self._mesh, rollout.old)}
-        return {**vars(whole(self._mesh, rollout.completions)), **old}
+        old = {} if rollout.old is None else {"old": fetch_global(self._mesh, rollout.old)}
+        return {**vars(fetch_global(self._mesh, rollout.completions)), **old}
 
     def load_prefetched(
         self, state: TrainState, batch: Batch, arrays: dict[str, np.ndarray]
@@ -151,7 +151,7 @@ class GrpoStage:
         """Restores what `prefetched` returned; `batch` holds the questions of these completions."""
         rows = {name: x[self._local_rows] for name, x in arrays.items() if np.ndim(x)}
         scalars = {name: x for name, x in arrays.items() if not np.ndim(x)}
-        placed = shard_batch(self._mesh, rows) | onto_mesh(self._mesh, jax.device_put(scalars))
+        placed = shard_batch(self._mesh, rows) | put_on_mesh(self._mesh, jax.device_put(scalars))
         old = placed.pop("old", None)
         prompts, features = self._generate.place(state, self._generate.padded(batch))
         self._next_rollout = Rollout(prompts, Completions(**placed), features, old=old)
@@ -198,14 +198,14 @@ class GrpoStage:
                 rows_decoded=[*drawn.rows_decoded, fresh.completions.rows_decoded],
             )
             if (places >= size).any():
-                on_devices = onto_mesh(self._mesh, jax.device_put(places))
+                on_devices = put_on_mesh(self._mesh, jax.device_put(places))
                 rollout = take(rollout, fresh.rows_only(), on_devices, self._processor.pad_id)
         return rollout, drawn
 
     def _samples(self, drawn: DrawnBatches, rollout: Rollout) -> list[Sample]:
         """The groups that the step learned from, with every completion's rewards and advantage."""
         arrays = (rollout.completions.tokens, rollout.advantages)
-        tokens, advantages = whole(self._mesh, arrays)
+        tokens, advantages = fetch_global(self._mesh, arrays)
         indices = drawn.learned(lambda graded: graded.indices)
         lengths = drawn.learned(lambda graded: graded.lengths)
         done = drawn.learned(lambda graded: graded.done)

@@ -15,7 +15,7 @@ from sari_jax.data.styles import style
 from sari_jax.errors import one_line
 from sari_jax.generate.sampling import Sampler
 from sari_jax.parallel import hosts
-from sari_jax.parallel.mesh import all_rows, local_row_indices, local_rows, onto_mesh, shard_batch
+from sari_jax.parallel.mesh import all_rows, local_row_indices, local_rows, put_on_mesh, shard_batch
 from sari_jax.rl.rewards.completion import Completion
 from sari_jax.rl.rewards.registry import Scorer
 from sari_jax.train.config import Run
@@ -69,7 +69,7 @@ class HeldOut:
             temperature=0.0,
         )
         # Greedy decoding takes a key and does not use it.
-        self._key = onto_mesh(mesh, jax.random.key(run.seed))
+        self._key = put_on_mesh(mesh, jax.random.key(run.seed))
 
     def due(self, step: int) -> bool:
         every = self._run.held_out.every
@@ -102,10 +102,10 @@ class HeldOut:
             with hosts.raise_on_all_hosts():
                 read = next(batches)
             (batch,) = read.parts(1, run.data.shapes)
-            prompts, seeds = shard_batch(self._mesh, (batch.prompts, batch.seeds))
+            prompts, seeds = shard_batch(self._mesh, (batch.prompts, batch.indices))
             found = self._rollouts(self._sampler, state, prompts, seeds, self._key, None)
             rows = local_rows(self._mesh, (found.tokens, found.lengths, found.done))
-            indices, *answers = all_rows(self._mesh, (batch.seeds, *rows))
+            indices, *answers = all_rows(self._mesh, (batch.indices, *rows))
             samples += self._grade(indices, *answers)
         batches.close()
         skipped = self._skipped(batches.bad)

@@ -13,7 +13,7 @@ import numpy as np
 from sari_jax.data.curriculum import drop
 from sari_jax.data.inspection import Inspected, Inspector, inspect, table
 from sari_jax.data.ledger import Dropped, Ledger
-from sari_jax.data.lengths import sound_lengths
+from sari_jax.data.lengths import audio_lengths
 from sari_jax.data.processor import Processor
 from sari_jax.data.records import Record, read_records
 from sari_jax.data.roster import Entry, Matched, enrol, match
@@ -183,7 +183,7 @@ def _enrolled(run: Run, processor: Processor, records: list[Record]) -> list[Ent
     if run.data.window > 1:
         with hosts.raise_on_all_hosts():
             sizes = run.data.shapes.audio_seconds
-            lengths = sound_lengths(records, sizes, processor.seconds).tolist()
+            lengths = audio_lengths(records, sizes, processor.seconds).tolist()
     return enrol(records, lengths)
 
 

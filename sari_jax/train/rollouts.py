@@ -11,7 +11,7 @@ from sari_jax.generate.rollout import Completions, encode, rollout
 from sari_jax.generate.sampling import Sampler
 from sari_jax.models.audio_lm import Prompts
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.parallel.mesh import decoding_mesh, move, onto_mesh, shard_batch, spec
+from sari_jax.parallel.mesh import decoding_mesh, put_on_mesh, reshard, shard_batch, spec
 from sari_jax.train.config import Run
 from sari_jax.train.features import TowerFeatures
 from sari_jax.train.optimizer import Flat, merge
@@ -45,13 +45,13 @@ class Rollouts:
             features = encode(self._config, merge(flat, {}), prompts)
         policy = self._policy(flat)
         rows = NamedSharding(self._decoding, spec("batch"))
-        prompts, seeds, features = move((prompts, seeds, features), rows)
-        key = move(key, NamedSharding(self._decoding, P()))
+        prompts, seeds, features = reshard((prompts, seeds, features), rows)
+        key = reshard(key, NamedSharding(self._decoding, P()))
         with jax.set_mesh(self._decoding):
             completions = rollout(self._config, sampler, policy, prompts, seeds, key, features)
         batch = NamedSharding(self._mesh, spec("batch"))
-        rows_decoded = move(completions.rows_decoded, NamedSharding(self._mesh, P()))
-        return move(completions.replace(rows_decoded=None), batch).replace(
+        rows_decoded = reshard(completions.rows_decoded, NamedSharding(self._mesh, P()))
+        return reshard(completions.replace(rows_decoded=None), batch).replace(
             rows_decoded=rows_decoded
         )
 
@@ -84,7 +84,7 @@ class GroupSampler:
             top_k=run.grpo.top_k,
             top_p=run.grpo.top_p,
         )
-        self._root = onto_mesh(mesh, jax.random.key(run.seed))
+        self._root = put_on_mesh(mesh, jax.random.key(run.seed))
 
     def padded(self, batch: Batch) -> Batch:
         """Pads a batch to the largest shape on any host. Collective: call it before devices are given work."""
@@ -106,7 +106,7 @@ class GroupSampler:
         """
         key = _fold_in(self._root, _after(state.step) if next_step else state.step)
         if draw:
-            key = _fold_in(key, onto_mesh(self._mesh, jax.device_put(np.int32(draw))))
+            key = _fold_in(key, put_on_mesh(self._mesh, jax.device_put(np.int32(draw))))
         prompts, features = self.place(state, batch)
         seeds = shard_batch(self._mesh, batch.draws)
         completions = self._rollouts(self._sampler, state, prompts, seeds, key, features)

@@ -9,7 +9,7 @@ from sari_jax.data.processor import Batch, Processor
 from sari_jax.data.styles import style
 from sari_jax.generate.sampling import Sampler
 from sari_jax.models.config import AudioLMConfig
-from sari_jax.parallel.mesh import all_rows, local_rows, onto_mesh, shard_batch
+from sari_jax.parallel.mesh import all_rows, local_rows, put_on_mesh, shard_batch
 from sari_jax.rl.rewards.completion import Completion
 from sari_jax.rl.rewards.registry import Scorer
 from sari_jax.train.config import Run
@@ -45,7 +45,7 @@ class SftStage:
         self._optimizer, self._frozen, self._rollouts = optimizer, frozen, rollouts
         self._tower = TowerFeatures(config, mesh, run.data.keep_features_gb)
         # Greedy decoding takes a key and does not use it.
-        self._key = onto_mesh(mesh, jax.random.key(run.seed))
+        self._key = put_on_mesh(mesh, jax.random.key(run.seed))
 
     def step(
         self,
@@ -77,7 +77,7 @@ class SftStage:
         )
         watch.lap("update", metrics)
         prompts, answers = batch.prompts, batch.answer_mask.sum(-1)
-        rows = (prompts.samples, prompts.lengths, answers, batch.seeds)
+        rows = (prompts.samples, prompts.lengths, answers, batch.indices)
         *sizes, indices = all_rows(self._mesh, rows)
         work = step_work(self._config, state.params, *sizes, passes=1)
         metrics = {**to_host(metrics), **work, **watch.seconds}
@@ -114,7 +114,7 @@ class SftStage:
             pad_id=self._processor.pad_id,
             temperature=0.0,
         )
-        seeds = shard_batch(self._mesh, batch.seeds)
+        seeds = shard_batch(self._mesh, batch.indices)
         completions = self._rollouts(sampler, state, part.prompts, seeds, self._key, part.features)
         arrays = (completions.tokens, completions.lengths, completions.done)
         tokens, lengths, done = (x[:SHOWN] for x in local_rows(self._mesh, arrays))
@@ -124,5 +124,5 @@ class SftStage:
             completion = Completion(text, int(lengths[row, 0]), sampler.max_tokens)
             scores = [self._score(completion, record, style(self._run.data.style))]
             shown = described([text], lengths[row], done[row], scores)
-            samples.append(Sample(int(batch.seeds[row]), shown))
+            samples.append(Sample(int(batch.indices[row]), shown))
         return samples

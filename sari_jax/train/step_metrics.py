@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from sari_jax.data.processor import SAMPLE_RATE
 from sari_jax.models.config import AudioLMConfig
 from sari_jax.models.work import step_flops
-from sari_jax.parallel.mesh import whole
+from sari_jax.parallel.mesh import fetch_global
 from sari_jax.train.config import Grpo
 from sari_jax.train.grading import DrawnBatches
 from sari_jax.train.parameters import learning
@@ -62,7 +62,7 @@ def grpo_metrics(
     zero_spread = drawn.all(lambda graded: graded.zero_spread(objective.spread))
     lengths = drawn.all(lambda graded: graded.lengths)
     done = drawn.all(lambda graded: graded.done)
-    rows_decoded = sum(whole(mesh, drawn.rows_decoded))
+    rows_decoded = sum(fetch_global(mesh, drawn.rows_decoded))
     metrics = {
         "zero_spread": float(zero_spread.mean()),
         "completion_tokens": float(lengths.mean()),

@@ -19,7 +19,7 @@ from sari_jax.data.styles import style
 from sari_jax.errors import InputError
 from sari_jax.models.work import chip
 from sari_jax.parallel import hosts
-from sari_jax.parallel.mesh import all_rows, local_row_indices, onto_mesh
+from sari_jax.parallel.mesh import all_rows, local_row_indices, put_on_mesh
 from sari_jax.train.callbacks import Callback, StepEvent
 from sari_jax.train.checkpoint import Checkpoints
 from sari_jax.train.config import Run
@@ -97,7 +97,7 @@ class Trainer:
         trainable, self._frozen = starting_params(run, inputs.config, mesh)
         optimizer = make_optimizer(run.optimizer, run.updates)
         reference = make_reference(run.model, trainable) if run.has_reference else {}
-        self.state = onto_mesh(mesh, create_state(trainable, optimizer))
+        self.state = put_on_mesh(mesh, create_state(trainable, optimizer))
         del trainable  # every step donates the state: no other reference may be left
         rollouts = Rollouts(run, inputs.config, mesh, self._frozen)
         parts = {
@@ -320,7 +320,7 @@ class Trainer:
 
     def _questions_digest(self, batch: Batch) -> str:
         """A digest of a batch's questions over all hosts, row by row, and of how often each was asked before."""
-        indices, repeats = all_rows(self.mesh, (batch.seeds, batch.repeats))
+        indices, repeats = all_rows(self.mesh, (batch.indices, batch.repeats))
         rows = [
             f"{digest(self._questions.records[index])} {repeat}"
             for index, repeat in zip(indices.tolist(), repeats.tolist(), strict=True)
@@ -362,7 +362,7 @@ class Trainer:
         hosts.log(table(self.state.params))
 
     def _not_finite(self) -> str:
-        indices = all_rows(self.mesh, self._last_batch.seeds)
+        indices = all_rows(self.mesh, self._last_batch.indices)
         ids = [self._questions.records[index].id for index in indices]
         more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
         return (

@@ -50,7 +50,7 @@ def test_nano_learns_words_with_and_without_a_space_before(nano):
     assert nano.encode("bird bird\nbird").tokens == ["bird", "Ġbird", "Ċ", "bird"]
 
 
-@pytest.mark.parametrize("token", [*TAGS, *ours.CHAT, *ours.SOUND])
+@pytest.mark.parametrize("token", [*TAGS, *ours.CHAT, *ours.AUDIO])
 def test_nano_has_tags_and_special_tokens_whole(nano, token):
     assert len(nano.encode(f"a{token}b").ids) == 3
 
@@ -84,7 +84,7 @@ def test_smollm2_keeps_its_ids_and_gains_sound(tmp_path):
     ours.write_tokenizer(made, tmp_path, tokenizer_class="PreTrainedTokenizerFast")
     opened = AutoTokenizer.from_pretrained(tmp_path)
     assert opened.convert_tokens_to_ids(tokens) == list(range(len(tokens)))
-    assert opened.convert_tokens_to_ids(list(ours.SOUND)) == [len(tokens) + i for i in range(3)]
+    assert opened.convert_tokens_to_ids(list(ours.AUDIO)) == [len(tokens) + i for i in range(3)]
     for text in SPEECH:
         assert opened(text)["input_ids"] == made.encode(text).ids
         assert opened.decode(opened(text)["input_ids"]) == text

@@ -50,7 +50,7 @@ def test_a_head_tells_what_will_be_heard(names):
         for span, told in (((1.0, 9.0), "does not lie"), ((2.0, None), "does not lie")):
             with pytest.raises(InputError, match=told):
                 measure(name, *span)
-        with pytest.raises(TooLong, match="1.5 s exceeds 1 s"):
+        with pytest.raises(TooLong, match="1.5 s is longer than the limit of 1 s"):
             measure(name, longest=1)
 
 

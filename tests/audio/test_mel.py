@@ -18,7 +18,7 @@ def reference(waveform: np.ndarray, mel_bins: int) -> np.ndarray:
     return extractor._np_extract_fbank_features(padded[None], "cpu")[0]
 
 
-def ours(waveform: np.ndarray, size: int, mel_bins: int = 80) -> np.ndarray:
+def mel_on_device(waveform: np.ndarray, size: int, mel_bins: int = 80) -> np.ndarray:
     padded = np.pad(
         waveform, (0, size - len(waveform)), constant_values=0.7
     )  # not silence: must be masked
@@ -64,7 +64,7 @@ def check_against_the_extractor(sound, size: str, mel_bins: int) -> None:
     samples, padded = SIZES[size]
     waveform = sound(samples)
     expected = reference(waveform, mel_bins)
-    got = ours(waveform, padded, mel_bins)
+    got = mel_on_device(waveform, padded, mel_bins)
     assert got.shape == (mel_bins, padded // 160) and got.dtype == np.float32
     np.testing.assert_allclose(got, expected[:, : padded // 160], atol=1e-4, rtol=0)
 
@@ -85,12 +85,12 @@ def test_equals_whisper_feature_extractor_for_any_sound_and_bands(sound, size, m
 
 def test_what_is_left_out_of_30_seconds_is_the_floor():
     """So that the encoder may be given the bucket alone."""
-    expected, got = reference(noise(16_000), 80), ours(noise(16_000), 32_000)
+    expected, got = reference(noise(16_000), 80), mel_on_device(noise(16_000), 32_000)
     np.testing.assert_allclose(expected[:, 200:], got.min(), atol=1e-4)
 
 
 def test_silence():
-    got = ours(np.zeros(32_000, np.float32), 32_000)
+    got = mel_on_device(np.zeros(32_000, np.float32), 32_000)
     np.testing.assert_allclose(got, reference(np.zeros(32_000, np.float32), 80)[:, :200], atol=1e-6)
 
 
@@ -99,13 +99,18 @@ def test_a_click_at_either_end_sets_the_floor(place):
     """A click on the last sample is loudest in a frame centred behind the clip."""
     waveform = 1e-3 * noise(16_000)
     waveform[place] = 1.0
-    np.testing.assert_allclose(ours(waveform, 16_000), reference(waveform, 80)[:, :100], atol=1e-4)
+    np.testing.assert_allclose(
+        mel_on_device(waveform, 16_000), reference(waveform, 80)[:, :100], atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("mel_bins", [80, 128])
 def test_a_quiet_end_is_held_to_the_floor_of_the_loud_start(mel_bins):
     waveform = np.concatenate([8 * noise(16_000), 1e-6 * noise(15_999, 1)])
-    got, expected = ours(waveform, 64_000, mel_bins), reference(waveform, mel_bins)[:, :400]
+    got, expected = (
+        mel_on_device(waveform, 64_000, mel_bins),
+        reference(waveform, mel_bins)[:, :400],
+    )
     np.testing.assert_allclose(got, expected, atol=1e-4, rtol=0)
     assert (got[:, 110:] == got.min()).all() and got.max() - got.min() == pytest.approx(2.0)
 
@@ -121,7 +126,7 @@ def test_batched_equals_single():
 
 def test_bucket_does_not_matter():
     waveform = sweep(12_345)
-    short, long = ours(waveform, 16_000), ours(waveform, 64_000)
+    short, long = mel_on_device(waveform, 16_000), mel_on_device(waveform, 64_000)
     np.testing.assert_allclose(short, long[:, :100], atol=1e-6)
 
 

@@ -43,7 +43,7 @@ def test_what_is_no_packed_clip():
 
 def test_shards_that_cannot_be_read(tmp_path, names):
     file, number = shard_of(names[0])
-    with pytest.raises(InputError, match="clip 9 is asked for, and it holds 3"):
+    with pytest.raises(InputError, match="has no clip 9, only 3 clips"):
         packed_clip(file, 9)
     with pytest.raises(InputError, match="no such shard"):
         packed_clip(str(tmp_path / "b.arrayrecord"), 0)

@@ -52,7 +52,9 @@ def test_what_is_hardly_too_long_is_cut():
     assert fit(5, 35.05, 300) == (5, 35, Fit.CUT)
     assert fit(None, 30.09, 30.02) == (0, 30, Fit.CUT)  # both: what counts is that it is not whole
     for start, end, seconds in ((None, None, 30.2), (5, 35.11, 300), (None, 31, 31)):
-        with pytest.raises(TooLong, match=r"a.wav: 3\d\.\d s exceeds 30 s; split it"):
+        with pytest.raises(
+            TooLong, match=r"a.wav: 3\d\.\d s is longer than the limit of 30 s; split it"
+        ):
             fit(start, end, seconds)
 
 

@@ -112,7 +112,7 @@ def test_score_then_eval_then_scoring_alone(capsys, small_model, starter_dir, tm
         ("missing.wav", None, "no such sound file"),
         ("empty.wav", b"", "empty"),
         ("noise.wav", b"RIFF but not really a wave file" * 9, "corrupt"),
-        ("bare.raw", b"\0\1" * 9000, "of a kind not read here"),
+        ("bare.raw", b"\0\1" * 9000, "not in a supported format"),
     ],
 )
 def test_a_sound_file_that_cannot_be_read(capsys, small_model, tmp_path, name, content, told):
@@ -217,7 +217,7 @@ def test_a_place_for_scores_that_cannot_be_written_is_told_before_a_question_is_
         ("grpo", "data.order=easy_to_hard", "have no pass_rate"),
         ("grpo", "mesh.decode_tensor=3", "decode_tensor"),
         ("sft", "data.style=free", "needs chain_free"),
-        ("sft", "data.shapes.prompt_tokens=(8,)", "prompt tokens exceed 8"),
+        ("sft", "data.shapes.prompt_tokens=(8,)", "prompt tokens are more than 8"),
         ("sft", "batch_size=7", "does not divide"),
     ],
 )

@@ -9,7 +9,13 @@ import pytest
 import soundfile
 
 from sari_jax.audio.clips import load_clip
-from sari_jax.corpus.captioning import NO_SENTENCE, UNREADABLE, captioned, whole_sentences
+from sari_jax.corpus.captioning import (
+    NO_SENTENCE,
+    UNREADABLE,
+    Captioning,
+    whole_sentences,
+    write_missing,
+)
 from sari_jax.corpus.captions import Caption, read_captions
 from sari_jax.corpus.synthesize.templates import Prompts
 from sari_jax.data.ledger import Ledger
@@ -57,8 +63,8 @@ def clips(tmp_path) -> list[Caption]:
 
 def run(engine, clips, out: Path, **changed) -> tuple[list[Caption], Ledger]:
     ledger = Ledger()
-    settings = {"model": "/models/a", "rows": 2} | changed
-    return captioned(engine, clips, Prompts(), out, ledger, **settings), ledger
+    values = {"model": "/models/a", "prompts": Prompts(), "rows": 2} | changed
+    return write_missing(engine, clips, out, ledger, Captioning(**values)), ledger
 
 
 def test_what_is_missing_is_filled_in(nano_processor, clips, tmp_path):
@@ -73,7 +79,7 @@ def test_what_is_missing_is_filled_in(nano_processor, clips, tmp_path):
     assert read_captions(out) == written
     assert [caption.id for caption in written] == [caption.id for caption in clips]
     assert all("Describe what is heard" in example.text for example in engine.asked)
-    assert [example.number for example in engine.asked] == [0, 1, 3, 5, 6]
+    assert [example.index for example in engine.asked] == [0, 1, 3, 5, 6]
     assert not list(tmp_path.glob(".out*"))
 
 
@@ -87,7 +93,7 @@ def test_interrupted_it_goes_on_with_the_rest(nano_processor, clips, tmp_path):
         file.write('{"id": "clip6", "cap')  # half a line, as a kill may leave it
     engine = Scripted(nano_processor)
     written, ledger = run(engine, clips, out)
-    assert [example.number for example in engine.asked] == [5, 6]
+    assert [example.index for example in engine.asked] == [5, 6]
     assert ledger.report() == {"read": 7, "kept": 6, "dropped": {UNREADABLE: 1}}
     whole, _ = run(Scripted(nano_processor), clips, tmp_path / "whole.jsonl")
     assert written == whole
@@ -148,7 +154,7 @@ def test_no_more_is_decoded_than_the_model_takes(nano_processor, clips, tmp_path
     _, ledger = run(Scripted(nano_processor), clips[:2], tmp_path / "out.jsonl")
     assert asked == [1, 1]
     (dropped,) = ledger.dropped
-    assert dropped.reason == UNREADABLE and "exceeds 1 s" in dropped.detail
+    assert dropped.reason == UNREADABLE and "longer than the limit of 1 s" in dropped.detail
 
 
 def test_a_completion_that_says_nothing_is_counted(nano_processor, clips, tmp_path):
@@ -181,5 +187,5 @@ def test_a_place_that_cannot_be_written(nano_processor, clips, tmp_path):
     ],
 )
 def test_whole_sentences(text, ended, whole):
-    example = Example("", np.zeros(1, np.int32), ())
+    example = Example(text="", tokens=np.zeros(1, np.int32), waveforms=())
     assert whole_sentences(answered(example, text, ended)) == whole

@@ -108,7 +108,7 @@ def test_others_stand_beside_the_default(bare, own):
 
 
 @pytest.mark.parametrize("tokenizers", [None, PLAIN, LISTS, {"default": PLAIN}])
-def test_what_transformers_holds_where_a_directory_knows_no_sound(tokenizers, bare):
+def test_what_transformers_holds_where_a_directory_knows_no_audio(tokenizers, bare):
     """As the hub's directory of Qwen2-Audio."""
     if tokenizers is not None:
         put(bare, TOKENIZER, tokenizers)
@@ -154,21 +154,21 @@ def test_a_broken_template_elsewhere(file, bare):
 @pytest.mark.parametrize(
     ("broken", "told"),
     [
-        (3, r"the chat template is no text \(3\)"),
-        ([], "named nothing and none named 'default'"),
-        ({}, "named nothing and none named 'default'"),
-        ({"rag": PLAIN, "tool_use": PLAIN}, "named 'rag', 'tool_use' and none named 'default'"),
-        ({"default": None}, r"the chat template is no text \(None\)"),
-        ({"default": ["x"]}, "the chat template is no text"),
-        (["text"], "a list, and not of names and templates"),
-        ([{"name": "default"}], "a list, and not of names and templates"),
-        ([{"name": "rag", "template": PLAIN}], "named 'rag' and none named 'default'"),
+        (3, "the chat template must be text, not 3"),
+        ([], "named nothing, but none named 'default'"),
+        ({}, "named nothing, but none named 'default'"),
+        ({"rag": PLAIN, "tool_use": PLAIN}, "named 'rag', 'tool_use', but none named 'default'"),
+        ({"default": None}, "the chat template must be text, not None"),
+        ({"default": ["x"]}, "the chat template must be text, not"),
+        (["text"], "must be text, or a list of objects with name and template"),
+        ([{"name": "default"}], "must be text, or a list of objects with name and template"),
+        ([{"name": "rag", "template": PLAIN}], "named 'rag', but none named 'default'"),
     ],
 )
 def test_another_form(broken, told, bare):
     for file in (TOKENIZER, LEGACY, PROCESSOR):  # each comes before those in front of it
         put(bare, file, broken)
-        refused(bare, f"{file}: .*{told}.*; (take the file|give one of them that name)")
+        refused(bare, f"{file}: .*{told}.*; (take the file|rename one of them to 'default')")
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,11 @@ def test_another_form(broken, told, bare):
             "writes 2 times in a prompt with 1 clip",
         ),
         (("<|im_start|>", "<|AUDIO|>"), r"writes \d times in a prompt with 1 clip"),
-        (("['text']", "['type']"), "does not write a message's text once and as it stands"),
-        (("['text']", "['text'] | upper"), "does not write a message's text once"),
+        (("['text']", "['type']"), "does not write a message's text exactly once, unchanged"),
+        (
+            ("['text']", "['text'] | upper"),
+            "does not write a message's text exactly once, unchanged",
+        ),
     ],
 )
 def test_a_template_that_loses_something(change, told, bare, own):
@@ -198,7 +201,7 @@ def test_a_template_for_text_alone(bare):
     refused(bare, f"{JINJA}: the chat template does not work .*; take the file")
     put(bare, JINJA, LISTS)
     refused(
-        bare, rf"{JINJA}: .* at token \d+, '<\|AUDIO\|>', which the chat template does not write"
+        bare, rf"{JINJA}: .* is token \d+, '<\|AUDIO\|>', which the chat template does not write"
     )
 
 
@@ -210,14 +213,14 @@ def test_a_template_for_text_alone(bare):
         (LEGACY, b"\xff", "not text in UTF-8"),
         (LEGACY, b"{", "not JSON"),
         (LEGACY, b"[]", "not a JSON object"),
-        (LEGACY, b"{}", "no entry chat_template"),
+        (LEGACY, b"{}", "has no entry chat_template"),
         (PROCESSOR, b"", "not JSON"),
         (TOKENIZER, b"{'a': 1}", "not JSON"),
         ("generation_config.json", b"[]", "not a JSON object"),
         (
             "generation_config.json",
             b'{"eos_token_id": ["x"]}',
-            r"eos_token_id \['x'\] is no token id",
+            r"eos_token_id \['x'\] must be one or more token ids",
         ),
     ],
 )
@@ -233,17 +236,20 @@ def test_files_that_transformers_does_not_open_together(bare, own):
     put(bare, "additional_chat_templates/rag.jinja", PLAIN)
     with pytest.raises(ValueError, match="conflicting files"):
         AutoProcessor.from_pretrained(bare)
-    refused(bare, f"{LEGACY}: stands beside additional_chat_templates.* take it away")
+    refused(
+        bare,
+        f"{LEGACY}: transformers opens no directory that has both .* delete this file",
+    )
 
 
 def test_others_without_a_default(bare):
     put(bare, "additional_chat_templates/rag.jinja", PLAIN)
-    refused(bare, "additional_chat_templates: has chat templates named 'rag' and none named")
+    refused(bare, "additional_chat_templates: has chat templates named 'rag', but none named")
 
 
 def test_no_template_at_all(bare):
     """Of a family for which transformers holds none."""
-    sound = json.loads((bare / "config.json").read_text())["audio_token_index"]
-    omni = {"model_type": "qwen2_5_omni", "thinker_config": {"audio_token_index": sound}}
+    audio_id = json.loads((bare / "config.json").read_text())["audio_token_index"]
+    omni = {"model_type": "qwen2_5_omni", "thinker_config": {"audio_token_index": audio_id}}
     (bare / "config.json").write_text(json.dumps(omni))
     refused(bare, f"{bare}: no chat template .{JINJA}.; take the file from the model's page")

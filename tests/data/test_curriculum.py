@@ -13,12 +13,12 @@ def records(make_record):
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_an_order_holds_every_number_once_and_only_the_seed_changes_it(name, records):
-    numbers = order(records, name, seed=0)
-    assert sorted(numbers) == list(range(len(records)))
-    assert order(records, name, seed=0) == numbers
+    indices = order(records, name, seed=0)
+    assert sorted(indices) == list(range(len(records)))
+    assert order(records, name, seed=0) == indices
     if name != "as_written":
         assert len({tuple(order(records, name, seed=seed)) for seed in range(5)}) > 1
-    assert all(type(number) is int for number in numbers)
+    assert all(type(index) is int for index in indices)
 
 
 def test_orders_by_pass_rate(records):
@@ -37,7 +37,7 @@ def test_random_needs_no_pass_rate(make_record):
 def test_what_an_order_refuses(records, make_record):
     for name in ("easy_to_hard", "hard_to_easy"):
         with pytest.raises(
-            InputError, match="1 of 9 records have no pass_rate \\(new is the first\\)"
+            InputError, match="1 of 9 records have no pass_rate \\(the first is new\\)"
         ):
             order([*records, make_record(id="new")], name, 0)
     with pytest.raises(InputError, match="order 'easy' is unknown; choose easy_to_hard"):

@@ -32,14 +32,17 @@ def bad(good, tmp_path):
     soundfile.write(tmp_path / "short.wav", 0.1 * np.ones(16), 16_000)
     soundfile.write(tmp_path / "long.wav", 0.1 * np.ones(31 * 16_000), 16_000)
     soundfile.write(tmp_path / "large.wav", 0.1 * np.ones(5 * 16_000), 16_000)
-    clip = lambda name, *span: (Clip(str(tmp_path / name), *span),)  # noqa: E731
+
+    def clip(name, *span):
+        return (Clip(str(tmp_path / name), *span),)
+
     return {
-        "absent": (good(id="absent", audio=clip("absent.wav")), "sound"),
-        "empty": (good(id="empty", audio=clip("empty.wav")), "sound"),
-        "text": (good(id="text", audio=clip("text.wav")), "sound"),
-        "span": (good(id="span", audio=clip("good.wav", 3.0, 4.0)), "sound"),
-        "past": (good(id="past", audio=clip("good.wav", 0.5, 9.0)), "sound"),
-        "long": (good(id="long", audio=clip("long.wav")), "sound"),
+        "absent": (good(id="absent", audio=clip("absent.wav")), "audio"),
+        "empty": (good(id="empty", audio=clip("empty.wav")), "audio"),
+        "text": (good(id="text", audio=clip("text.wav")), "audio"),
+        "span": (good(id="span", audio=clip("good.wav", 3.0, 4.0)), "audio"),
+        "past": (good(id="past", audio=clip("good.wav", 0.5, 9.0)), "audio"),
+        "long": (good(id="long", audio=clip("long.wav")), "audio"),
         "short": (good(id="short", audio=clip("short.wav")), "prompt"),
         "large": (good(id="large", audio=clip("large.wav")), "prompt"),
         "clips": (good(id="clips", audio=clip("good.wav") * 3), "prompt"),
@@ -55,7 +58,9 @@ def bad(good, tmp_path):
 
 
 def test_every_fault_that_texts_and_headers_show_is_found(good, bad, nano_processor):
-    inspector = Inspector(nano_processor, STYLES["free"], SHAPES, answers=True)
+    inspector = Inspector(
+        processor=nano_processor, style=STYLES["free"], shapes=SHAPES, answers=True
+    )
     records = [good(id="first"), *(record for record, _ in bad.values()), good(id="last")]
     found = inspect(inspector, records)
     assert {one.where: one.reason for one in found.bad} == {
@@ -65,14 +70,18 @@ def test_every_fault_that_texts_and_headers_show_is_found(good, bad, nano_proces
 
 
 def test_chains_count_only_where_they_are_learnt(bad, nano_processor):
-    inspector = Inspector(nano_processor, STYLES["free"], SHAPES, answers=False)
+    inspector = Inspector(
+        processor=nano_processor, style=STYLES["free"], shapes=SHAPES, answers=False
+    )
     assert inspect(inspector, [bad[id][0] for id in ("chainless", "tagged", "chain")]).bad == []
 
 
 def test_what_passes_is_what_the_processor_takes(good, bad, nano_processor):
     """Silence of a header's length makes the same sizes as the sound itself."""
     record = good()
-    inspector = Inspector(nano_processor, STYLES["free"], SHAPES, answers=True)
+    inspector = Inspector(
+        processor=nano_processor, style=STYLES["free"], shapes=SHAPES, answers=True
+    )
     assert inspector(record) == (None, [Fit.EXACT])
     read = nano_processor.question(record, STYLES["free"], answer=True)
     silent = nano_processor.question(
@@ -83,21 +92,23 @@ def test_what_passes_is_what_the_processor_takes(good, bad, nano_processor):
 
 
 def test_the_table_counts_names_and_says_why():
-    bad = [Dropped(f"q{i}", "sound", f"file {i} is missing") for i in range(30)]
+    bad = [Dropped(f"q{i}", "audio", f"file {i} is missing") for i in range(30)]
     told = table("some.jsonl", [*bad, Dropped("x", "chain", "no chain")], 100)
     first, *lines = told.splitlines()
     assert first == "some.jsonl: 31 of 100 records cannot be used"
-    assert lines[0].split() == ["30", "sound"] and "q4: file 4 is missing" in told
+    assert lines[0].split() == ["30", "audio"] and "q4: file 4 is missing" in told
     assert "and 25 more: q5, q6," in told and told.rstrip().endswith("x: no chain")
 
 
-def test_clips_that_are_not_heard_as_asked_for_are_counted(good, nano_processor, tmp_path):
+def test_clips_that_are_not_used_as_asked_for_are_counted(good, nano_processor, tmp_path):
     soundfile.write(tmp_path / "gtzan.wav", 0.1 * np.ones(30 * 16_000 + 208), 16_000)
     cut, clipped = (
         (Clip(str(tmp_path / "gtzan.wav")),),
         (Clip(str(tmp_path / "good.wav"), 0, 1.05),),
     )
-    inspector = Inspector(nano_processor, STYLES["direct"], Shapes(), answers=False)
+    inspector = Inspector(
+        processor=nano_processor, style=STYLES["direct"], shapes=Shapes(), answers=False
+    )
     records = [good(), good(audio=cut), good(audio=clipped), good(audio=cut + clipped)]
     found = inspect(inspector, records)
     assert found.bad == [] and found.fits == {"cut to limit": 2, "end clipped": 2}

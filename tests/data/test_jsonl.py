@@ -32,7 +32,7 @@ def test_bad_lines_are_listed_with_place_and_reason(tmp_path):
     assert [item.id for item in items] == ["a", "c\u2028"]
     found = [(d.where.rpartition(":")[2], d.reason) for d in ledger.dropped]
     assert found == [("3", "bad line"), ("4", "gone"), ("5", "bad line"), ("6", "bad line")]
-    assert "stands twice" in ledger.dropped[-1].detail
+    assert "occurs twice" in ledger.dropped[-1].detail
 
 
 def test_too_many_bad_lines_stop_the_run(tmp_path, capsys):

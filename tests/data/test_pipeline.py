@@ -1,4 +1,5 @@
 import dataclasses
+import doctest
 import itertools
 import json
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from sari_jax.data import pipeline
 from sari_jax.data.curriculum import ADAPTIVE, ORDERS, Curriculum, order
 from sari_jax.data.pipeline import Batches, NothingReadable, Reader, repeats
 from sari_jax.data.processor import Shapes
@@ -44,7 +46,7 @@ def records(folder, make_record):
 def make(records, nano_processor, make_record):
     def make(name="random", *, batch_size=3, seed=0, answers=False, rows=None, workers=0, **more):
         settings = {name: more.pop(name) for name in ("workers", "read_ahead") if name in more}
-        curriculum = Curriculum(name, **more)
+        curriculum = Curriculum(order=name, **more)
         ranked = [record or make_record(id="gone") for record in records]
         schedule = make_schedule(ranked, curriculum, batch_size=batch_size, seed=seed)
         rows = None if rows is None else tuple(rows)
@@ -54,9 +56,9 @@ def make(records, nano_processor, make_record):
     return make
 
 
-def numbers(iterator, count: int) -> list[int]:
-    """The records' numbers of the next `count` batches."""
-    return [int(seed) for batch in itertools.islice(iterator, count) for seed in batch.seeds]
+def indices_of(iterator, count: int) -> list[int]:
+    """The records' indices of the next `count` batches."""
+    return [int(index) for batch in itertools.islice(iterator, count) for index in batch.indices]
 
 
 def assert_same(one, other) -> None:
@@ -67,11 +69,11 @@ def assert_same(one, other) -> None:
 def test_a_batch_holds_what_the_processor_makes_of_its_records(make, records, nano_processor):
     batch = next(make(answers=True, seed=3))
     examples = [
-        nano_processor.question(records[i], STYLES["direct"], number=int(i), answer=True)
-        for i in batch.seeds
+        nano_processor.question(records[i], STYLES["direct"], index=int(i), answer=True)
+        for i in batch.indices
     ]
     expected = nano_processor.collate(examples, Shapes())
-    assert batch.records == expected.records == tuple(records[i] for i in batch.seeds)
+    assert batch.records == expected.records == tuple(records[i] for i in batch.indices)
     assert_same(batch.prompts, expected.prompts)
     np.testing.assert_array_equal(batch.answers, expected.answers)
     np.testing.assert_array_equal(batch.answer_mask, expected.answer_mask)
@@ -85,24 +87,24 @@ def test_answers_only_where_they_are_asked_for(make):
 @pytest.mark.parametrize("curriculum", ["easy_to_hard", "hard_to_easy"])
 def test_a_curriculum_is_walked_again_in_the_same_sequence(make, records, curriculum):
     """Batches run on over the end of an epoch; no question is dropped."""
-    seen = numbers(make(curriculum, seed=1), EPOCH)
+    seen = indices_of(make(curriculum, seed=1), EPOCH)
     assert seen == 3 * order(records, curriculum, 1)
     rates = [RATES[i] for i in seen[:EPOCH]]
     assert rates == sorted(RATES, reverse=curriculum == "easy_to_hard")
 
 
 def test_a_question_that_stands_in_a_batch_again_is_sampled_anew(make):
-    assert repeats([7, 4, 7, 7]) == [0, 0, 1, 2] and repeats([]) == []
+    assert doctest.testmod(pipeline) == (0, 1) and repeats([]) == []
     once = next(make())
-    np.testing.assert_array_equal(once.draws, once.seeds)
+    np.testing.assert_array_equal(once.draws, once.indices)
     twice = next(make("as_written", batch_size=2 * EPOCH))
-    assert len(set(twice.seeds.tolist())) < len(set(twice.draws.tolist())) == 2 * EPOCH
+    assert len(set(twice.indices.tolist())) < len(set(twice.draws.tolist())) == 2 * EPOCH
     part = next(make("as_written", batch_size=2 * EPOCH, rows=range(5, 9)))
     np.testing.assert_array_equal(part.draws, twice.draws[5:9])
 
 
 def test_random_shuffles_anew_each_epoch(make):
-    seen = numbers(make(seed=1), EPOCH)
+    seen = indices_of(make(seed=1), EPOCH)
     epochs = [tuple(seen[i : i + EPOCH]) for i in range(0, 3 * EPOCH, EPOCH)]
     assert all(sorted(epoch) == list(range(EPOCH)) for epoch in epochs)
     assert len(set(epochs)) == 3
@@ -110,10 +112,10 @@ def test_random_shuffles_anew_each_epoch(make):
 
 @pytest.mark.parametrize("curriculum", EVERY)
 def test_only_the_seed_decides(make, curriculum):
-    first = numbers(make(curriculum, seed=1), 5)
-    assert numbers(make(curriculum, seed=1, read_ahead=1), 5) == first
+    first = indices_of(make(curriculum, seed=1), 5)
+    assert indices_of(make(curriculum, seed=1, read_ahead=1), 5) == first
     assert curriculum == "as_written" or any(
-        numbers(make(curriculum, seed=seed), 5) != first for seed in (2, 3, 4)
+        indices_of(make(curriculum, seed=seed), 5) != first for seed in (2, 3, 4)
     )
 
 
@@ -121,7 +123,7 @@ def test_only_the_seed_decides(make, curriculum):
 @pytest.mark.parametrize("taken", [0, 1, 4])
 def test_goes_on_exactly_where_it_stopped(make, curriculum, taken):
     begun = make(curriculum, seed=5)
-    numbers(begun, taken)
+    indices_of(begun, taken)
     state = json.loads(json.dumps(begun.state()))  # as it is stored
     rest = list(itertools.islice(begun, 6))
     resumed = make(curriculum, seed=5)
@@ -138,13 +140,13 @@ def test_processes_divide_each_global_batch(make):
     whole = make(batch_size=4, seed=2)
     parts = [make(batch_size=4, seed=2, rows=rows) for rows in ([0, 1], [2, 3])]
     for _ in range(4):
-        together = [number for part in parts for number in numbers(part, 1)]
-        assert together == numbers(whole, 1)
+        together = [index for part in parts for index in indices_of(part, 1)]
+        assert together == indices_of(whole, 1)
     state = whole.state()
     assert [part.state() for part in parts] == [state, state]
     resumed = make(batch_size=4, seed=2, rows=[3])  # by another number of processes
     resumed.set_state(json.loads(json.dumps(state)))
-    assert numbers(resumed, 2) == numbers(whole, 2)[3::4]
+    assert indices_of(resumed, 2) == indices_of(whole, 2)[3::4]
 
 
 @pytest.mark.runs
@@ -172,12 +174,15 @@ def test_workers_end_with_a_run_that_is_killed(records, nano_dir, tmp_path):
     words = ["data", "bench", "--data", str(tmp_path / "records.jsonl"), "--model", str(nano_dir)]
     words += ["--workers", "1", "--batches", "1000000", "--batch-size", "3"]
     run = subprocess.Popen([sys.executable, "-m", "sari_jax.cli", *words])
-    spawned = lambda: [  # noqa: E731
-        pid
-        for file in Path(f"/proc/{run.pid}/task").glob("*/children")
-        for pid in file.read_text().split()
-        if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
-    ]
+
+    def spawned():
+        return [
+            pid
+            for file in Path(f"/proc/{run.pid}/task").glob("*/children")
+            for pid in file.read_text().split()
+            if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+        ]
+
     until(lambda: spawned() and Path(f"/proc/{spawned()[0]}/stat").read_text().split()[13] > "99")
     workers = spawned()
     run.kill()
@@ -197,12 +202,12 @@ def test_what_is_learnt_decides_what_comes(make):
     data = make(ADAPTIVE, batch_size=7, refresh=2)
     for _ in range(40):
         batch = next(data)
-        data.learn(batch.seeds.tolist(), [float(seed >= 2) for seed in batch.seeds])
-    seen = numbers(data, 2)
+        data.learn(batch.indices.tolist(), [float(index >= 2) for index in batch.indices])
+    seen = indices_of(data, 2)
     assert len(seen) == 14  # all seven rates are near 0 or 1 by now: only the floor draws
     resumed = make(ADAPTIVE, batch_size=7, refresh=2)
     resumed.set_state(json.loads(json.dumps(data.state(40))))
-    assert numbers(resumed, 2) == seen
+    assert indices_of(resumed, 2) == seen
 
 
 def test_an_order_by_pass_rate_needs_one(make, records):
@@ -214,19 +219,19 @@ def test_an_order_by_pass_rate_needs_one(make, records):
 
 @pytest.fixture
 def damaged(records, tmp_path):
-    """The records, some of which cannot be read: their numbers, and why."""
+    """The records, some of which cannot be read: their indices, and why."""
     text, long = tmp_path / "text.wav", tmp_path / "long.wav"
     text.write_text("no sound")
     soundfile.write(long, np.zeros(31 * 16_000) + 0.1, 16_000)
     changes = {1: dict(audio=(Clip(str(text)),)), 3: dict(question="<|AUDIO|>")}
     changes |= {4: dict(audio=(Clip(str(long)),)), 6: dict(audio=(Clip(str(tmp_path / "no.wav")),))}
-    for number, change in changes.items():
-        records[number] = dataclasses.replace(records[number], **change)
+    for index, change in changes.items():
+        records[index] = dataclasses.replace(records[index], **change)
     records[5] = None  # gone from the file
     why = {
         1: "text.wav: corrupt",
         3: "placeholders",
-        4: "31.0 s exceeds 30",
+        4: "31.0 s is longer than the limit of 30 s",
         5: "gone",
         6: "no such",
     }
@@ -242,12 +247,12 @@ def test_what_cannot_be_read_is_skipped_and_another_question_of_its_batch_is_ask
     for _ in range(2):
         batch = next(iterator)
         # Each row's own question, or the next one of the batch that can be read.
-        assert batch.seeds.tolist() == [0, 2, 2, 0, 0, 0, 0]
+        assert batch.indices.tolist() == [0, 2, 2, 0, 0, 0, 0]
         assert [record.id for record in batch.records] == ["r0", "r2", "r2", "r0", "r0", "r0", "r0"]
-        assert len(set(zip(batch.seeds.tolist(), batch.draws.tolist(), strict=True))) == 7
+        assert len(set(zip(batch.indices.tolist(), batch.draws.tolist(), strict=True))) == 7
     assert iterator.bad.keys() == why.keys()
-    for number, reason in why.items():
-        assert reason in iterator.bad[number]
+    for index, reason in why.items():
+        assert reason in iterator.bad[index]
     iterator.close()
 
 
@@ -255,21 +260,21 @@ def test_hosts_skip_alike(damaged, make):
     whole = next(make("random", batch_size=6))
     parts = [next(make("random", batch_size=6, rows=rows)) for rows in ([0, 1, 2], [3, 4, 5])]
     np.testing.assert_array_equal(whole.draws, np.concatenate([part.draws for part in parts]))
-    np.testing.assert_array_equal(whole.seeds, np.concatenate([part.seeds for part in parts]))
+    np.testing.assert_array_equal(whole.indices, np.concatenate([part.indices for part in parts]))
 
 
 def test_a_batch_of_one_takes_the_question_that_follows_in_the_file(damaged, make):
-    assert numbers(make("as_written", batch_size=1), 7) == [0, 2, 2, 0, 0, 0, 0]
+    assert indices_of(make("as_written", batch_size=1), 7) == [0, 2, 2, 0, 0, 0, 0]
 
 
 def test_where_nothing_can_be_read_the_position_stays(damaged, make):
     records, _ = damaged
-    sound = records[0], records[2]
+    readable = records[0], records[2]
     records[0] = records[2] = None
     iterator = make("as_written", batch_size=2)
     for _ in range(2):
         with pytest.raises(NothingReadable, match="no question of batch 1 can be read"):
             next(iterator)
         assert iterator.position == 0 and len(iterator.bad) == EPOCH
-    records[0], records[2] = sound
-    assert next(iterator).seeds.tolist() == [0, 0]
+    records[0], records[2] = readable
+    assert next(iterator).indices.tolist() == [0, 0]

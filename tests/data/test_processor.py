@@ -77,16 +77,16 @@ def test_tokens_are_those_of_transformers(nano_dir, processor, encode, sizes):
 
 
 def test_a_question_is_read_from_disk(processor, make_record, tmp_path):
-    sound = noise(RATE)
-    soundfile.write(tmp_path / "dog.wav", sound, RATE, subtype="FLOAT")
+    waveform = noise(RATE)
+    soundfile.write(tmp_path / "dog.wav", waveform, RATE, subtype="FLOAT")
     clips = (Clip(str(tmp_path / "dog.wav"), 0.25, 0.5), Clip(str(tmp_path / "dog.wav")))
     record = make_record(audio=clips)
-    example = processor.question(record, STRUCTURED, number=7, answer=True)
-    np.testing.assert_array_equal(example.waveforms[0], sound[4000:8000])
-    np.testing.assert_array_equal(example.waveforms[1], sound)
+    example = processor.question(record, STRUCTURED, index=7, answer=True)
+    np.testing.assert_array_equal(example.waveforms[0], waveform[4000:8000])
+    np.testing.assert_array_equal(example.waveforms[1], waveform)
     asked = question_text(record.question, record.choices, STRUCTURED)
     assert example.text == processor.prompt_text(asked, 2)
-    assert (example.record, example.number) == (record, 7)
+    assert (example.record, example.index) == (record, 7)
     assert processor.tokenizer.decode(example.answer) == STRUCTURED.render(record) + END
     assert example.answer[-1] == processor.end_ids[0]
     assert processor.question(record, STRUCTURED).answer is None
@@ -102,14 +102,20 @@ def test_a_clip_over_30_seconds(processor, make_record, encode, tmp_path):
         InputError, match=r"long.wav: 30.1 s exceeds 30 s; split it, or name a span"
     ):
         processor.question(make_record(audio=(Clip(str(path)),)), DIRECT)
-    with pytest.raises(InputError, match=r"clip 1: 30.0 s exceeds 30 s; split it, or name a span"):
+    with pytest.raises(
+        InputError,
+        match=r"clip 1: 30.0 s is longer than the limit of 30 s; split it",
+    ):
         encode(30 * RATE + 1)
     whole = processor.question(make_record(audio=(Clip(str(path), end=30.0),)), DIRECT)
     assert (whole.tokens == processor.audio_id).sum() == 750
 
 
 def test_a_clip_without_a_frame(encode):
-    with pytest.raises(InputError, match=r"clip 2: 0.020 s is under 0.021 s; give a longer clip"):
+    with pytest.raises(
+        InputError,
+        match=r"clip 2: 0.020 s is shorter than the minimum of 0.021 s; give a longer clip",
+    ):
         encode(RATE, MIN_SAMPLES - 1)
     assert frame_counts(MIN_SAMPLES)[1] == 1 and frame_counts(MIN_SAMPLES - 1)[1] == 0
 
@@ -129,7 +135,7 @@ def test_as_many_clips_as_placeholders(processor, given, told):
         processor.encode(processor.prompt_text("What?", 1), [noise(RATE)] * given)
 
 
-def test_a_missing_sound_file(processor, make_record):
+def test_a_missing_audio_file(processor, make_record):
     with pytest.raises(InputError, match="absent.wav: no such sound file"):
         processor.question(make_record(audio=(Clip("absent.wav"),)), DIRECT)
 
@@ -148,7 +154,7 @@ def test_a_missing_sound_file(processor, make_record):
         (30 * RATE, 30),  # the tower ends here, there is nothing to look at
     ],
 )
-def test_the_smallest_length_of_sound_that_fits(processor, encode, samples, seconds):
+def test_the_smallest_length_of_audio_that_fits(processor, encode, samples, seconds):
     shapes = Shapes(audio_seconds=(2, 4, 8, 30))
     batch = processor.collate([encode(MIN_SAMPLES), encode(samples)], shapes)
     assert batch.prompts.waveforms.shape == (2, 1, seconds * RATE)
@@ -179,15 +185,15 @@ def test_the_smallest_prompt_that_fits(processor, encode):
     [
         (
             Shapes(prompt_tokens=(4, 8)),
-            r"\d+ prompt tokens exceed 8, the largest of data.shapes.prompt_tokens",
+            r"\d+ prompt tokens are more than 8, the largest of data.shapes.prompt_tokens",
         ),
         (
             Shapes(answer_tokens=(2,)),
-            r"\d+ answer tokens exceed 2, the largest of data.shapes.answer_tokens",
+            r"\d+ answer tokens are more than 2, the largest of data.shapes.answer_tokens",
         ),
         (
             Shapes(audios=(1,)),
-            r"2 clips in a prompt exceed 1, the largest of data.shapes.audios",
+            r"2 clips in a prompt are more than 1, the largest of data.shapes.audios",
         ),
         (
             Shapes(audio_seconds=(0.5, 1.0)),
@@ -217,25 +223,23 @@ def test_a_batch_row_by_row(processor, encode):
 
 
 def test_audio_index_leads_each_placeholder_to_its_clips_frame(processor, encode):
-    """Clip i's features begin at i * F among the row's, F being the bucket's and not the clip's."""
+    """Each audio token names its clip and its frame among the clip's features."""
     sizes = (20_000, 30_000, 700)
     prompts = processor.collate([encode(RATE), encode(*sizes)], Shapes()).prompts
-    frames = prompts.waveforms.shape[2] // STRIDE
-    expected = [
-        i * frames + frame for i, size in enumerate(sizes) for frame in range(frame_counts(size)[1])
-    ]
-    for row, places in enumerate([list(range(25)), expected]):
-        sound = prompts.tokens[row] == processor.audio_id
-        assert prompts.audio_index[row, sound].tolist() == places
-        assert (prompts.audio_index[row, ~sound] == -1).all()
+    first = [[0, frame] for frame in range(25)]
+    second = [[i, frame] for i, size in enumerate(sizes) for frame in range(frame_counts(size)[1])]
+    for row, pairs in enumerate([first, second]):
+        is_audio = prompts.tokens[row] == processor.audio_id
+        assert prompts.audio_index[row, is_audio].tolist() == pairs
+        assert (prompts.audio_index[row, ~is_audio] == -1).all()
 
 
-def test_a_prompt_without_sound(processor, encode):
+def test_a_prompt_without_audio(processor, encode):
     prompts = processor.collate([encode()], Shapes(audio_seconds=(2, 4))).prompts
     assert (prompts.audio_index == -1).all() and not prompts.samples.any()
     assert prompts.waveforms.shape == (1, 1, 2 * RATE)
     mixed = processor.collate([encode(), encode(RATE)], Shapes()).prompts
-    assert (mixed.audio_index[0] == -1).all() and (mixed.audio_index[1] >= 0).sum() == 25
+    assert (mixed.audio_index[0] == -1).all() and (mixed.audio_index[1, :, 0] >= 0).sum() == 25
 
 
 def test_answers_and_their_mask(processor, encode):
@@ -256,15 +260,15 @@ def test_rows_beyond_the_examples_repeat_the_first_and_count_nowhere(
 ):
     examples = [
         dataclasses.replace(
-            encode(RATE), record=make_record(id="a"), answer=processor.tokens("dog"), number=5
+            encode(RATE), record=make_record(id="a"), answer=processor.tokens("dog"), index=5
         ),
         dataclasses.replace(
-            encode(9_000), record=make_record(id="b"), answer=processor.tokens("cat"), number=6
+            encode(9_000), record=make_record(id="b"), answer=processor.tokens("cat"), index=6
         ),
     ]
     batch = processor.collate(examples, Shapes(), rows=4)
     assert [record.id for record in batch.records] == ["a", "b"]
-    assert batch.seeds.tolist() == [5, 6, 5, 5]
+    assert batch.indices.tolist() == [5, 6, 5, 5]
     for row in (2, 3):
         np.testing.assert_array_equal(batch.prompts.tokens[row], batch.prompts.tokens[0])
         np.testing.assert_array_equal(batch.prompts.waveforms[row], batch.prompts.waveforms[0])
@@ -363,7 +367,7 @@ def test_a_directory_without_a_tokenizer(nano_dir, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_a_tokenizer_that_knows_no_sound(copied):
+def test_a_tokenizer_that_knows_no_audio(copied):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         path = copied / name
         path.write_text(path.read_text().replace(AUDIO, "<|SMELL|>"))
@@ -375,7 +379,10 @@ def test_a_tokenizer_without_an_end(copied):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         path = copied / name
         path.write_text(path.read_text().replace(END, "<|stop|>"))
-    with pytest.raises(InputError, match=r"the tokenizer lacks <\|im_end\|>; is it a Qwen one\?"):
+    with pytest.raises(
+        InputError,
+        match=r"the tokenizer has no token <\|im_end\|>; give the directory",
+    ):
         Processor(copied, read_config(copied))
 
 
@@ -383,5 +390,5 @@ def test_a_config_with_another_placeholder_than_the_template(copied):
     path = copied / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"audio_token_index": 7}))
-    with pytest.raises(InputError, match="sound stands at token 7"):
+    with pytest.raises(InputError, match="the audio placeholder in config.json is token 7"):
         Processor(copied, read_config(copied))

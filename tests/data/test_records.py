@@ -146,7 +146,7 @@ def test_few_bad_lines_are_skipped_and_counted(write, capsys):
     assert [record.id for record in records] == ["a", "b", "c"]
     told = capsys.readouterr().err
     assert f"skipped {path}:2: not JSON" in told
-    assert f"skipped {path}:6: id 'a' stands twice" in told
+    assert f"skipped {path}:6: id 'a' occurs twice" in told
     assert f"{path}: 2 of 5 lines skipped" in told
     with pytest.raises(
         InputError, match=r":2: .*2 of 5 lines are bad, 30.0% allowed.*max_bad_fraction"

@@ -40,9 +40,9 @@ def test_what_says_nothing_of_the_question_is_no_change(records):
 
 
 @pytest.mark.parametrize("change", [dict(chain_free="else"), dict(audio=(Clip("other.wav"),))])
-def test_another_chain_or_sound_is_a_change(records, change):
+def test_another_chain_or_clip_is_a_change(records, change):
     others = [dataclasses.replace(record, **change) for record in records]
-    with pytest.raises(InputError, match="0 of the 5 questions"):
+    with pytest.raises(InputError, match="it holds 0 of the 5 questions of this run unchanged"):
         match(enrol(records), others, "some.jsonl")
 
 
@@ -53,7 +53,7 @@ def test_less_than_half_of_a_roster_is_another_corpus(records, kept):
         assert match(roster, there, "some.jsonl").gone == 2
         return
     with pytest.raises(
-        InputError, match=f"some.jsonl: {kept} of the 5 questions .* another corpus"
+        InputError, match=f"some.jsonl: it holds {kept} of the 5 questions .* another corpus"
     ):
         match(roster, there, "some.jsonl")
 

@@ -63,7 +63,9 @@ def test_render_without_the_chain_says_what_is_missing(make_record):
 
 @pytest.mark.parametrize("chain", ["", "  \n", "so <answer>cat</answer>", "it </think> ends"])
 def test_render_refuses_a_chain_that_the_grammar_would_not_match(chain, make_record):
-    with pytest.raises(InputError, match="record r1: its chain or choice is empty or holds a tag"):
+    with pytest.raises(
+        InputError, match="record r1: its chain or its right choice is empty or contains a tag"
+    ):
         FREE.render(make_record(chain_free=chain))
 
 

@@ -47,7 +47,9 @@ def test_a_small_difference_is_noticed(small_model, monkeypatch):
 
 def test_without_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(InputError, match="compares with PyTorch: pip install"):
+    with pytest.raises(
+        InputError, match=r"sari check needs torch; pip install 'sari_jax\[bench\]'"
+    ):
         parity.check(tmp_path)
 
 

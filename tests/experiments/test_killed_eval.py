@@ -23,10 +23,10 @@ def test_an_evaluation_killed_halfway_ends_with_the_same_bytes(small_model, tmp_
     words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     done = finish([sys.executable, "-m", "experiments.killed_eval", *words])
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout
-    told = json.loads(done.stdout)
-    assert (told["rows"], told["batches"], told["identical"]) == (36, 18, True)
-    assert 9 <= told["kept_at_the_kill"] < 18
+    result = json.loads(done.stdout)
+    assert (result["rows"], result["batches"], result["identical"]) == (36, 18, True)
+    assert 9 <= result["kept_at_the_kill"] < 18
     names = ("completions", "judged", "predictions", "scores", "settings")
-    assert told["files"] == [f"{name}.json" for name in names]
+    assert result["files"] == [f"{name}.json" for name in names]
     scores = json.loads((tmp_path / "out/killed/scores.json").read_text())
     assert scores["rows"] == scores["answered"] == 36

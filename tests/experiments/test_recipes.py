@@ -1,4 +1,4 @@
-"""What each config of a real size says it is compiled for can be asked as it is written."""
+"""The `sari compile` lines in the docstrings of configs of real sizes work as they are written."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Means, errors and curves of the ablation's arms, as its folders tell them."""
+"""Means, errors and curves of the ablation's arms, read from its folders."""
 
 import json
 import math
@@ -40,10 +40,10 @@ def test_what_smol_runs_is_a_part_of_what_nano_does():
 def test_each_arm_over_its_seeds(runs):
     summary = summarise("smol", runs, [0, 1])
     assert list(summary["arms"]) == ["base", "SFT, structured", "SFT, free", *SIZES["smol"].arms]
-    told = summary["arms"]["structured, easy to hard"]  # the fifth: 0.4 and 0.5
-    assert told["accuracy"] == pytest.approx([0.4, 0.5]) and told["mean"] == pytest.approx(0.45)
-    assert told["error"] == pytest.approx(math.sqrt(0.005) / math.sqrt(2))
-    assert told["steps"] == [0, 30, 60] and told["held_out"][1] == pytest.approx([0.5, 30.5, 60.5])
+    arm = summary["arms"]["structured, easy to hard"]  # the fifth: 0.4 and 0.5
+    assert arm["accuracy"] == pytest.approx([0.4, 0.5]) and arm["mean"] == pytest.approx(0.45)
+    assert arm["error"] == pytest.approx(math.sqrt(0.005) / math.sqrt(2))
+    assert arm["steps"] == [0, 30, 60] and arm["held_out"][1] == pytest.approx([0.5, 30.5, 60.5])
     assert summary["chance"] == pytest.approx(1 / 3)
     above = {(row["arm"], row["against"]): row for row in summary["differences"]}
     assert ("SFT, structured", "SFT, answers alone") not in above  # which smol has not

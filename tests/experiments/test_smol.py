@@ -1,4 +1,4 @@
-"""What the models of `make smol` say, side by side."""
+"""The answers of `make smol`'s models, side by side."""
 
 import json
 

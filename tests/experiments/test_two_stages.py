@@ -1,4 +1,4 @@
-"""What `make demo` and `make smol` tell of their models."""
+"""The summaries of `make demo` and `make smol`."""
 
 import json
 
@@ -27,10 +27,10 @@ def test_each_stage_in_numbers(tmp_path, make_record):
         write_rows(tmp_path / f"run-{stage}/metrics.jsonl", *steps)
         asked = [{"step": 0, "accuracy": 0.25}, {"step": 3, "accuracy": 0.5}]
         write_rows(tmp_path / f"run-{stage}/held_out.jsonl", *asked)
-    told = summarise(tmp_path)
-    assert told["chance"] == pytest.approx((1 / 3 + 1 / 2) / 2) and told["test_examples"] == 2
-    assert told["accuracy"] == {"base": 0.0, "sft": 0.5, "grpo": 1.0}
-    assert told["format_rate"] == {"base": 0.0, "sft": 0.5, "grpo": 1.0}
-    assert told["held_out"]["grpo"] == [[0, 0.25], [3, 0.5]]
+    summary = summarise(tmp_path)
+    assert summary["chance"] == pytest.approx((1 / 3 + 1 / 2) / 2) and summary["test_examples"] == 2
+    assert summary["accuracy"] == {"base": 0.0, "sft": 0.5, "grpo": 1.0}
+    assert summary["format_rate"] == {"base": 0.0, "sft": 0.5, "grpo": 1.0}
+    assert summary["held_out"]["grpo"] == [[0, 0.25], [3, 0.5]]
     for name, value in (("steps", 3), ("stage_minutes", 1.5), ("model_tflop", 0.8)):
-        assert told[name] == {"sft": value, "grpo": value}
+        assert summary[name] == {"sft": value, "grpo": value}

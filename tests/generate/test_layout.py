@@ -16,7 +16,7 @@ from sari_jax.generate.rollout import decode, prefill, rollout
 from sari_jax.generate.sampling import Sampler
 from sari_jax.hf.load import load_params
 from sari_jax.models.audio_lm import bind
-from sari_jax.parallel.mesh import decoding_mesh, make_mesh, move, shard_batch, spec
+from sari_jax.parallel.mesh import decoding_mesh, make_mesh, reshard, shard_batch, spec
 from sari_jax.programs import counted
 from sari_jax.scale.hlo import moved
 
@@ -73,7 +73,7 @@ def test_completions_are_those_of_one_device(tensor, quantized, model, trained, 
     assert "tower" not in policy
     kernel = policy["decoder"]["layers"]["up_proj"]["kernel"]
     assert kernel.sharding.spec == P(None, None, "tensor")
-    prompts, seeds, features = move(batch, NamedSharding(decoding, spec("batch")))
+    prompts, seeds, features = reshard(batch, NamedSharding(decoding, spec("batch")))
     with jax.set_mesh(decoding):
         done = rollout(config, SAMPLER, policy, prompts, seeds, key, features)
     rows = NamedSharding(decoding, spec("batch"))
@@ -88,7 +88,7 @@ def test_a_decoded_token_moves_no_weights(model, trained, eight):
     (params, mesh), batch = trained, eight
     decoding = decoding_mesh(mesh, 4)
     policy = DecodingPolicy(model.config, decoding)(flat(params))
-    prompts, seeds, features = move(batch, NamedSharding(decoding, spec("batch")))
+    prompts, seeds, features = reshard(batch, NamedSharding(decoding, spec("batch")))
     with jax.set_mesh(decoding):
         hidden, prompt_cache = prefill(model.config, policy, prompts, features)
         placed = NamedSharding(decoding, spec(None, "batch", "heads"))

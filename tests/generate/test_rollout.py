@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,9 @@ from sari_jax.generate.sampling import Sampler
 from sari_jax.parallel.mesh import AXES, shard_batch
 from sari_jax.rl.policy import reference_logprobs
 
-ENDS, PAD = (
-    tuple(range(10, 30)),
-    1,
-)  # a tenth of the vocabulary ends a completion: after ten tokens or so
+# A tenth of the vocabulary ends a completion: after about ten tokens.
+ENDS = tuple(range(10, 30))
+PAD = 1
 SEEDS = jnp.array([5, 6, 7])
 
 
@@ -28,8 +28,8 @@ def batch():
 
 
 @functools.cache
-def heard(width):
-    """Features made up: what a clip sounds like is no matter of decoding."""
+def random_features(width):
+    """Random features: decoding does not depend on what a clip sounds like."""
     noise = np.random.default_rng(2).standard_normal((3, 3, 25, width))
     return jnp.asarray(noise, jnp.float32)
 
@@ -44,7 +44,7 @@ def sampled(one_tiny):
 
     def run(seeds=SEEDS, key=0, rows=(0, 1, 2), **settings):
         chosen = dict(num_completions=4, max_tokens=12, end_ids=ENDS, pad_id=PAD, temperature=0.8)
-        features = heard(one_tiny.sizes.tower_width)
+        features = random_features(one_tiny.sizes.tower_width)
         given = (
             one_tiny.params,
             row(batch(), *rows),
@@ -128,7 +128,7 @@ def test_a_prompt_alone_has_the_completions_it_has_in_a_batch(sampled):
 
 
 def test_logprobs_are_those_the_loss_will_find(sampled, one_tiny):
-    done, features = sampled(), heard(one_tiny.sizes.tower_width)
+    done, features = sampled(), random_features(one_tiny.sizes.tower_width)
     scored = jax.jit(
         lambda params, tokens: reference_logprobs(
             one_tiny.config, params, batch(), tokens, features, temperature=0.8
@@ -148,14 +148,16 @@ def test_logprobs_of_a_bfloat16_rollout(seed, tmp_path):
     """
     model = tiny.make(tmp_path / "model", tiny.Sizes(), seed)
     narrow = dataclasses.replace(model.config, dtype="bfloat16")
-    features = heard(model.sizes.tower_width)
+    features = random_features(model.sizes.tower_width)
     given = batch(), SEEDS, jax.random.key(0), features
     done = jax.device_get(rollout(narrow, Sampler(4, 12, (), PAD, 0.8), model.params, *given))
 
     def scored(config):
-        score = lambda params: reference_logprobs(  # noqa: E731
-            config, params, batch(), done.tokens, features, temperature=0.8
-        )
+        def score(params):
+            return reference_logprobs(
+                config, params, batch(), done.tokens, features, temperature=0.8
+            )
+
         return np.asarray(jax.jit(score)(model.params))
 
     assert np.abs(scored(narrow) - done.logprobs).max() < 0.005
@@ -193,7 +195,7 @@ def test_rows_that_are_moved_together_go_on_as_they_would(sampled, one_tiny, mon
     devices = np.array(jax.devices()[:3]).reshape(1, 3, 1)
     mesh = Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 3)
     everywhere = NamedSharding(mesh, PartitionSpec())
-    features = heard(one_tiny.sizes.tower_width)
+    features = random_features(one_tiny.sizes.tower_width)
     prompts, seeds, features = shard_batch(mesh, jax.device_get((batch(), SEEDS, features)))
     params, key = jax.device_put((one_tiny.params, jax.random.key(0)), everywhere)
     leaves, form = jax.tree.flatten((params, prompts, seeds, key, features))
@@ -223,7 +225,21 @@ def test_finished_completions_stop_costing(one_tiny):
     sampler = Sampler(8, 140, tuple(range(10, 14)), PAD)
     assert sampler.max_tokens > SHORT
     rows, seeds = (0, 1, 2, 0), jnp.arange(4)
-    prompts, features = row(batch(), *rows), row(heard(one_tiny.sizes.tower_width), *rows)
+    prompts, features = row(batch(), *rows), row(random_features(one_tiny.sizes.tower_width), *rows)
     done = rollout(one_tiny.config, sampler, params, prompts, seeds, jax.random.key(0), features)
     assert 0.3 < done.lengths.mean() / 140 < 0.45
     assert 1 - done.lengths.sum() / done.rows_decoded < 0.25
+
+
+def test_profiles_name_the_modules(one_tiny):
+    """The scopes that a profiler shows, in the locations of the lowered program; nothing is compiled."""
+    sampler = Sampler(num_completions=2, max_tokens=4, end_ids=ENDS, pad_id=PAD)
+    given = one_tiny.params, batch(), SEEDS, jax.random.key(0)
+    leaves, treedef = jax.tree.flatten(given)
+
+    def sample(leaves):
+        return rollout(one_tiny.config, sampler, *treedef.unflatten(leaves))
+
+    locations = jax.jit(sample).lower(leaves).as_text(debug_info=True)
+    for scope in ("encoder", "attention", "mlp", "head", "sampling"):
+        assert re.search(rf'["/]{scope}/', locations), scope

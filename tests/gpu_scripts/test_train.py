@@ -7,7 +7,7 @@ import pytest
 
 SCRIPT = Path(__file__).parent.parent.parent / "gpu_scripts/train.sbatch"
 STAND_INS = {
-    # Two processes, one after the other; the highest code, as srun tells it.
+    # Runs two processes, one after the other, and exits with their highest code, as srun does.
     "srun": """
         shift 2; worst=0
         for SLURM_PROCID in 0 1; do
@@ -63,8 +63,8 @@ def test_every_process_gets_the_arguments_as_they_are(job):
     args = ("--config", "a.py", "--config.data.train=/a b/it's $HOME `x`.jsonl")
     job(FINISHED, args=args)
     for process in (0, 1):
-        told = (job.folder / f"args-{process}").read_text().splitlines()
-        assert told == ["train", "--json", *args]
+        words = (job.folder / f"args-{process}").read_text().splitlines()
+        assert words == ["train", "--json", *args]
 
 
 @pytest.mark.parametrize(

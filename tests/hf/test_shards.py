@@ -57,13 +57,13 @@ def test_an_index_of_nothing(copied):
 def test_a_single_file_beside_an_index(copied):
     """transformers would take the one, and who wrote the index meant the other."""
     shutil.copy(copied / "single" / SINGLE, copied / "sharded")
-    refused(copied / "sharded", "only one of them can be the model; take the other away")
+    refused(copied / "sharded", "only one of them can be the model; remove the other")
 
 
 def test_a_tensor_in_two_shards(copied):
     first, second = sorted((copied / "sharded").glob("*.safetensors"))[:2]
     save_file(load_file(second) | load_file(first), second)
-    refused(copied / "sharded", f"{second.name}: holds .*, which {first.name} holds too")
+    refused(copied / "sharded", f"{second.name}: holds .*, and {first.name} holds it too")
 
 
 def test_weight_map(kinds):

@@ -31,12 +31,16 @@ def test_shared_and_own_keys_are_the_repeated_keys_side_by_side(heads, kv_heads)
     seen = (np.arange(p) < lengths[:, None])[:, None, None]
     causal = np.tril(np.ones((t, t), bool))[None, None]
 
-    heads_first = lambda x: jnp.swapaxes(jnp.asarray(x), -2, -3)  # noqa: E731
+    def heads_first(x):
+        return jnp.swapaxes(jnp.asarray(x), -2, -3)
+
+    def repeated(x):
+        return np.broadcast_to(x[:, None], (b, g, *x.shape[1:]))
+
     contexts = (
         Context(heads_first(shared_k), heads_first(shared_v), jnp.asarray(lengths)),
         Context(heads_first(own_k), heads_first(own_v), causal=True),
     )
-    repeated = lambda x: np.broadcast_to(x[:, None], (b, g, *x.shape[1:]))  # noqa: E731
     wanted = naive(
         q,
         np.concatenate([repeated(shared_k), own_k], axis=2),
@@ -61,7 +65,9 @@ def test_long_prompts_go_in_blocks(monkeypatch):
         contexts = Context(*shared, jnp.array([7, 9])), Context(*own, causal=True)
         return jnp.sum(weights * attend(q, contexts))
 
-    found = lambda: jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(q, shared, own)  # noqa: E731
+    def found():
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(q, shared, own)
+
     whole = found()
     monkeypatch.setattr(attention, "BLOCK", 24)
     jax.tree.map(
@@ -73,7 +79,7 @@ def test_gradients_are_those_of_a_plain_softmax():
     q, k, v, weights = jax.random.normal(jax.random.key(1), (4, 1, 1, 3, 2, 4))
     mask = jnp.tril(jnp.ones((3, 3), bool))[None, None]
 
-    def ours(q, k, v):
+    def attended(q, k, v):
         k, v = (jnp.swapaxes(x, 2, 3) for x in (k, v))
         return jnp.sum(weights.reshape(1, 1, 3, 8) * attend(q, (Context(k, v, causal=True),)))
 
@@ -82,7 +88,7 @@ def test_gradients_are_those_of_a_plain_softmax():
         shares = jax.nn.softmax(jnp.where(mask[:, :, None], scores, -jnp.inf))
         return jnp.sum(weights * jnp.einsum("bghts,bgshd->bgthd", shares, v))
 
-    both = jax.jit(lambda *qkv: [jax.grad(f, (0, 1, 2))(*qkv) for f in (ours, plain)])
+    both = jax.jit(lambda *qkv: [jax.grad(f, (0, 1, 2))(*qkv) for f in (attended, plain)])
     for mine, wanted in zip(*both(q, k, v), strict=True):
         np.testing.assert_allclose(mine, wanted, rtol=1e-4, atol=1e-5)
 
@@ -99,7 +105,9 @@ def test_rotation_depends_on_distance_alone():
 
     @jax.jit
     def score(i, j):
-        at = lambda x, n: rotate(x, rotary(jnp.array([[[n]]]), 8, 100.0))  # noqa: E731
+        def at(x, position):
+            return rotate(x, rotary(jnp.array([[[position]]]), 8, 100.0))
+
         return jnp.sum(at(q, i) * at(k, j))
 
     assert float(score(7, 3)) == pytest.approx(float(score(104, 100)), rel=1e-4)

@@ -125,7 +125,9 @@ def test_bfloat16_stays_within_its_measured_rounding_of_float32(family, request)
         made = logits_of_features(config, tested.params, prompts, features)
         return (np.asarray(x, np.float64) for x in (encode(tested.params)[clips], made[words]))
 
-    rms = lambda x: np.sqrt(np.mean(x**2))  # noqa: E731
+    def rms(x):
+        return np.sqrt(np.mean(x**2))
+
     narrow = dataclasses.replace(tested.config, dtype="bfloat16")
     for ours, wanted, most in zip(found(narrow), found(tested.config), (0.011, 0.02), strict=True):
         assert 0.0017 < rms(ours - wanted) / rms(wanted) < most

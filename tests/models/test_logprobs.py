@@ -42,6 +42,9 @@ def test_no_array_of_tokens_by_vocabulary_is_kept():
     tokens, vocabulary, width = 4096, 3000, 8
     hidden, head = jnp.zeros((2, tokens // 2, width)), jnp.zeros((vocabulary, width))
     targets = jnp.zeros((2, tokens // 2), jnp.int32)
-    loss = lambda h, w: chunked_logprobs(h, w, targets, chunk=128)[0].sum()  # noqa: E731
+
+    def loss(hidden, head):
+        return chunked_logprobs(hidden, head, targets, chunk=128)[0].sum()
+
     compiled = jax.jit(jax.grad(loss, (0, 1))).lower(hidden, head).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 0.5 * 4 * tokens * vocabulary

@@ -45,7 +45,7 @@ def by_hand(kernel):
 
 @functools.partial(jax.jit, static_argnums=0)
 def logits(config, flat, prompts, features):
-    """Of the decoder and the projector, with what was heard made up."""
+    """Logits of projector and decoder for given features of the tower."""
     model = bind(config, merge(flat, {}))
     return model.decoder.logits(model.decoder.prefill(model.embed(prompts, features))[0])
 
@@ -59,7 +59,9 @@ def results(config, flat, remat="none"):
 
     @jax.jit
     def found(learns, frozen):
-        loss = lambda p: sft_loss(bind(config, merge(p, frozen)), prompts, ids, mask)[0]  # noqa: E731
+        def loss(learns):
+            return sft_loss(bind(config, merge(learns, frozen)), prompts, ids, mask)[0]
+
         projector = {path: x for path, x in learns.items() if path.startswith("projector/")}
         network = bind(without_adapter(config), merge(projector, frozen))
         return jax.value_and_grad(loss)(learns), network.prompt_logits(prompts)
@@ -105,10 +107,15 @@ def test_loss_gradient_and_logits_of_the_kernels_they_stand_for(remat, both):
 def test_in_bfloat16_no_farther_from_exact_than_a_bfloat16_kernel(both):
     config, eight, plain, rounded = both
     (_, exact), exact_logits = results(plain, rounded)
-    narrow = lambda config: dataclasses.replace(config, dtype="bfloat16")  # noqa: E731
+
+    def narrow(config):
+        return dataclasses.replace(config, dtype="bfloat16")
+
+    def away(x, y):
+        return float(jnp.sqrt(jnp.mean((jnp.asarray(x, "float32") - y) ** 2)))
+
     (_, wanted), wanted_logits = results(narrow(plain), rounded)
     (_, gradient), logits = results(narrow(config), eight)
-    away = lambda x, y: float(jnp.sqrt(jnp.mean((jnp.asarray(x, "float32") - y) ** 2)))  # noqa: E731
     assert 0 < away(logits, exact_logits) < 1.5 * away(wanted_logits, exact_logits)
     for path in gradient:
         assert away(gradient[path], exact[path]) < 2 * away(wanted[path], exact[path]), path

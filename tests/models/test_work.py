@@ -80,7 +80,7 @@ def test_as_xla_counts_a_model_of_one_layer():
     decoder = DecoderConfig(2000, 256, layers=1, heads=4, kv_heads=2, head_dim=64, ffn=512)
     config = AudioLMConfig(encoder, decoder, audio_token_id=1)
     p, g, t, samples = 100, 4, 33, 48_640
-    sizes = [((1, p), "i"), ((1,), "i"), ((1, p), "i"), ((1, 1, samples), "f"), ((1, 1), "i")]
+    sizes = [((1, p), "i"), ((1,), "i"), ((1, p, 2), "i"), ((1, 1, samples), "f"), ((1, 1), "i")]
     prompts = Prompts(*(jnp.zeros(shape, f"{kind}4") for shape, kind in sizes))
     ids = jnp.zeros((1, g, t), jnp.int32)
 

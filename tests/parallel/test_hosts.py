@@ -15,18 +15,18 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 from sari_jax.errors import InputError
 from sari_jax.parallel import hosts, mesh as m
 
-def of(places):  # a mesh that has the devices in these places
+def mesh_of(places):  # a mesh of the devices at these places
     return Mesh(np.array(jax.devices())[places], m.AXES, axis_types=(AxisType.Auto,) * 3)
 
 with hosts.initialize_distributed():
     me = jax.process_index()
     print("stdout is the command's alone", flush=True) if me == 0 else None
-    side_by_side = of(np.arange(8).reshape(1, 8, 1))
-    by_turns = of(np.array([0, 4, 1, 5, 2, 6, 3, 7]).reshape(2, 4, 1))
-    across = of(np.arange(8).reshape(2, 4).T.reshape(2, 2, 2))  # both hold all rows, each the half of `tensor`
+    side_by_side = mesh_of(np.arange(8).reshape(1, 8, 1))
+    by_turns = mesh_of(np.array([0, 4, 1, 5, 2, 6, 3, 7]).reshape(2, 4, 1))
+    across = mesh_of(np.arange(8).reshape(2, 4).T.reshape(2, 2, 2))  # both hold all rows, each the half of `tensor`
     wanted = {
         side_by_side: range(8 * me, 8 * me + 8),
-        by_turns: [2 * way + row for way in range(me, 8, 2) for row in (0, 1)],
+        by_turns: [2 * shard + row for shard in range(me, 8, 2) for row in (0, 1)],
         across: range(16),
     }
     batch = np.arange(48, dtype=np.int32).reshape(16, 3)
@@ -40,13 +40,13 @@ with hosts.initialize_distributed():
                 np.testing.assert_array_equal(jax.device_get(shard.data), batch[shard.index])
             np.testing.assert_array_equal(m.local_rows(mesh, placed)["x"], batch[mine])
             np.testing.assert_array_equal(m.all_rows(mesh, batch[mine]), batch)
-        lies_otherwise = jax.jit(lambda x: x.T, out_shardings=NamedSharding(mesh, P(None, "fsdp")))(placed["x"])
-        np.testing.assert_array_equal(m.whole(mesh, lies_otherwise), batch.T)
-        back = jax.jit(lambda x: x.T, out_shardings=NamedSharding(mesh, P()))(lies_otherwise)
+        transposed = jax.jit(lambda x: x.T, out_shardings=NamedSharding(mesh, P(None, "fsdp")))(placed["x"])
+        np.testing.assert_array_equal(m.fetch_global(mesh, transposed), batch.T)
+        back = jax.jit(lambda x: x.T, out_shardings=NamedSharding(mesh, P()))(transposed)
         np.testing.assert_array_equal(m.local_rows(mesh, back), batch[mine])
-        key = m.onto_mesh(mesh, jax.random.key(5))
+        key = m.put_on_mesh(mesh, jax.random.key(5))
         assert key.sharding.device_set == set(mesh.devices.flat)
-        bits = m.whole(mesh, jax.jit(jax.random.bits)(key))
+        bits = m.fetch_global(mesh, jax.jit(jax.random.bits)(key))
         assert bits == jax.random.bits(jax.random.key(5))
     np.testing.assert_array_equal(hosts.all_gather(np.array([me, 7], np.int32)), [[0, 7], [1, 7]])
     assert hosts.all_gather_text("ä" * 300 * me) == ["", "ä" * 300]
@@ -71,12 +71,12 @@ with hosts.initialize_distributed():
 def test_rows_words_and_settings_between_two_hosts():
     done = end_hosts(start_hosts([sys.executable, "-c", ROWS]))
     assert [host.returncode for host in done] == [0, 0], done[0].stderr[-2000:] + done[1].stderr
-    told = (
+    message = (
         'the hosts do not run the same: optimizer.b1: 0.5 on host 1, 0.9 on the others; version.jax: "0"'
         ' on host 1, "1" on the others; start the same command, with the same code and files, on every host'
     )
-    assert done[0].stdout.splitlines() == ["stdout is the command's alone", "agreed", told]
-    assert done[1].stdout.splitlines() == [told]
+    assert done[0].stdout.splitlines() == ["stdout is the command's alone", "agreed", message]
+    assert done[1].stdout.splitlines() == [message]
 
 
 ENDS = """
@@ -103,7 +103,7 @@ except InputError as error:
 
 
 @pytest.mark.parametrize(
-    ("how", "code", "told"),
+    ("how", "code", "message"),
     [
         ("together", 1, "sari: host 1: clip.wav: no such sound file"),
         pytest.param("alone", 2, "sari: alone", marks=pytest.mark.runs),
@@ -115,26 +115,26 @@ except InputError as error:
         ),
     ],
 )
-def test_no_host_waits_for_one_that_failed(how, code, told):
+def test_no_host_waits_for_one_that_failed(how, code, message):
     words = [sys.executable, "-c", ENDS, how]
     survivor, failed = end_hosts(start_hosts(words, heartbeat=10))
-    assert failed.returncode == code and told in failed.stderr, failed.stderr
+    assert failed.returncode == code and message in failed.stderr, failed.stderr
     assert survivor.returncode != 0
     if how == "together":
-        assert survivor.returncode == code and told in survivor.stderr, survivor.stderr
+        assert survivor.returncode == code and message in survivor.stderr, survivor.stderr
 
 
-def alone(monkeypatch, **environ):
+def arguments_in(monkeypatch, **environ):
     for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "SLURM_NTASKS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    return hosts._settings()
+    return hosts._initialize_arguments()
 
 
 def test_one_process_asks_for_no_others(monkeypatch):
-    assert alone(monkeypatch) is None
-    assert alone(monkeypatch, SLURM_NTASKS="1") is None
+    assert arguments_in(monkeypatch) is None
+    assert arguments_in(monkeypatch, SLURM_NTASKS="1") is None
     with hosts.initialize_distributed():
         assert not hosts.is_multihost() and hosts.is_primary()
         assert hosts.all_gather_text("x") == ["x"]
@@ -143,24 +143,26 @@ def test_one_process_asks_for_no_others(monkeypatch):
             raise InputError("as it is")
 
 
-def test_half_of_a_character_is_told_to_other_hosts(monkeypatch):
+def test_half_of_a_character_is_escaped_for_other_hosts(monkeypatch):
     monkeypatch.setattr(hosts, "is_multihost", lambda: True)
     assert hosts.all_gather_text("row \ud83d") == ["row \\ud83d"]
 
 
 def test_settings_of_the_environment(monkeypatch):
-    assert alone(monkeypatch, SLURM_NTASKS="4") == {}  # JAX finds the rest
+    assert arguments_in(monkeypatch, SLURM_NTASKS="4") == {}  # JAX finds the rest
     given = {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:80", "JAX_NUM_PROCESSES": "2"}
     with pytest.raises(InputError, match="JAX_PROCESS_ID is not"):
-        alone(monkeypatch, **given)
-    whole = alone(monkeypatch, **given, JAX_PROCESS_ID="1")
+        arguments_in(monkeypatch, **given)
+    whole = arguments_in(monkeypatch, **given, JAX_PROCESS_ID="1")
     assert whole == {"coordinator_address": "10.0.0.1:80", "num_processes": 2, "process_id": 1}
     with pytest.raises(InputError, match="JAX_PROCESS_ID = 2 must be under JAX_NUM_PROCESSES = 2"):
-        alone(monkeypatch, **given, JAX_PROCESS_ID="2")
+        arguments_in(monkeypatch, **given, JAX_PROCESS_ID="2")
     with pytest.raises(InputError, match="JAX_PROCESS_ID = 'one' must be a whole number"):
-        alone(monkeypatch, **given, JAX_PROCESS_ID="one")
+        arguments_in(monkeypatch, **given, JAX_PROCESS_ID="one")
     with pytest.raises(InputError, match="'10.0.0.1' must be HOST:PORT"):
-        alone(monkeypatch, **given | {"JAX_COORDINATOR_ADDRESS": "10.0.0.1"}, JAX_PROCESS_ID="1")
+        arguments_in(
+            monkeypatch, **given | {"JAX_COORDINATOR_ADDRESS": "10.0.0.1"}, JAX_PROCESS_ID="1"
+        )
 
 
 def test_versions_tell_one_state_of_the_code_from_another():

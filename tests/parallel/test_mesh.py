@@ -12,8 +12,8 @@ from sari_jax.parallel.mesh import (
     TRAIN_RULES,
     across_slices,
     make_mesh,
-    onto_mesh,
     parameter_sharding,
+    put_on_mesh,
     shard_batch,
     spec,
 )
@@ -133,7 +133,7 @@ def test_on_a_mesh_of_one_device_what_goes_into_a_program_is_of_the_type_that_co
         return count + batch.sum()
 
     batch = shard_batch(mesh, np.ones(2, np.int32))
-    count = onto_mesh(mesh, jnp.zeros((), jnp.int32))
-    assert onto_mesh(mesh, count) is count
+    count = put_on_mesh(mesh, jnp.zeros((), jnp.int32))
+    assert put_on_mesh(mesh, count) is count
     with jax.set_mesh(mesh):
         assert step(step(count, batch), batch) == 4 and len(traced) == 1

@@ -9,7 +9,7 @@ from sari_jax.report.experiment import Experiment, Result, Run
 
 def run(name="a", **rows):
     rows = {"metrics": [], "questions": [], "samples": [], "held_out": []} | rows
-    return Run(name, {"stage": "grpo"}, **rows)
+    return Run(name=name, settings={"stage": "grpo"}, **rows)
 
 
 def test_moving_average_looks_back_only():
@@ -18,7 +18,7 @@ def test_moving_average_looks_back_only():
     np.testing.assert_allclose(moving_average(np.array([2.0, 4.0]), 9), [2, 3])
 
 
-def test_a_line_holds_what_is_finite():
+def test_a_line_holds_finite_values_only():
     rows = [{"step": 1}, {"step": 2, "loss": math.nan}, {"step": 3, "loss": 1.0}]
     found = line(rows, "loss", "a")
     assert found.steps.tolist() == [3] and found.values.tolist() == [1]
@@ -32,7 +32,7 @@ def test_a_long_line_is_averaged_and_ends_where_it_ended():
     assert found.values[0] == 2 and found.values[-1] == 2500.5  # of three, and of two
 
 
-def test_charts_are_of_what_there_is():
+def test_only_charts_with_values_are_made():
     metrics = [{"step": 1, "reward": 0.5, "seconds": 1, "seconds_data": 0.1, "seconds_update": 0.9}]
     others = [{"step": 1, "loss": 2.0}]
     charts = make_charts(Experiment([run("a", metrics=metrics), run("b", metrics=others)], []))
@@ -54,20 +54,21 @@ def test_pass_rates_are_of_the_same_questions_before_and_after():
         asked(4, {"q": 0.25}, {"q": 0.5}),
         asked(8, {"q": 0.875, "once": 0.0}, {"q": 0.5}),
     ]
-    before, after, told = before_and_after(rows)
-    assert before == [1, 0, 0, 0, 0, 0] and after == [0, 0, 0, 0, 1, 0]
-    assert told == "when first asked"
+    rates = before_and_after(rows)
+    assert rates.before == [1, 0, 0, 0, 0, 0] and rates.after == [0, 0, 0, 0, 1, 0]
+    assert rates.before_is == "when first asked"
 
 
-def test_where_none_is_asked_twice_there_are_the_scores_by_which_they_were_chosen():
+def test_if_no_question_is_asked_twice_the_scores_of_the_base_model_are_shown():
     rows = [
         asked(1, {"old": 1.0}, {"old": 0.5}),
         asked(8, {"r": 0.5, "new": 1.0, "q": 1.0}, {"q": 0.0625, "r": 0.5}),
     ]
-    before, after, told = before_and_after(rows)
-    assert before == [0, 1, 1, 0, 0, 0]  # q and r; "new" was not scored, "old" is not of the end
-    assert after == [0, 0, 1, 0, 0, 1] and told == "as scored, by which they were chosen"
-    assert sum(before_and_after([])[0]) == 0
+    rates = before_and_after(rows)
+    # q and r; "new" was not scored, and "old" was not asked in the last quarter.
+    assert rates.before == [0, 1, 1, 0, 0, 0]
+    assert rates.after == [0, 0, 1, 0, 0, 1] and rates.before_is == "scores of the base model"
+    assert sum(before_and_after([]).before) == 0
 
 
 def held_out(step, task, *right):
@@ -80,7 +81,8 @@ def held_out(step, task, *right):
 def test_categories_are_of_the_last_held_out_answers_and_of_results():
     samples = held_out(0, "music", 0.0) + held_out(5, "music", 1.0, 0.0) + held_out(5, "sound", 1.0)
     by = {"task_name": {"speech": {"accuracy": 0.5, "rows": 4, "interval": [0.25, 0.75]}}}
-    results = [Result(name, {"benchmark": "mmsu", "by": by}) for name in ("x", "y")]
+    scores = {"benchmark": "mmsu", "by": by}
+    results = [Result(name=name, scores=scores) for name in ("x", "y")]
     runs = [run(samples=samples), run("b", samples=held_out(9, "sound", 0.0))]
     mine, theirs = make_charts(Experiment(runs, results))
     assert mine.title.startswith(", held out: accuracy by task")
@@ -104,5 +106,5 @@ def test_steps_that_compiled_do_not_count_as_steps():
 @pytest.mark.parametrize("window", [1, 3])
 def test_smooth(window):
     values = np.array([0.0, 3.0, 6.0])
-    found = Line("a", np.arange(3.0), values, window).smooth
+    found = Line(name="a", steps=np.arange(3.0), values=values, window=window).smooth
     assert found.tolist() == ([0, 3, 6] if window == 1 else [0, 1.5, 3])

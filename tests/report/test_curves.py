@@ -15,15 +15,21 @@ SFT = [{"step": i, "loss": 3 / i} for i in range(1, 101)]
 
 
 def experiment(metrics):
-    return Experiment([Run("a $x_1 & <b>", {}, metrics, [], [], [])], [])
+    name = "a $x_1 & <b>"
+    run = Run(name=name, settings={}, metrics=metrics, questions=[], samples=[], held_out=[])
+    return Experiment([run], [])
 
 
 def test_every_chart_is_a_picture_of_its_own(tmp_path):
     charts = make_charts(experiment(GRPO))
     interval = [0.2, 0.6]
     labels = ("music", "$\\frac{", "a name that is long enough to be turned around")
-    bars = (Bars("a", [0.5, None, 1.0], [interval, None, None]), Bars("_b", [0.1, 0.2, 0.3], []))
-    charts.append(Chart("by_task", "By task", "fraction", labels=labels, bars=bars, rates=True))
+    bars = (
+        Bars(name="a", values=[0.5, None, 1.0], intervals=[interval, None, None]),
+        Bars(name="_b", values=[0.1, 0.2, 0.3]),
+    )
+    key, title, unit = "by_task", "By task", "fraction"
+    charts.append(Chart(key=key, title=title, unit=unit, labels=labels, bars=bars, rates=True))
     paths = plot_charts(charts, tmp_path / "new")
     names = ["reward", "accuracy", "format", "seconds_0", "by_task"]
     assert [path.name for path in paths] == [f"{name}.png" for name in names]

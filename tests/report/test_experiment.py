@@ -21,10 +21,10 @@ def test_a_run_under_way_is_read_as_far_as_it_is_whole(tmp_path):
     assert run.samples == run.questions == run.held_out == []
 
 
-def test_folders_of_one_name_are_told_apart_by_their_parents(tmp_path):
+def test_folders_of_one_name_are_shown_with_their_parents(tmp_path):
     folders = [workdir(tmp_path / parent / "run") for parent in ("x", "y")]
     assert [run.name for run in read_experiment(folders).runs] == ["x/run", "y/run"]
-    with pytest.raises(InputError, match="x/run: named twice"):
+    with pytest.raises(InputError, match="x/run: is named twice"):
         read_experiment([folders[1], folders[0], folders[0]])
 
 
@@ -37,17 +37,17 @@ def test_settings_in_which_runs_differ(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "message"),
     [
-        ({}, "neither a run's workdir"),
+        ({}, "has neither config.json nor scores.json"),
         ({"config.json": "{}"}, "no step is trained yet"),
         ({"config.json": "[]", "metrics.jsonl": '{"step": 1}\n'}, "not readable as a JSON object"),
         ({"scores.json": "{"}, "not readable as a JSON object"),
     ],
 )
-def test_what_cannot_be_drawn_is_told(files, told, tmp_path):
+def test_a_folder_that_cannot_be_shown(files, message, tmp_path):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=told) as error:
+    with pytest.raises(InputError, match=message) as error:
         read_experiment([tmp_path])
     assert str(tmp_path) in str(error.value)

@@ -25,14 +25,14 @@ def page(folders, tmp_path_factory):
 
 
 @pytest.mark.tools
-def test_what_is_on_it_is_told(folders, tmp_path, capsys):
+def test_the_summary_counts_what_is_on_the_page(folders, tmp_path, capsys):
     out = tmp_path / "page.html"
     out.write_text("an older page")
     words = [*map(str, folders), "--out", str(out), "--png", str(tmp_path / "png"), "--json"]
     assert main(["report", *words]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told.pop("megabytes") == pytest.approx(out.stat().st_size / 2**20, abs=0.01)
-    assert told.pop("pictures") == [
+    summary = json.loads(capsys.readouterr().out)
+    assert summary.pop("megabytes") == pytest.approx(out.stat().st_size / 2**20, abs=0.01)
+    assert summary.pop("pictures") == [
         str(tmp_path / "png" / f"{name}.png")
         for name in (
             "held_out_accuracy",
@@ -43,7 +43,7 @@ def test_what_is_on_it_is_told(folders, tmp_path, capsys):
             "by_1",
         )
     ]
-    assert told == {
+    assert summary == {
         "out": str(out),
         **{"runs": 1, "results": 1, "charts": 6, "questions": 2, "visits": 2 * STEPS},
         **{"clips": 2, "clips_left_out": 0, "clips_missing": 1},
@@ -79,7 +79,8 @@ def test_it_asks_nothing_of_the_network_and_runs_no_script_but_its_own(page):
 def test_what_has_no_room_is_left_out(folders, tmp_path, capsys, monkeypatch):
     words = ["report", str(folders[0]), "--out", str(tmp_path / "page.html"), "--json"]
     monkeypatch.setattr("sari_jax.report.page.MARGIN", 0)
-    page, told = tmp_path / "page.html", []
+    page = tmp_path / "page.html"
+    summaries = []
     assert main(words) == 0
     for _ in range(2):  # first without a sound, then with fewer visits
         size = page.stat().st_size - 600
@@ -87,9 +88,9 @@ def test_what_has_no_room_is_left_out(folders, tmp_path, capsys, monkeypatch):
         capsys.readouterr()
         assert main([*words, "--megabytes", "6"]) == 0
         assert page.stat().st_size <= size
-        told.append(json.loads(capsys.readouterr().out))
-    assert [row["clips_left_out"] for row in told] == [2, 2]
-    assert [row["visits"] for row in told] == [2 * STEPS, 4]
+        summaries.append(json.loads(capsys.readouterr().out))
+    assert [row["clips_left_out"] for row in summaries] == [2, 2]
+    assert [row["visits"] for row in summaries] == [2 * STEPS, 4]
     monkeypatch.setattr("sari_jax.report.page.MEGABYTE", 1000)
     assert main([*words, "--megabytes", "6"]) == 2
     assert "raise --megabytes" in capsys.readouterr().err
@@ -113,18 +114,18 @@ def test_numbers_and_names_that_json_or_utf_8_has_not_got(folders, tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["RUN"], "needs --out FILE.html"),
         (["RUN", "--out", "page.txt"], "ends in .html"),
-        (["NOWHERE", "--out", "page.html"], "neither a run's workdir"),
-        (["RUN", "RUN", "--out", "page.html"], "named twice"),
+        (["NOWHERE", "--out", "page.html"], "has neither config.json nor scores.json"),
+        (["RUN", "RUN", "--out", "page.html"], "is named twice; name each folder once"),
         (["RUN", "--out", "NOWHERE/page.html"], "cannot be written"),
     ],
 )
-def test_bad_input_is_told_in_one_line(words, told, folders, tmp_path, monkeypatch, capsys):
+def test_bad_input_is_reported_in_one_line(words, message, folders, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["report", *(str(folders[0]) if w == "RUN" else w for w in words)]) == 2
     error = capsys.readouterr().err
-    assert told in error.splitlines()[-1] and "Traceback" not in error
+    assert message in error.splitlines()[-1] and "Traceback" not in error
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The page as people meet it: in a real browser, by mouse and by keyboard, wide and narrow, light and dark."""
+"""The page in a real browser, used by mouse and by keyboard, wide and narrow, light and dark."""
 
 import shutil
 
@@ -29,7 +29,7 @@ def chromium():
 
 @pytest.fixture
 def opened(chromium):
-    """A function that opens a page; at the end, whether it asked for anything, and whether it complained."""
+    """A function that opens a page. At the end no page may have made a request or logged an error."""
     complaints, contexts = [], []
 
     def open_page(path, viewport=WIDE, theme="light"):
@@ -77,7 +77,7 @@ def chosen(page):
 
 
 def until(page, condition):
-    """Asked from here: what Playwright would ask within the page, the page's own policy forbids."""
+    """Waits for a condition by polling here, since the page's own policy forbids Playwright's way within the page."""
     for _ in range(200):
         if condition():
             return
@@ -92,7 +92,7 @@ def wait_for_charts(page):
     until(page, lambda: page.evaluate(drawn))
 
 
-def test_a_run_is_read_and_heard(of_a_run, opened):
+def test_a_run_can_be_read_and_listened_to(of_a_run, opened):
     page = opened(of_a_run)
     detail = page.locator("#detail")
     # Steps 1, 2, 4 and 6 of four questions each, and five held-out ones after steps 0, 4 and 6.
@@ -151,11 +151,11 @@ def test_the_keyboard_is_enough(of_a_run, opened):
     page.keyboard.press("/")
     page.keyboard.type("nobody says this")
     assert options(page).count() == 0
-    assert "Nothing matches" in page.locator("#detail").inner_text()
+    assert "No rollout matches" in page.locator("#detail").inner_text()
 
 
 def test_a_finger_scrolls_over_charts(of_hostile_texts, chromium):
-    """A plot that took the finger for itself could not be got past on a phone."""
+    """If a chart took the gesture for itself, nobody could scroll past it on a phone."""
     context = chromium.new_context(viewport=NARROW, has_touch=True, is_mobile=True)
     page = context.new_page()
     page.goto(of_hostile_texts.as_uri())
@@ -205,10 +205,10 @@ def test_hostile_texts_stay_texts(of_hostile_texts, opened):
         options(page).nth(number).click()
     wait_for_charts(page)
     assert page.evaluate("window.taken") is None
-    assert page.locator("main img:not(.sight img)").count() == 0
+    assert page.locator("main img:not(.view img)").count() == 0
     assert f"Which? {HOSTILE}" in page.locator("#detail h3").inner_text()
     assert HOSTILE in page.locator(".completion .text").first.inner_text()
-    assert "no sound on this page" in page.locator("#detail").inner_text()
+    assert "no audio on this page" in page.locator("#detail").inner_text()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -29,7 +29,8 @@ def row(step, name, split="train", clip="a.wav", **more):
 
 
 def run(name, samples):
-    return Run(name, {"stage": "grpo"}, [], [], samples, [])
+    settings = {"stage": "grpo"}
+    return Run(name=name, settings=settings, metrics=[], questions=[], samples=samples, held_out=[])
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_a_question_is_there_once_with_all_its_visits():
     assert len(other) == 2  # two corpora may number their questions alike
 
 
-def test_of_a_long_run_some_are_chosen_evenly():
+def test_samples_of_a_long_run_are_chosen_evenly():
     training = [row(step, f"t{i}") for step in range(100) for i in range(20)]
     others = [row(step, f"h{i}", "held_out") for step in range(50) for i in range(60)]
     found = chosen(training + others, ALL)

@@ -28,9 +28,9 @@ def test_a_page_plays_what_the_file_holds(tmp_path):
     sound = read_sound(str(clip))
     kind, file = decoded(sound.mp3)
     assert kind == "data:audio/mpeg" and sound.seconds == 2 and not sound.shortened
-    heard, rate = soundfile.read(file)
-    assert rate == RATE and abs(len(heard) - 2 * RATE) < 0.2 * RATE
-    assert np.argmax(np.abs(np.fft.rfft(heard[2000 : 2000 + RATE // 2]))) == 500  # 1000 Hz
+    audio, rate = soundfile.read(file)
+    assert rate == RATE and abs(len(audio) - 2 * RATE) < 0.2 * RATE
+    assert np.argmax(np.abs(np.fft.rfft(audio[2000 : 2000 + RATE // 2]))) == 500  # 1000 Hz
     assert len(file.getvalue()) < 2 * 5200 + 1000
 
     assert len(sound.peaks) == PEAKS and max(sound.peaks) == 100
@@ -50,8 +50,8 @@ def test_a_span_and_a_long_clip(tmp_path):
     assert span.seconds == 0.5 and not span.shortened
     whole = read_sound(str(clip))
     assert whole.seconds == 33 and whole.shortened
-    heard, _ = soundfile.read(decoded(whole.mp3)[1])
-    assert abs(len(heard) / RATE - LONGEST) < 0.2
+    audio, _ = soundfile.read(decoded(whole.mp3)[1])
+    assert abs(len(audio) / RATE - LONGEST) < 0.2
 
 
 def test_silence_and_a_very_short_clip_have_a_picture_too(tmp_path):

@@ -47,7 +47,7 @@ def host(questions) -> Batch:
     prompts = jax.device_get(
         tiny.prompts(questions, samples=16_000 if questions is LARGE else 6400)
     )
-    return Batch(prompts, np.arange(len(questions)), (), pad_id=7)
+    return Batch(prompts=prompts, indices=np.arange(len(questions)), records=(), pad_id=7)
 
 
 def test_widened_on_the_device_as_on_the_host():

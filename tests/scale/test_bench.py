@@ -1,4 +1,4 @@
-"""That both sides of the benchmark do the same work. How fast they do it is nothing for a test."""
+"""Both sides of the benchmark do the same work. How fast they do it is not tested."""
 
 import dataclasses
 import json
@@ -64,7 +64,7 @@ def ours(folder):
 
 @pytest.mark.tools
 @pytest.mark.parametrize("form", ["repeated", "once"])
-def test_both_sides_find_the_same_log_probabilities(folder, ours, torch_side, form):
+def test_both_sides_compute_the_same_log_probabilities(folder, ours, torch_side, form):
     found = ours["reference"]()
     theirs = torch_side.phases(folder, "trained", form)["reference"]()
     assert found.shape == (1, 3, 6) and float(found.std()) > 0.1
@@ -72,8 +72,8 @@ def test_both_sides_find_the_same_log_probabilities(folder, ours, torch_side, fo
 
 
 @pytest.mark.tools
-def test_both_sides_go_the_same_steps(folder, ours, torch_side):
-    """By their losses and the lengths of their gradients; the tower's are in them, and an update is before SFT's."""
+def test_both_sides_make_the_same_updates(folder, ours, torch_side):
+    """Their losses and gradient norms are equal, the tower's gradient included; SFT's step comes after an update."""
     found = [ours[phase]() for phase in ("update", "sft_step")]
     for form in ("once", "parts"):  # with SFT's examples padded; with completions repeated
         theirs = torch_side.phases(folder, "trained", form)
@@ -92,12 +92,12 @@ def test_a_whole_run(tmp_path, capsys):
         f"get_config = lambda: ConfigDict({dataclasses.asdict(SMALL)})\n"
     )
     assert main(["bench", "--config", str(config), "--rows", "frozen_tower", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert set(told["phases"]) == {"grpo_step"} and set(told["rows"]) == {"frozen_tower"}
-    for phase in told["phases"].values():
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["phases"]) == {"grpo_step"} and set(result["rows"]) == {"frozen_tower"}
+    for phase in result["phases"].values():
         assert phase["ratio_min"] <= phase["ratio"] <= phase["ratio_max"]
         assert phase["jax_s"] > 0 and phase["torch_s"] > 0
-    assert set(told["peak_rss_gib"]) == {"jax", "torch"} and told["work"]["width"] == 64
+    assert set(result["peak_rss_gib"]) == {"jax", "torch"} and result["work"]["width"] == 64
 
 
 def test_the_config_is_the_default_work():
@@ -107,7 +107,7 @@ def test_the_config_is_the_default_work():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (dict(rounds=0), "rounds = 0 must be at least 1"),
         (dict(audio_seconds=31.0), "audio_seconds = 31.0 must be from 0.2 to 30"),
@@ -115,8 +115,8 @@ def test_the_config_is_the_default_work():
         (dict(sft_parts=2), "sft_rows = 3 must be a multiple of 2"),
     ],
 )
-def test_work_that_cannot_be_done(change, told):
-    with pytest.raises(InputError, match=told):
+def test_work_that_cannot_be_done(change, message):
+    with pytest.raises(InputError, match=message):
         dataclasses.replace(SMALL, **change)
 
 

@@ -24,7 +24,7 @@ def model(tmp_path_factory) -> Path:
 
 
 def sari(stage, *words, config="qwen2_audio_7b"):
-    """As users run it: in a process of its own, with neither the tests' checks of types nor their devices."""
+    """Runs `sari compile` as users do: in a process of its own, without the tests' type checks and devices."""
     file = ROOT / f"configs/{stage}.py:{config}"
     command = [
         sys.executable,
@@ -50,18 +50,18 @@ def compiled(stage, *words, code=0, **rest):
 
 @pytest.mark.tools
 def test_grpo_on_four_chips(model):
-    told = compiled(
+    result = compiled(
         "grpo", f"--config.model.path={model}", "--config.batch_size=4",
         "--config.grpo.num_completions=2", "--config.grpo.max_tokens=16", "--config.mesh.decode_tensor=2",
         "--config.model.attention=splash", "--audio-seconds", "2", "--text-tokens", "16",
     )  # fmt: skip
-    assert (told["topology"], told["chips"], told["hbm_gib_per_chip"], told["fits"]) == (
+    assert (result["topology"], result["chips"], result["hbm_gib_per_chip"], result["fits"]) == (
         "v5e:2x2",
         4,
         16,
         True,
     )
-    programs = told["programs"]
+    programs = result["programs"]
     assert list(programs) == ["encode", "policy", "prefill", "decode", "reference", "update"]
     for name, row in programs.items():
         assert 0 < row["peak_hbm_gib"] < 1 and row["compile_seconds"] > 0
@@ -76,18 +76,18 @@ def test_grpo_on_four_chips(model):
 
 @pytest.mark.tools
 def test_sft_in_parts(model):
-    told = compiled(
+    result = compiled(
         "sft", f"--config.model.path={model}", "--config.batch_size=8", "--config.micro_batches=2",
         "--config.mesh.decode_tensor=2",
         "--audio-seconds", "2", "--programs", "sft",
     )  # fmt: skip
-    assert list(told["programs"]) == ["sft"] and not told["complete"]
+    assert list(result["programs"]) == ["sft"] and not result["complete"]
 
 
 @pytest.mark.tools
-def test_what_does_not_fit_is_told_and_exits_1():
+def test_a_run_that_does_not_fit_exits_1():
     """4e9 parameters, 14 bytes each, on four chips of 16 GiB."""
-    told = compiled(
+    result = compiled(
         "grpo",
         "--config.batch_size=4",
         "--programs",
@@ -95,11 +95,11 @@ def test_what_does_not_fit_is_told_and_exits_1():
         code=1,
         config="qwen2_5_omni_3b",
     )
-    assert not told["fits"] and told["programs"]["policy"]["peak_hbm_gib"] > 15.75
+    assert not result["fits"] and result["programs"]["policy"]["peak_hbm_gib"] > 15.75
 
 
 @pytest.mark.tools
-def test_an_unknown_program_is_told():
+def test_an_unknown_program():
     done = sari(
         "grpo", "--config.batch_size=4", "--config.mesh.decode_tensor=4", "--programs", "updates"
     )
@@ -123,7 +123,7 @@ def test_an_unknown_program_is_told():
         ("INTERNAL: Mosaic failed to compile", None),
     ],
 )
-def test_what_a_refused_program_needs(refusal, gib):
+def test_the_memory_that_a_refused_program_needs(refusal, gib):
     from sari_jax.scale.compile import needed
 
     assert needed(refusal) == (gib and gib * 2**30)

@@ -1,4 +1,4 @@
-"""Counting what moves: in a module by hand, and in one that XLA compiled for eight devices."""
+"""Counts of moved bytes: in a module written by hand, and in one that XLA compiled for eight devices."""
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +76,7 @@ def test_loops_steps_and_groups_by_hand():
 
 
 def test_what_xla_compiled():
-    """Weights that are split and rows that are: layers gather the weights, one after the other."""
+    """Weights and rows are both sharded: each layer gathers its weights."""
     mesh = make_mesh(1, 8, 1)
     layers = jax.ShapeDtypeStruct(
         (5, 16, 16), jnp.float32, sharding=NamedSharding(mesh, P(None, "fsdp"))

@@ -1,4 +1,4 @@
-"""The programs of a run are those that its loop compiles; how they look compiled is test_compile.py's."""
+"""The programs of a run are those that training compiles; test_compile.py compiles them."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ FULL = Run(
 @pytest.fixture(scope="module")
 def eight():
     """Fake devices in the place of chips: nothing is compiled here."""
-    return Topology("v5e:2x4", "v5e", 1, tuple(jax.devices()))
+    return Topology(name="v5e:2x4", kind="v5e", slices=1, devices=tuple(jax.devices()))
 
 
 def test_state_is_split_over_all_chips(eight):
@@ -108,7 +108,7 @@ def test_an_adapter_keeps_one_copy_of_the_model(eight):
     full = {program.name: program for program in Programs(FULL, eight).all()}
     assert list(rows) == list(full)
     assert rows["update"].flops < 0.7 * full["update"].flops  # no kernel has a gradient
-    alone = Topology("v6e:1x1", "v6e", 1, tuple(jax.devices()[:1]))
+    alone = Topology(name="v6e:1x1", kind="v6e", slices=1, devices=tuple(jax.devices()[:1]))
     one = Programs(dataclasses.replace(run, batch_size=1, mesh=Mesh()), alone)
     beside = {program.name: program.beside for program in one.all()}
     # Decoding is given the frozen decoder that lies there already: beside it are the tower, and the adapter's state.
@@ -120,14 +120,14 @@ def test_an_adapter_keeps_one_copy_of_the_model(eight):
 @pytest.mark.parametrize(
     ("changes", "question", "message"),
     [
-        ({"batch_size": 12}, Question(), "one prompt for each chip is --config.batch_size=8"),
+        ({"batch_size": 12}, Question(), "for one prompt per chip, --config.batch_size=8"),
         ({"mesh": Mesh(decode_tensor=3)}, Question(), "heads = 32 do not divide by mesh.decode_tensor = 3"),
         ({"mesh": Mesh(tensor=8)}, Question(), "tower/layers/q_proj: heads = 20 do not divide by mesh.tensor = 8"),
         ({}, Question(audio_seconds=31.0), "31.0 s: must be above 0 and at most 30 s"),
         ({"model": Model()}, Question(), "neither model.path nor model.size is set"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_told(eight, changes, question, message):
+def test_settings_that_the_chips_cannot_run(eight, changes, question, message):
     with pytest.raises(InputError, match=message):
         Programs(dataclasses.replace(FULL, **changes), eight, question)
 

@@ -8,18 +8,18 @@ from sari_jax.cli import main
 @pytest.mark.parametrize(
     "workers", [("0",), pytest.param(("0", "1"), id="0-1", marks=pytest.mark.tools)]
 )
-def test_reads_as_a_run_does_and_tells_how_fast(small_model, starter_dir, capsys, workers):
+def test_reading_speeds(small_model, starter_dir, capsys, workers):
     words = ["data", "bench", "--data", starter_dir / "test.jsonl", "--model", small_model]
     words += ["--json"]
     words += ["--batches", "2", "--batch-size", "4", "--workers", *workers]
     assert main([str(word) for word in words]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert list(told["workers"]) == list(workers) and told["cores"] >= 1
-    assert 1 < told["clip_seconds"] < 5
-    for row in told["workers"].values():
+    result = json.loads(capsys.readouterr().out)
+    assert list(result["workers"]) == list(workers) and result["cores"] >= 1
+    assert 1 < result["clip_seconds"] < 5
+    for row in result["workers"].values():
         assert row["clips_per_second"] > 0 and row["worker_mib"] > 20
         seconds = row["sound_seconds_per_second"] / row["clips_per_second"]
-        assert seconds == pytest.approx(told["clip_seconds"], rel=1e-6)
+        assert seconds == pytest.approx(result["clip_seconds"], rel=1e-6)
 
 
 def test_the_share_of_a_run_that_waited(tmp_path, capsys):
@@ -32,7 +32,7 @@ def test_the_share_of_a_run_that_waited(tmp_path, capsys):
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     assert main(words) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["share"] == pytest.approx(0.1) and told["steps"] == 2
+    result = json.loads(capsys.readouterr().out)
+    assert result["share"] == pytest.approx(0.1) and result["steps"] == 2
     assert main(["data", "bench"]) == 2
     assert "name --data and --model" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from sari_jax.scale.topology import GIB, topology
 pytest.importorskip("libtpu", reason="the TPU compiler comes with jax[tpu]")
 
 
-def test_a_slice_that_is_not_there():
+def test_a_slice_without_its_chips():
     found = topology("v5e:2x2")
     assert (found.kind, found.chips, found.memory) == ("v5e", 4, 16 * GIB)
     assert found.usable < found.memory
@@ -24,11 +24,11 @@ def test_two_slices():
 
 
 @pytest.mark.parametrize("name", ["v5e", "v9:2x2", "v5e:2", "v5e:2xtwo", "h100:8x8"])
-def test_a_name_that_is_none(name):
+def test_an_unknown_name(name):
     with pytest.raises(InputError, match="is not one of v5e, v6e, v5p with a shape"):
         topology(name)
 
 
 def test_a_shape_that_the_kind_does_not_come_in():
-    with pytest.raises(InputError, match="topology v5e:3x5: the TPU compiler does not give it"):
+    with pytest.raises(InputError, match="topology v5e:3x5: the TPU compiler does not know it"):
         topology("v5e:3x5")

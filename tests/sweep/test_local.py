@@ -1,4 +1,4 @@
-"""Sweeps as users start them: real processes, some of which fail, are killed, or are told to stop."""
+"""Sweeps as users start them: real processes, some of which fail, are killed, or are asked to stop."""
 
 import csv
 import json
@@ -17,11 +17,13 @@ from runs import environment, finish, rows_so_far, sari, trained, untimed
 from experiments.killed_sweep import FAILED, SWEEP, killed_sweep, write_sweep
 from sari_jax.errors import InputError
 from sari_jax.sweep import local
-from sari_jax.sweep.local import Launcher, alone, last_words, most_at_once
+from sari_jax.sweep.local import Launcher, alone, last_line, most_at_once
 from sari_jax.sweep.plan import Planned, planned
 from sari_jax.train.config import defaults
 
-MEMORY, SIZE = 400, 100  # of a machine, and of a run once it has made a step
+# Memory of the pretended machine, and of a run once it has made a step.
+MEMORY = 400
+SIZE = 100
 
 
 class Pretended:
@@ -31,9 +33,11 @@ class Pretended:
     most, codes = 0, ()
 
     def __init__(self, run, killed, lock):
-        self.run, self.killed, self.said_before = run, killed, 0
+        self.run = run
+        self.killed = killed
+        self.said_before = 0
         self.looks = self.resident = self.peak = 0
-        self.stepped = self.told = False
+        self.stepped = False
         Pretended.now.append(self)
         Pretended.most = max(Pretended.most, len(Pretended.now))
 
@@ -50,7 +54,10 @@ class Pretended:
 @pytest.fixture
 def launched(monkeypatch, tmp_path):
     """A function that launches eight pretended runs: how many ran at once, and how each ended."""
-    free = lambda: MEMORY - sum(process.resident for process in Pretended.now)  # noqa: E731
+
+    def free() -> int:
+        return MEMORY - sum(process.resident for process in Pretended.now)
+
     monkeypatch.setattr(local, "available_memory", free)
     monkeypatch.setattr(local, "_Process", Pretended)
     monkeypatch.setattr(local, "LOOK_SECONDS", 0)
@@ -91,17 +98,17 @@ def test_as_many_at_once_as_memory_holds_and_cores_are_there(launched):
 def test_a_run_that_is_killed_again_and_again_is_given_up(launched):
     _, began, ended = launched(8, codes=(-signal.SIGKILL,))
     assert len(began) == 8 * 4
-    told = "killed by SIGKILL, and 3 times before: exit -9, without a word"
-    assert set(ended.values()) == {("failed", told)}
+    reason = "killed by SIGKILL, and started again 3 times before: exit -9, nothing in its log"
+    assert set(ended.values()) == {("failed", reason)}
 
 
-def test_where_no_further_runs_are_given_those_under_way_go_on_to_their_end(launched):
+def test_if_no_further_runs_are_given_the_running_ones_go_on_to_their_end(launched):
     with pytest.raises(InputError, match="no further ones"):
         launched(8, given=2)
     assert Pretended.most == 2 and Pretended.now == []
 
 
-def test_a_run_that_was_told_to_stop_by_another_is_left_stopped(launched):
+def test_a_run_that_something_else_stopped_stays_stopped(launched):
     _, began, ended = launched(8, codes=(0,))
     assert len(began) == 8 and set(ended.values()) == {("stopped", "")}
 
@@ -134,7 +141,7 @@ def test_a_run_that_a_killed_sweep_left_behind_keeps_others_out(tmp_path):
     with alone(tmp_path) as lock:
         left = subprocess.Popen(["sleep", "60"], pass_fds=[lock.fileno()])
     try:
-        with pytest.raises(InputError, match="or a run that a killed one left behind"):
+        with pytest.raises(InputError, match="or a run that a killed sweep left behind"):
             with alone(tmp_path):
                 pass
     finally:
@@ -150,19 +157,19 @@ def test_an_accelerator_is_for_one(monkeypatch):
     for platforms in ("", "cuda,cpu"):
         monkeypatch.setenv("JAX_PLATFORMS", platforms)
         for backend, most in (("cpu", cores), ("tpu", 1), ("gpu", 1), ("", 1)):
-            heard = SimpleNamespace(stdout=f"{backend}\n")
-            monkeypatch.setattr(local.subprocess, "run", lambda *_, heard=heard, **__: heard)
+            done = SimpleNamespace(stdout=f"{backend}\n")
+            monkeypatch.setattr(local.subprocess, "run", lambda *_, done=done, **__: done)
             assert most_at_once() == most
 
 
-def test_last_words(tmp_path):
+def test_last_line(tmp_path):
     log = tmp_path / "a.log"
-    assert last_words(log) == ""
+    assert last_line(log) == ""
     log.write_bytes(b"sari: one\n 30%|##\r 60%|####\r\n\n  two \xff\n \n")
-    assert last_words(log) == "two \N{REPLACEMENT CHARACTER}"
-    assert last_words(log, log.stat().st_size) == ""
+    assert last_line(log) == "two \N{REPLACEMENT CHARACTER}"
+    assert last_line(log, log.stat().st_size) == ""
     log.write_text("sari: one\n")
-    assert last_words(log) == "one"
+    assert last_line(log) == "one"
 
 
 @pytest.fixture
@@ -200,13 +207,13 @@ def test_some_fail_one_is_killed_and_the_others_are_done(sweep_file, tmp_path, m
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     out = tmp_path / "sweep"
-    told = killed_sweep(sweep_file(), out)
-    assert told["as_it_should"], told
-    assert told["runs"] == 6 and told["failed"].keys() == FAILED.keys()
+    result = killed_sweep(sweep_file(), out)
+    assert result["as_it_should"], result
+    assert result["runs"] == 6 and result["failed"].keys() == FAILED.keys()
     good = {f"seed={n}" for n in range(2)}
-    assert set(told["finished"]) == good | {"killed", "undisturbed"}
-    said = "\n".join(told["said"])
-    assert all(f"{name} failed: {reason}" in said for name, reason in told["failed"].items())
+    assert set(result["finished"]) == good | {"killed", "undisturbed"}
+    said = "\n".join(result["said"])
+    assert all(f"{name} failed: {reason}" in said for name, reason in result["failed"].items())
     assert "killed: killed by SIGKILL; it is started again" in said
     assert "|" not in said  # no bar where there is no terminal
     assert [row["step"] for row in untimed(out / "killed")] == list(range(1, 13))
@@ -215,12 +222,12 @@ def test_some_fail_one_is_killed_and_the_others_are_done(sweep_file, tmp_path, m
         np.testing.assert_array_equal(array, after[path], err_msg=path)
 
     rows = table(out)
-    assert len(rows) == 6 and list(rows)[0] == told["best"]
+    assert len(rows) == 6 and list(rows)[0] == result["best"]
     losses = [float(row["loss"]) for row in rows.values() if row["state"] == "finished"]
     assert losses == sorted(losses) and len(losses) == 4
-    assert {row["reason"] for row in rows.values()} == {"", *told["failed"].values()}
+    assert {row["reason"] for row in rows.values()} == {"", *result["failed"].values()}
     page = (out / "report.html").read_text()
-    assert all(name in page for name in told["finished"])
+    assert all(name in page for name in result["finished"])
 
     # The same command again tries what failed, and leaves the rest alone, but for what is another run now.
     other = "config.seed = 5 * (name == 'undisturbed')\n        yield name, config"
@@ -228,11 +235,11 @@ def test_some_fail_one_is_killed_and_the_others_are_done(sweep_file, tmp_path, m
     logs = {name: (out / f"{name}.log").stat() for name in untouched}
     again = finish(sari("sweep", file, "--out", out, "--json"))
     assert again.returncode == 1 and "Traceback" not in again.stderr
-    result = json.loads(again.stdout)
-    assert set(result["finished"]) == untouched
-    refused = result["failed"].pop("undisturbed")
+    repeated = json.loads(again.stdout)
+    assert set(repeated["finished"]) == untouched
+    refused = repeated["failed"].pop("undisturbed")
     assert "undisturbed: holds a run with another seed; name a new --workdir" in refused
-    assert result["failed"] == told["failed"]
+    assert repeated["failed"] == result["failed"]
     assert logs == {name: (out / f"{name}.log").stat() for name in untouched}
     assert untimed(out / "undisturbed") == untimed(out / "killed")
 
@@ -253,7 +260,7 @@ def suggest(trial):
 
 
 @pytest.mark.runs
-def test_a_study_that_is_told_to_stop_goes_on_with_the_trial_under_way(sweep_file, tmp_path):
+def test_a_study_that_is_stopped_goes_on_with_its_unfinished_trial(sweep_file, tmp_path):
     out = tmp_path / "study"
     words = sari("sweep", sweep_file(STUDY), "--out", out, "--trials", 2, "--at-once", 1, "--json")
     sweep = subprocess.Popen(
@@ -266,9 +273,9 @@ def test_a_study_that_is_told_to_stop_goes_on_with_the_trial_under_way(sweep_fil
     with pytest.raises(InputError, match="another sweep, or a run"), alone(out):
         pass
     sweep.send_signal(signal.SIGINT)
-    output, told = sweep.communicate(timeout=200)
-    assert sweep.returncode == 1, told[-3000:]
-    assert "sweep: stopped" in told and "the same command goes on" in told
+    output, log = sweep.communicate(timeout=200)
+    assert sweep.returncode == 1, log[-3000:]
+    assert "sweep: stopped" in log and "the same command goes on" in log
     assert json.loads(output)["stopped"] == ["trial-0"]
     assert table(out)["trial-0"]["state"] == "stopped"
     reached = int(table(out)["trial-0"]["steps"])

@@ -15,7 +15,10 @@ NAMES = {
 
 @pytest.fixture
 def left(tmp_path, monkeypatch):
-    """A function: of 900 bytes what is left to a process of /job/step, by groups' limit, use, and files in that use."""
+    """A function that returns how many of 900 bytes a process of /job/step may still use.
+
+    Each group is (limit, use, bytes of cached files in that use).
+    """
     monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=900))
 
     def find(version, **groups):
@@ -44,7 +47,7 @@ def test_the_least_that_any_group_around_leaves(left, version):
 
 
 def test_a_containers_own_view(left):
-    """Its group is where groups are mounted, whatever path it has on the machine."""
+    """Its group is the mounted folder itself, whatever path the group has on the machine."""
     assert left("new", **{"": (500, 300, 40)}) == 240
 
 

@@ -40,7 +40,7 @@ def test_a_run_has_its_folder_its_settings_and_its_command(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("def get_runs(:\n", "sweep.py: SyntaxError"),
         ("import nothing_of_the_kind\n", "sweep.py: ModuleNotFoundError.*nothing_of_the_kind"),
@@ -53,15 +53,21 @@ def test_a_run_has_its_folder_its_settings_and_its_command(tmp_path):
         ("def get_runs():\n    return [('a/b', defaults())]\n", "run 'a/b': a name is"),
         ("def get_runs():\n    return [('..', defaults())]\n", "run '..': a name is"),
         ("def get_runs():\n    return [('', defaults())]\n", "run '': a name is"),
-        ("def get_runs():\n    return [('a', defaults())] * 2\n", "run a: a is of run a already"),
-        ("def get_runs():\n    return [(n, defaults()) for n in 'aA']\n", "run A: A is of run a"),
+        (
+            "def get_runs():\n    return [('a', defaults())] * 2\n",
+            "run a: a already belongs to run a",
+        ),
+        (
+            "def get_runs():\n    return [(n, defaults()) for n in 'aA']\n",
+            "run A: A already belongs to run a",
+        ),
         (
             "def get_runs():\n    return [(n, defaults()) for n in ('a', 'a.json')]\n",
-            "run a.json: a.json is of run a already",
+            "run a.json: a.json already belongs to run a",
         ),
         (
             "def get_runs():\n    return [('results.md', defaults())]\n",
-            "results.md is of the sweep",
+            "results.md already belongs to the sweep",
         ),
         ("def get_runs():\n    yield 'a', {'steps': 0}\n", "run a: config: steps = 0 must be"),
         (
@@ -70,10 +76,8 @@ def test_a_run_has_its_folder_its_settings_and_its_command(tmp_path):
         ),
     ],
 )
-def test_a_file_that_cannot_be_used_is_told_in_one_line_and_nothing_is_written(
-    text, told, tmp_path
-):
-    with pytest.raises(InputError, match=told) as found:
+def test_a_file_that_cannot_be_used_is_one_line_and_nothing_is_written(text, message, tmp_path):
+    with pytest.raises(InputError, match=message) as found:
         plan(tmp_path, text)
     assert len(str(found.value).splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] in ([], ["__pycache__"])
@@ -105,7 +109,9 @@ def test_a_run_is_finished_when_its_last_step_is_kept_and_its_settings_are_the_s
     assert not run.finished
     (run.workdir / "checkpoints" / "3").mkdir()
     assert run.finished
-    config.mesh.data, config.data.workers = 2, 3  # where it ran, and not what it was
+    # These say where it ran, and not what it learnt.
+    config.mesh.data = 2
+    config.data.workers = 3
     assert planned("a", config, tmp_path).finished
     config.seed = 1
     assert not planned("a", config, tmp_path).finished
@@ -137,12 +143,11 @@ def get_runs():
 """
 
 
-def test_a_reward_that_is_not_there_is_told_before_anything_starts(tmp_path):
+def test_a_missing_reward_is_reported_before_anything_starts(tmp_path):
     (tmp_path / "own.py").write_text("def brevity(completion, record, style):\n    return 1.0\n")
     file = tmp_path / "sweep.py"
     file.write_text(REWARDED.format(file=str(tmp_path / "own.py")))
     with pytest.raises(InputError, match=r"run a: .*has no function brevty\("):
         read_runs(file, tmp_path / "out")
-    assert (
-        len(read_runs(file, tmp_path / "out", elsewhere=True)) == 1
-    )  # where it cannot be looked at
+    # Reward files of other machines are not checked here.
+    assert len(read_runs(file, tmp_path / "out", elsewhere=True)) == 1

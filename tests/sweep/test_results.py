@@ -111,7 +111,7 @@ def test_tables_are_up_to_date_after_every_run(tmp_path):
     assert not list(tmp_path.glob(".*"))  # nothing is left aside
 
 
-def test_who_only_looks_sees_failures_and_what_has_begun(tmp_path):
+def test_a_caller_that_only_looks_sees_failures_and_runs_that_have_begun(tmp_path):
     runs = [run(tmp_path, name, seed=n) for n, name in enumerate("ab")]
     runs.append(run(tmp_path, "c", metrics=[{"step": 1}], seed=2))
     Results(tmp_path, runs).put(runs[1], FAILED, "a, reason")
@@ -146,7 +146,7 @@ def test_text_stays_text_in_the_table(tmp_path):
     page = markdown.parse((tmp_path / "results.md").read_text())
     cells = [token for token in page if token.type == "inline"][-9:]
     assert len([token for token in page if token.type == "tr_open"]) == 3
-    (told,) = [cell for cell in cells if "onerror" in cell.content]
-    assert {child.type for child in told.children} <= {"text", "text_special"}
-    shown = "".join(child.content for child in told.children)
+    (reason,) = [cell for cell in cells if "onerror" in cell.content]
+    assert {child.type for child in reason.children} <= {"text", "text_special"}
+    shown = "".join(child.content for child in reason.children)
     assert shown == repr(HOSTILE)[1:-1]

@@ -41,7 +41,7 @@ def test_lists_stand_for_tuples():
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"optimizer.learning_rat": [1]}, "unknown key optimizer.learning_rat; .*'learning_rate'"),
         ({"seed": ["two"]}, "seed = 'two' is not of the type of 0"),
@@ -51,10 +51,10 @@ def test_lists_stand_for_tuples():
         ({"data.style": "direct"}, "data.style: 'direct' must be a list"),
     ],
 )
-def test_what_cannot_be_tried_is_told(values, told):
-    with pytest.raises(InputError, match=told):
+def test_values_that_cannot_be_tried(values, message):
+    with pytest.raises(InputError, match=message):
         list(grid(defaults(), values))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         list(sampled(defaults(), values, 1, 0))
 
 
@@ -108,7 +108,7 @@ def test_names_are_folders_and_differ_where_values_do():
     assert names[1] == "train=runs-a.jsonl"
 
 
-def test_settings_of_one_last_name_are_told_apart():
+def test_settings_with_the_same_last_part_have_their_whole_names():
     values = {"grpo.max_tokens": 8, "held_out.max_tokens": 9, SEED: 0}
     assert run_name(values) == "grpo.max_tokens=8,held_out.max_tokens=9,seed=0"
     long = {f"a.{'k' * 30}{n}": n for n in range(20)}

@@ -44,17 +44,17 @@ def trials(tmp_path):
 
 
 def row(run, state, **figures):
-    return Row(run.name, state, run.settings, **figures)
+    return Row(name=run.name, state=state, settings=run.settings, **figures)
 
 
-def test_what_came_of_a_trial_is_told_to_the_study(open_study, tmp_path):
+def test_the_study_records_the_results_of_trials(open_study, tmp_path):
     study, _ = open_study()
     runs = list(study.runs(4))
     assert [run.name for run in runs] == [f"trial-{n}" for n in range(4)]
-    study.tell(row(runs[0], FINISHED, reward=1.5, held_out=0.25))
-    study.tell(row(runs[1], FINISHED, reward=1.5))
-    study.tell(row(runs[2], FAILED, reward=9.0, reason="killed"))
-    study.tell(row(runs[3], FINISHED, reward=math.nan))
+    study.record(row(runs[0], FINISHED, reward=1.5, held_out=0.25))
+    study.record(row(runs[1], FINISHED, reward=1.5))
+    study.record(row(runs[2], FAILED, reward=9.0, reason="killed"))
+    study.record(row(runs[3], FINISHED, reward=math.nan))
     found = trials(tmp_path)
     assert [trial.value for trial in found] == [0.25, 1.5, None, None]
     assert [trial.state.name for trial in found] == ["COMPLETE", "COMPLETE", "FAIL", "FAIL"]
@@ -71,7 +71,7 @@ def test_another_study_of_the_file_tries_the_same(open_study, tmp_path):
             study, _ = open_study(out=out, storage=storage)
             for run in study.runs(count):
                 runs.append(run)
-                study.tell(row(run, FINISHED, reward=run.run.optimizer.learning_rate))
+                study.record(row(run, FINISHED, reward=run.run.optimizer.learning_rate))
         tried.append([run.run.optimizer.learning_rate for run in runs])
     assert len(set(tried[0])) == 4 and tried[0] == tried[1] == tried[2]
 
@@ -92,9 +92,9 @@ def test_a_trial_is_asked_for_when_there_is_room_for_it_and_n_is_of_all_sweeps(
     assert len(trials(tmp_path)) == 1
     study, _ = open_study()
     again = study.runs(3)
-    assert next(again) == first  # nobody heard of its end
-    study.tell(row(first, STOPPED))
-    study.tell(row(next(again), FINISHED, reward=0.0))
+    assert next(again) == first  # its end was not recorded
+    study.record(row(first, STOPPED))
+    study.record(row(next(again), FINISHED, reward=0.0))
     last = open_study()[0].runs(3)
     assert [run.name for run in last] == ["trial-0", "trial-2"]
     assert len(trials(tmp_path)) == 3
@@ -103,12 +103,12 @@ def test_a_trial_is_asked_for_when_there_is_room_for_it_and_n_is_of_all_sweeps(
 def test_ended_trials_stand_in_the_table_of_the_next_sweep(open_study, tmp_path):
     study, _ = open_study()
     runs = list(study.runs(3))
-    study.tell(row(runs[0], FINISHED, reward=1.0))
+    study.record(row(runs[0], FINISHED, reward=1.0))
     runs[1].log.write_text("one line\nsari: no such file\n")
-    study.tell(row(runs[1], FAILED))
+    study.record(row(runs[1], FAILED))
     _, results = open_study()
-    told = {name: (one.state, one.reason) for name, one in results.rows.items()}
-    assert told == {"trial-0": (FINISHED, ""), "trial-1": (FAILED, "no such file")}
+    rows = {name: (one.state, one.reason) for name, one in results.rows.items()}
+    assert rows == {"trial-0": (FINISHED, ""), "trial-1": (FAILED, "no such file")}
 
 
 def test_trials_of_other_folders_in_one_storage_are_left_alone(open_study, tmp_path):
@@ -117,14 +117,14 @@ def test_trials_of_other_folders_in_one_storage_are_left_alone(open_study, tmp_p
     (here, _), (there, _) = open_study(storage=storage), open_study(storage=storage, out="b/sweep")
     mine, theirs = next(here.runs(2)), next(there.runs(2))
     assert [mine.name, theirs.name] == ["trial-0", "trial-1"]
-    here.tell(row(mine, FINISHED, reward=1.0))
+    here.record(row(mine, FINISHED, reward=1.0))
     assert open_study(storage=storage, out="b/sweep")[1].rows == {}
     assert next(there.runs(2)).name == "trial-1"
 
 
 def test_a_folder_may_be_renamed_and_no_trial_of_another_study_is_overwritten(open_study, tmp_path):
     study, _ = open_study(more="config.steps = trial.number")
-    study.tell(row(next(study.runs(3)), FINISHED, reward=1.0))  # trial 0 has no steps
+    study.record(row(next(study.runs(3)), FINISHED, reward=1.0))  # trial 0 has no steps
     (tmp_path / "sweep").rename(tmp_path / "renamed")
     (tmp_path / "renamed/trial-of-mine.json").write_text("{}")  # which no study has written
     study, results = open_study(out="renamed")
@@ -141,21 +141,21 @@ def test_a_folder_may_be_renamed_and_no_trial_of_another_study_is_overwritten(op
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         ("config.steps = 0", "run trial-0: config: steps = 0 must be at least 1"),
         ("config.stepps = 5", "run trial-0: config: unknown key stepps; did you mean 'steps'"),
-        ("config.stage = 'sft'", "run trial-0: SFT has no reward to compare by"),
+        ("config.stage = 'sft'", "run trial-0: SFT has no reward to compare runs by"),
         ("config.grpo.stepps()", "sweep.py: suggest: AttributeError: .*stepps"),
         ("return 3", "run trial-0: int is not a ConfigDict"),
     ],
 )
-def test_a_suggestion_that_cannot_be_used_is_told_and_fails_alone(more, told, open_study, tmp_path):
+def test_a_suggestion_that_cannot_be_used_fails_alone(more, message, open_study, tmp_path):
     study, results = open_study(more=more)
     assert list(study.runs(2)) == []
     assert [trial.state.name for trial in trials(tmp_path)] == ["FAIL", "FAIL"]
     reasons = [(row.state, row.reason) for row in results.rows.values()]
-    assert re.search(told, reasons[0][1]) and [state for state, _ in reasons] == [FAILED] * 2
+    assert re.search(message, reasons[0][1]) and [state for state, _ in reasons] == [FAILED] * 2
     assert all(len(reason.splitlines()) == 1 for _, reason in reasons)
     header = (tmp_path / "sweep/results.csv").read_text().splitlines()[0].split(",")
     assert header == ["name", *COLUMNS]  # and no setting, of which they have none

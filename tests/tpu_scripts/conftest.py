@@ -70,14 +70,14 @@ class Cloud:
         }  # fmt: skip
 
     def workers(self, number: int) -> None:
-        """Hosts of a slice; one unless told."""
+        """Sets the number of hosts of a slice; the default is one."""
         self.environment["WORKERS"] = str(number)
 
     def write(self, name: str, value) -> None:
         (self.folder / name).write_text(json.dumps(value))
 
     def plan(self, **changes) -> None:
-        """What shall go wrong: faults={verb: [...]}, runs={host: [...]}, state={...}."""
+        """Sets what will go wrong: faults={verb: [...]}, runs={host: [...]}, state={...}."""
         for name, value in changes.items():
             self.write(f"{name}.json", value)
 
@@ -96,7 +96,7 @@ class Cloud:
         return done.stdout
 
     def host(self, *words: str, home: str = "0-0", code: int = 0) -> str:
-        """host.sh on a host, as over ssh."""
+        """Runs host.sh on a host, as over ssh."""
         folder = self.folder / "hosts" / home
         folder.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(
@@ -108,7 +108,7 @@ class Cloud:
         return done.stdout
 
     def calls(self, *start: str) -> list[list[str]]:
-        """The recorded calls that begin with these words."""
+        """Returns the recorded calls that begin with these words."""
         path = self.folder / "calls.jsonl"
         calls = (
             [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -116,7 +116,7 @@ class Cloud:
         return [call for call in calls if call[: len(start)] == list(start)]
 
     def verbs(self) -> list[str]:
-        """What was asked of the queued resources, looks left out."""
+        """Returns the verbs of calls to queued resources, without those that only look."""
         return [
             call[4] for call in self.calls("gcloud", "compute", "tpus") if call[4] != "describe"
         ]
@@ -132,7 +132,7 @@ class Cloud:
     def until(self, true) -> None:
         end = time.monotonic() + 60
         while not true():
-            assert time.monotonic() < end, "it did not come about in 60 s"
+            assert time.monotonic() < end, "it did not happen within 60 s"
             time.sleep(0.02)
 
 

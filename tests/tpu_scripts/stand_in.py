@@ -4,16 +4,16 @@ Called as `stand_in.py NAME ARG...`; everything lies in the folder $CLOUD:
 
     calls.jsonl   one line per call, [NAME, ARG, ...]
     state.json    what there is: {"slice": STATE or null, "jobset": [CONDITION, ...] or null, ...}
-    faults.json   what is to go wrong, see `fault`
+    faults.json   what will go wrong, see `fault`
     hosts/N-W/    the home of worker W of node N, where commands sent by ssh really run
-    runs.json     how the runs of `sari` shall go, per host: {"0-0": ["crash", "finish"]}; "finish" unless told
+    runs.json     how the runs of `sari` go, per host: {"0-0": ["crash", "finish"]}; "finish" by default
 """
 
 import json
 import os
 import sys
 
-# It starts hundreds of times a minute, so what is dear to import stands where it is needed.
+# It starts hundreds of times a minute, so expensive imports stand where they are needed.
 CLOUD = os.environ["CLOUD"]
 
 
@@ -36,7 +36,7 @@ def hosts():
 
 
 def fault(verb):
-    """The fault due for this call of `verb`, if any: faults.json holds {verb: [None or fault, ...]}, one per call."""
+    """Returns the fault of this call of `verb` or None; faults.json has {verb: [None or fault, ...]}, one per call."""
     faults = read("faults.json", {})
     due = faults.get(verb) or [None]
     faults[verb] = due[1:]
@@ -45,7 +45,7 @@ def fault(verb):
 
 
 def wait_for(name):
-    """Until there is this file: what is to go wrong at a place in a run goes wrong there on a slow machine too."""
+    """Waits for a file, so that a fault at some point of a run happens there on a slow machine too."""
     import time
 
     until = time.monotonic() + 60
@@ -64,7 +64,7 @@ def stop(message, code=1):
 
 
 def end_runs():
-    """Ends what the hosts of this cloud started. A number in a file may be another's by now, so it is asked first."""
+    """Ends the processes of this cloud's hosts; checks each process first, since its number may be another's by now."""
     import glob
     import signal
 
@@ -81,7 +81,7 @@ def end_runs():
 
 
 def lose_hosts():
-    """What a preemption does: no process is left, and no disk."""
+    """Preempts the hosts: neither a process nor a disk is left."""
     import shutil
 
     end_runs()
@@ -89,7 +89,7 @@ def lose_hosts():
 
 
 def bash(command, host, folder):
-    """A command's exit code, on a host."""
+    """Runs a command on a host; returns its exit code."""
     import subprocess
 
     home = f"{CLOUD}/hosts/{host}"
@@ -182,8 +182,8 @@ def xpk(args):
             code = bash(script, "0-0", os.environ["CHECKOUT"])
             if code not in again:
                 break
-        told = ["StartupPolicyCompleted", "Failed" if code else "Completed"]
-        write("state.json", {**state, "jobset": told, "code": code})
+        conditions = ["StartupPolicyCompleted", "Failed" if code else "Completed"]
+        write("state.json", {**state, "jobset": conditions, "code": code})
 
 
 def kubectl(args):

@@ -70,9 +70,9 @@ def test_launch(cloud):
 
 @pytest.mark.tools
 def test_launch_may_be_given_again(cloud):
-    for conditions, told in (([], "runs already"), (["Completed"], "is finished")):
+    for conditions, message in (([], "runs already"), (["Completed"], "is finished")):
         cloud.plan(state={"jobset": conditions or ["StartupPolicyCompleted"]})
-        assert told in cloud("gke.sh", "launch", "--yes")
+        assert message in cloud("gke.sh", "launch", "--yes")
     assert cloud.calls("xpk") == []
     cloud.plan(state={"jobset": ["Failed"]})
     cloud("gke.sh", "launch", "--yes")
@@ -83,7 +83,7 @@ def test_launch_may_be_given_again(cloud):
 
 
 @pytest.mark.tools
-def test_kubectl_is_told_which_cluster(cloud):
+def test_kubectl_gets_the_cluster_by_name(cloud):
     for verb in ("follow", "status", "launch"):
         cloud("gke.sh", verb, "--yes")
     assert {call[1] for call in cloud.calls("kubectl")} == {

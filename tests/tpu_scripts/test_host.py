@@ -1,4 +1,4 @@
-"""host.sh: what it starts outlives the session, runs once, and leaves a record of how it ended."""
+"""host.sh: a run that it starts outlives the session, runs once, and leaves a record of how it ended."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ def args(cloud):
     return [*ARGS, str(cloud.shared / "runs/a")]
 
 
-def told(cloud):
+def state(cloud):
     return cloud.host("state", "a").split()[2:]
 
 
@@ -23,19 +23,19 @@ def told(cloud):
 )
 def test_how_a_run_ended_is_written_down(cloud, args, plan, ended, code):
     cloud.plan(runs={"0-0": [plan]})
-    assert told(cloud) == ["none", "-"]
+    assert state(cloud) == ["none", "-"]
     assert f"a: {ended}" in cloud.host("run", "a", *args, code=code)
-    assert told(cloud)[0] == ended
+    assert state(cloud)[0] == ended
 
 
 @pytest.mark.tools
-def test_a_run_that_is_told_to_stop_is_not_finished(cloud, args):
+def test_a_run_that_is_asked_to_stop_is_not_finished(cloud, args):
     cloud.plan(runs={"0-0": ["hang"]})
     cloud.host("start", "a", *args)
     cloud.until(lambda: (cloud.folder / "ready-0-0").exists())
-    assert told(cloud) == ["running", "10"]
+    assert state(cloud) == ["running", "10"]
     cloud.host("stop", "a", "30")
-    assert told(cloud) == ["stopped", "10"]
+    assert state(cloud) == ["stopped", "10"]
     result = cloud.folder / "hosts/0-0/sari/runs/a/result.json"
     assert json.loads(result.read_text())["finished"] is False
 
@@ -61,7 +61,7 @@ def test_what_does_not_stop_is_ended(cloud, args):
     cloud.host("start", "a", *args)
     cloud.until(lambda: (cloud.folder / "ready-0-0").exists())
     assert "did not end in time" in cloud.host("stop", "a", "0")
-    assert told(cloud) == ["lost", "10"]
+    assert state(cloud) == ["lost", "10"]
 
 
 @pytest.mark.tools
@@ -72,7 +72,7 @@ def test_a_run_starts_once(cloud, args):
     assert "a runs already" in cloud.host("start", "a", *args)
     cloud.host("stop", "a", "30")
     cloud.host("start", "a", *args)
-    cloud.until(lambda: told(cloud)[0] == "finished")
+    cloud.until(lambda: state(cloud)[0] == "finished")
     assert len(cloud.trainings()) == 2
 
 
@@ -82,7 +82,7 @@ def test_another_version_is_not_installed_under_a_run(cloud, args):
     cloud.host("start", "a", *args)
     cloud.until(lambda: cloud.trainings())
     cloud.host("install", "any.tar.gz", "commit", code=1)
-    assert told(cloud)[0] == "running"
+    assert state(cloud)[0] == "running"
 
 
 def test_the_bucket_is_mounted_once(cloud):

@@ -238,7 +238,7 @@ def test_hosts_need_not_end_in_the_same_second(cloud):
 
 
 @pytest.mark.tools
-def test_a_run_that_was_told_to_stop_goes_on(cloud):
+def test_a_run_that_was_asked_to_stop_goes_on(cloud):
     cloud.plan(runs={"0-0": ["hang", "finish"]})
     for verb in ("create", "setup", "launch"):
         cloud("queued.sh", verb, "--yes")

@@ -1,10 +1,10 @@
-"""Settings are read and checked before anything is done, and are never run."""
+"""Settings are checked before anything is done, and are never executed."""
 
 import pytest
 
 
 @pytest.mark.parametrize(
-    "key, value, told",
+    "key, value, message",
     [
         (
             "NAME",
@@ -30,10 +30,10 @@ import pytest
         ("ACELERATOR", "v6e-8", "ACELERATOR is unknown; known: NAME PROJECT"),
     ],
 )
-def test_a_setting_that_cannot_be_is_one_line_and_exit_2(cloud, key, value, told):
+def test_a_setting_that_cannot_be_is_one_line_and_exit_2(cloud, key, value, message):
     cloud.settings[key] = value
     assert cloud("queued.sh", "create", "--yes", code=2) == ""
-    assert told in cloud.stderr and cloud.stderr.count("\n") == 1
+    assert message in cloud.stderr and cloud.stderr.count("\n") == 1
     assert cloud.calls() == []
 
 
@@ -61,7 +61,7 @@ def test_gke_needs_an_image_and_the_name_of_a_reservation(cloud):
 
 
 @pytest.mark.parametrize(
-    "words, told",
+    "words, message",
     [
         (["rent"], "rent is unknown; known: create, setup"),
         (["create", "delete"], "delete after create: one verb at a time"),
@@ -69,9 +69,9 @@ def test_gke_needs_an_image_and_the_name_of_a_reservation(cloud):
     ],
 )
 @pytest.mark.parametrize("script", ["queued.sh", "gke.sh"])
-def test_usage_errors(cloud, script, words, told):
+def test_usage_errors(cloud, script, words, message):
     cloud(script, *words, code=2)
-    assert told in cloud.stderr
+    assert message in cloud.stderr
 
 
 @pytest.mark.parametrize("script, program", [("queued.sh", "gcloud"), ("gke.sh", "xpk")])

@@ -112,8 +112,8 @@ def test_each_run_has_a_queued_resource_of_its_own(cloud, sweep, capsys, tmp_pat
     (out / NAMES[1] / "checkpoints/100").mkdir(parents=True, exist_ok=True)
     (out / NAMES[1] / "config.json").write_text((out / f"{NAMES[1]}.json").read_text())
     sweep("CLUSTER=ours")
-    told = capsys.readouterr()
-    assert not told.out and "all 2 runs are finished" in told.err
+    output = capsys.readouterr()
+    assert not output.out and "all 2 runs are finished" in output.err
     words = ["sweep", str(tmp_path / "sweep.py"), "--out", str(out), "--launch", "none", "--json"]
     shutil.rmtree(out / NAMES[0])
     (out / NAMES[1] / "metrics.jsonl").write_text('{"step": 100, "loss": 1.0, "seconds": 1.0}\n')
@@ -123,7 +123,9 @@ def test_each_run_has_a_queued_resource_of_its_own(cloud, sweep, capsys, tmp_pat
     assert "| waiting |" in (out / "results.md").read_text()
 
 
-def test_what_the_script_would_refuse_is_its_own_to_tell(cloud, sweep, capsys, tmp_path):
+def test_a_setting_that_the_script_refuses_is_reported_by_the_script(
+    cloud, sweep, capsys, tmp_path
+):
     sweep("CLUSTER=ours", out=tmp_path / "elsewhere")
     line, _ = capsys.readouterr().out.splitlines()
     done = subprocess.run(
@@ -141,7 +143,7 @@ def test_without_a_cluster_or_settings(sweep, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--storage", "sqlite:///a.db"], "name --trials N, too"),
         (["--trials", "3", "--launch", "print"], "leave --launch out"),
@@ -150,9 +152,9 @@ def test_without_a_cluster_or_settings(sweep, capsys, tmp_path):
         (["--trials", "1"], "has no suggest()"),
     ],
 )
-def test_options_that_do_not_go_together(words, told, tmp_path, capsys):
+def test_options_that_do_not_go_together(words, message, tmp_path, capsys):
     file = tmp_path / "sweep.py"
     file.write_text(FILE)
     assert main(["sweep", str(file), "--out", str(tmp_path / "out"), *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("sari: ") and told in line
+    assert line.startswith("sari: ") and message in line

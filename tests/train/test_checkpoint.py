@@ -143,7 +143,7 @@ STATE = """
 import itertools, sys
 import jax, jax.numpy as jnp, numpy as np, optax
 from sari_jax.parallel import hosts
-from sari_jax.parallel.mesh import make_mesh, onto_mesh, parameter_sharding
+from sari_jax.parallel.mesh import make_mesh, put_on_mesh, parameter_sharding
 from sari_jax.train.checkpoint import Checkpoints
 from sari_jax.train.state import create_state
 
@@ -156,8 +156,8 @@ def make(mesh, step, size=1):
         values = np.random.default_rng(step).standard_normal(shape, np.float32)
         lies = parameter_sharding(mesh, path, shape)
         params[path] = jax.make_array_from_callback(shape, lies, lambda index: values[index])
-    state = onto_mesh(mesh, create_state(params, optax.adamw(0.1)))
-    return state.replace(step=onto_mesh(mesh, jnp.int32(step)))
+    state = put_on_mesh(mesh, create_state(params, optax.adamw(0.1)))
+    return state.replace(step=put_on_mesh(mesh, jnp.int32(step)))
 
 def check(found, mesh, size=1):
     wanted = make(mesh, int(found.step), size)

@@ -16,7 +16,7 @@ MESH = make_mesh(data=8, fsdp=1)
 def batch(numbers, clips):
     prompts = tiny.prompts([tiny.question([0.3 + 0.02 * n], 5, n) for n in numbers], clips=clips)
     host = type(prompts)(*(np.asarray(array) for array in vars(prompts).values()))
-    return Batch(host, np.array(numbers, np.int32), ())
+    return Batch(prompts=host, indices=np.array(numbers, np.int32), records=())
 
 
 @pytest.fixture

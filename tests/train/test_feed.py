@@ -130,15 +130,15 @@ def test_one_too_many_ends_it_and_its_batch_comes_again_once_it_is_mended(feed, 
     again = feed()
     again.restore(json.loads(json.dumps(batches.state(2))))
     assert again.skipped == {} and state["skipped"] == {}
-    assert again.take().seeds.tolist() == list(range(16, 24))
+    assert again.take().indices.tolist() == list(range(16, 24))
 
 
 def test_a_record_that_is_gone_counts_nowhere(feed, folder):
     records = read_records(folder / "data.jsonl")
     records[20] = None
     batches = feed(records=records)
-    seeds = [batches.take().seeds.tolist() for _ in range(3)][-1]
-    assert seeds == [16, 17, 18, 19, 21, 21, 22, 23]
+    indices = [batches.take().indices.tolist() for _ in range(3)][-1]
+    assert indices == [16, 17, 18, 19, 21, 21, 22, 23]
     assert batches.skipped == {}
 
 

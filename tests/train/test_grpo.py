@@ -21,7 +21,7 @@ from sari_jax.train.loop import train
 
 OWN = """
 def brevity(completion, record, style):
-    return 1 - completion.tokens / completion.limit
+    return 1 - completion.num_tokens / completion.limit
 """
 # Groups that differ in their rewards, in one shape.
 CHANGES = {

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from sari_jax.parallel.mesh import make_mesh, onto_mesh, parameter_sharding
+from sari_jax.parallel.mesh import make_mesh, parameter_sharding, put_on_mesh
 from sari_jax.train.state import apply_gradient, create_state
 
 PATH = "decoder/layers/q_proj/kernel"
@@ -57,7 +57,7 @@ def test_a_state_comes_out_as_it_went_in_over_any_mesh():
         path: jax.device_put(array, parameter_sharding(mesh, path, array.shape))
         for path, array in params().items()
     }
-    state = onto_mesh(mesh, create_state(placed, OPTIMIZER))
+    state = put_on_mesh(mesh, create_state(placed, OPTIMIZER))
     lies = jax.tree.map(lambda x: x.sharding, state)
     with jax.set_mesh(mesh):
         for _ in range(2):

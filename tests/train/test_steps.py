@@ -412,7 +412,13 @@ def test_the_losses_of_a_batchs_parts_add_up_to_its_own(one_tiny):
     questions = [tiny.question(seconds, 9, i) for i, seconds in enumerate(clips)]
     ids, mask = (x[:, None] for x in tiny.padded(tiny.answers([20, 3, 18, 2]), 32))
     prompts = jax.device_get(tiny.prompts(questions))
-    batch = Batch(prompts, np.arange(4), (), ids, mask.astype(bool))
+    batch = Batch(
+        prompts=prompts,
+        indices=np.arange(4),
+        records=(),
+        answers=ids,
+        answer_mask=mask.astype(bool),
+    )
     loss = jax.jit(
         lambda part, tokens: sft_loss(bind(one_tiny.config, one_tiny.params), *part, tokens)[0]
     )
@@ -423,8 +429,16 @@ def test_the_losses_of_a_batchs_parts_add_up_to_its_own(one_tiny):
             for part in parts
         )
 
-    parts = batch.parts(2, Shapes((24, 29, 40), (4, 24, 32), (0.7, 1.0), (2,)))
-    assert [part.seeds.tolist() for part in parts] == [[1, 2], [3, 0]]
+    parts = batch.parts(
+        2,
+        Shapes(
+            prompt_tokens=(24, 29, 40),
+            answer_tokens=(4, 24, 32),
+            audio_seconds=(0.7, 1.0),
+            audios=(2,),
+        ),
+    )
+    assert [part.indices.tolist() for part in parts] == [[1, 2], [3, 0]]
     small, large = (part.prompts for part in parts)
     assert small.tokens.shape[1] < large.tokens.shape[1]
     assert (small.waveforms.shape[-1], large.waveforms.shape[-1]) == (11_520, 16_000)

@@ -12,7 +12,10 @@ from sari_jax.errors import InputError
 from sari_jax.train.config import Data, Grpo, Mesh, Model, Optimizer, Run, defaults, freeze
 from sari_jax.train.workdir import changes, claim, fingerprints, read_run, roster_of
 
-ROSTER = [Entry("q1", "d1", "here"), Entry("q2", "d2", "here", 0.5, 16_000)]
+ROSTER = [
+    Entry(id="q1", digest="d1", source="here"),
+    Entry(id="q2", digest="d2", source="here", pass_rate=0.5, length=16_000),
+]
 
 
 @pytest.fixture

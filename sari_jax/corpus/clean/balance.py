@@ -1,4 +1,4 @@
-"""Answers that can be told by where they stand or by how long they are."""
+"""Answers that their position or their length gives away: how many there are, and how to balance them."""
 
 import dataclasses
 import re
@@ -13,8 +13,9 @@ from sari_jax.data.records import Record
 
 LENGTH = "answer length"
 
-# Choices that speak of others by their place; questions and chains that speak of choices by place or letter, beside
-# what `names_key` finds: there, order has a meaning. Words are in any case; a letter is capital, or before a bracket.
+# In these texts the order of the choices has a meaning: choices that mention others by position (_PLACED), and
+# questions and chains that mention choices by position or letter (_LETTERED), beside what `names_key` finds. Words
+# match in any case; a letter must be a capital, or stand before a bracket.
 _SEVERAL = r"\b(?i:all|any|none|both|neither|either|two)\b"
 _LETTERS = r"\b[A-H](?:,? (?i:and|or|nor) |, )[A-H]\b"
 _PLACED = re.compile(rf"{_SEVERAL}.*\b(?i:above|below|these)\b|{_LETTERS}")
@@ -27,22 +28,25 @@ _LETTERED = re.compile(
 def balance_positions(
     records: Sequence[Record], *, seed: int = 0
 ) -> tuple[list[Record], dict[str, Any]]:
-    """The right answer as often at each position, among records with as many choices; the others keep their order.
+    """Moves right answers so that each position holds equally many, among records with the same number of choices.
 
-    Records whose question, choices or chains speak of positions stay as they are, and the rest make up for them.
+    The wrong choices keep their order. Records whose question, choices or chains mention positions are not changed; the
+    other records make up for them.
 
     Returns:
-        The records, in their order, and {"choices": {their number: {"before", "after": counts by place}}, "fixed": how
-        many stay as they are}.
+        The records, in their order, and a report: {"choices": {number of choices: {"before", "after": right answers by
+        position}}, "fixed": records that were not changed}.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for row, record in enumerate(records):
         groups[len(record.choices)].append(row)
-    balanced, counted, fixed = list(records), {}, 0
+    balanced = list(records)
+    counted = {}
+    fixed = 0
     generator = np.random.default_rng(seed)
     for size, rows in sorted(groups.items()):
         before = [records[row].answer_index for row in rows]
-        free = [row for row in rows if not _speaks_of_places(records[row])]
+        free = [row for row in rows if not _mentions_positions(records[row])]
         fixed += len(rows) - len(free)
         counts = np.bincount(
             [records[row].answer_index for row in set(rows) - set(free)], minlength=size
@@ -58,7 +62,7 @@ def balance_positions(
     return balanced, {"choices": counted, "fixed": fixed}
 
 
-def _speaks_of_places(record: Record) -> bool:
+def _mentions_positions(record: Record) -> bool:
     texts = [record.question, *(record.chain_structured or {}).values(), record.chain_free or ""]
     return any(map(_PLACED.search, record.choices)) or any(
         _LETTERED.search(text) or names_key(text, record.choices) for text in texts
@@ -72,7 +76,7 @@ def _moved(record: Record, place: int) -> Record:
 
 
 def length_report(records: Sequence[Record]) -> dict[str, dict[str, float]]:
-    """How often the right answer alone is the longest, or the shortest, and how often a choice at random would be."""
+    """Returns how often the right answer alone is the longest and the shortest, and the same for a random choice."""
     report = {}
     for name, sign in (("longest", 1), ("shortest", -1)):
         rows = [_extreme(record, sign) for record in records]
@@ -89,9 +93,10 @@ def length_report(records: Sequence[Record]) -> dict[str, dict[str, float]]:
 
 
 def excess_lengths(records: Sequence[Record], *, seed: int = 0) -> dict[int, str]:
-    """Rows to leave out so that the right answer is the longest, and the shortest, no more often than chance has it.
+    """Returns rows to leave out, so that the longest choice, and the shortest, is right no more often than by chance.
 
-    Of M records with n choices and one longest, where k times that is right, x of the k go so that k - x = (M - x) / n.
+    Let M records have n choices, one of them the longest, and let the longest be right in k of the M. Then x of those k
+    records are left out, so that k - x = (M - x) / n.
     """
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(records))
@@ -99,25 +104,26 @@ def excess_lengths(records: Sequence[Record], *, seed: int = 0) -> dict[int, str
     while True:
         before = len(gone)
         for name, sign in (("longest", 1), ("shortest", -1)):
-            told: dict[int, list[int]] = defaultdict(list)
+            candidates: dict[int, list[int]] = defaultdict(list)
             right: dict[int, list[int]] = defaultdict(list)
             for row in order:
                 record = records[row]
                 extreme = None if int(row) in gone else _extreme(record, sign)
                 if extreme is not None:
-                    told[len(record.choices)].append(int(row))
+                    candidates[len(record.choices)].append(int(row))
                     if extreme == record.answer_index:
                         right[len(record.choices)].append(int(row))
             for size, rows in right.items():
-                excess = (size * len(rows) - len(told[size])) // (size - 1)
+                excess = (size * len(rows) - len(candidates[size])) // (size - 1)
                 for row in rows[: max(0, excess)]:
                     gone[row] = f"the right answer is the {name}, more often than chance has it"
-        if len(gone) == before:  # leaving out the shortest may bring out the longest
+        # Once more if any row was left out: leaving out the shortest may raise the share of the longest.
+        if len(gone) == before:
             return gone
 
 
 def _extreme(record: Record, sign: int) -> int | None:
-    """The choice that is longer (or, with -1, shorter) than all others, in letters."""
+    """Returns the index of the one choice with most letters (fewest, with -1); None where several have as many."""
     sizes = [sign * len(choice) for choice in record.choices]
     top = max(sizes)
     return sizes.index(top) if sizes.count(top) == 1 else None

@@ -1,8 +1,8 @@
-"""Records of one file or many to a clean corpus, every input accounted for."""
+"""Cleaning: from files of records to one clean corpus, with every input accounted for."""
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,15 @@ from sari_jax.corpus.clean.balance import LENGTH, balance_positions, excess_leng
 from sari_jax.corpus.clean.contamination import (
     SOUND,
     TEXT,
+    Row,
     find_questions,
     read_benchmark,
     template_rows,
 )
+from sari_jax.corpus.clean.decoding import fingerprint_clips
 from sari_jax.corpus.clean.duplicates import find_duplicates
 from sari_jax.corpus.clean.fingerprint import Fingerprint, near_pairs
 from sari_jax.corpus.clean.probe import probe
-from sari_jax.corpus.clean.sounds import listen
 from sari_jax.corpus.folder import write_corpus
 from sari_jax.data.ledger import Drop, Ledger
 from sari_jax.data.records import Clip, Record, read_records
@@ -28,18 +29,20 @@ from sari_jax.errors import InputError
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf"}
 BENCHMARK_SECONDS = 600.0
+Found = dict[int, tuple[str, str]]  # row -> reason and detail
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Cleaning:
-    """What is to be done.
+    """The options of a cleaning.
 
     Attributes:
-        against: benchmarks' files; against_audio, folders of their sounds.
-        max_bad_fraction: of a file's lines.
-        seconds: of the longest clip.
-        balance_lengths: leave out records until the answer's length says nothing.
-        workers: processes that decode, 0 for as many as there are cores for this one.
+        against: files of benchmarks.
+        against_audio: folders of benchmarks' audio.
+        max_bad_fraction: the largest allowed fraction of bad lines in a file.
+        seconds: the longest clip.
+        balance_lengths: whether to leave out records until the answer's length gives nothing away.
+        workers: processes that decode; 0 is one for each core of this process.
     """
 
     against: tuple[str, ...] = ()
@@ -51,85 +54,108 @@ class Cleaning:
     seed: int = 0
 
 
+@dataclasses.dataclass
+class _Kept:
+    """The records that are still in the corpus, and for each the indices of its clips' audio."""
+
+    records: list[Record]
+    audio: list[tuple[int, ...]]
+    ledger: Ledger
+
+    def drop(self, found: Found) -> None:
+        """Takes rows out and enters them in the ledger."""
+        for row, (reason, detail) in sorted(found.items()):
+            self.ledger.drop(self.records[row].id, reason, detail)
+        stay = [row for row in range(len(self.records)) if row not in found]
+        self.records = [self.records[row] for row in stay]
+        self.audio = [self.audio[row] for row in stay]
+
+
+class _Stages:
+    """Seconds of each stage, in order."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._begun = time.monotonic()
+
+    def end(self, name: str) -> None:
+        now = time.monotonic()
+        self.seconds[name] = round(now - self._begun, 2)
+        self._begun = now
+
+
 def clean(files: Sequence[str | Path], out: str | Path, plan: Cleaning) -> dict[str, Any]:
-    """Reads, listens, leaves out, balances, probes and writes a corpus folder; returns its report.
+    """Reads, decodes, compares, balances and probes records; writes a corpus folder and returns its report.
 
     Raises:
-        InputError: a file cannot be used; or no record is left, the folder saying why.
+        InputError: a file cannot be used; or no record is left, and the folder says why.
     """
     out = vacant(out)  # before the work, not after
-    benchmark, told = [], {}
-    for name in plan.against:
-        rows, unused = read_benchmark(name)
-        benchmark += rows
-        told[str(name)] = {"rows": len(rows), "unusable": unused}
-    references = [path for folder in plan.against_audio for path in _sounds_in(folder)]
-    ledger, clock, took = Ledger(), time.monotonic(), {}
+    benchmark, against = _read_benchmarks(plan.against)
+    references = [path for folder in plan.against_audio for path in _audio_files(folder)]
+    ledger = Ledger()
+    stages = _Stages()
     records, renamed = _read(files, plan, ledger)
-    took["read"] = time.monotonic() - clock
+    stages.end("read")
 
-    records, numbers, sounds = _with_sound(records, plan, ledger)
-    took["listen"] = time.monotonic() - clock - sum(took.values())
-    asked = find_questions(records, benchmark)
-    templates = {row: asked.pop(row) for row in template_rows(records, numbers, asked)}
-    found = {row: (TEXT, match.detail) for row, match in asked.items()}
-    if references:
-        heard = listen(
-            [Clip(str(path)) for path in references],
-            longest=BENCHMARK_SECONDS,
-            workers=plan.workers,
-            what="benchmark",
-        )
-        known = [(p, h) for p, h in zip(references, heard, strict=True) if _is_sound(h)]
-        told["audio"] = {"files": len(references), "unusable": len(references) - len(known)}
-        found |= _with_known_sound(numbers, sounds, known, found)
-    stay = [row for row in templates if row not in found]
-    kept_templates = {
-        "records": len(stay),
-        "first": [f"{records[row].id} {templates[row].detail}" for row in sorted(stay)[:10]],
-    }
-    records, numbers = _without(records, numbers, found, ledger)
-    found = find_duplicates(records, numbers, near_pairs(sounds))
-    records, numbers = _without(records, numbers, found, ledger)
-    took["compare"] = time.monotonic() - clock - sum(took.values())
+    kept, sounds = _decode(records, plan, ledger)
+    stages.end("listen")
 
-    lengths = {"before": length_report(records)}
+    of_benchmark, counts = _decode_benchmark(references, plan)
+    against |= counts
+    templates = _drop_contaminated(kept, sounds, benchmark, of_benchmark)
+    kept.drop(find_duplicates(kept.records, kept.audio, near_pairs(sounds)))
+    stages.end("compare")
+
+    lengths = {"before": length_report(kept.records)}
     if plan.balance_lengths:
-        excess = excess_lengths(records, seed=plan.seed)
-        found = {row: (LENGTH, detail) for row, detail in excess.items()}
-        records, numbers = _without(records, numbers, found, ledger)
-        lengths["after"] = length_report(records)
-    records, positions = balance_positions(records, seed=plan.seed)
+        excess = excess_lengths(kept.records, seed=plan.seed)
+        kept.drop({row: (LENGTH, detail) for row, detail in excess.items()})
+        lengths["after"] = length_report(kept.records)
+    records, positions = balance_positions(kept.records, seed=plan.seed)
     leak = probe(records, seed=plan.seed)
-    took["balance and probe"] = time.monotonic() - clock - sum(took.values())
+    stages.end("balance and probe")
+
     ledger.keep(len(records))
+    samples = sum(sound.samples for sound in sounds)
     report = write_corpus(
         out,
         ledger,
         records,
         renamed=renamed,
-        sounds={
-            "distinct": len(sounds),
-            "hours": round(sum(sound.samples for sound in sounds) / 16_000 / 3600, 4),
-        },
-        against=told,
-        templates=kept_templates,
+        sounds={"distinct": len(sounds), "hours": round(samples / 16_000 / 3600, 4)},
+        against=against,
+        templates=templates,
         positions=positions,
         lengths=lengths,
         probe=leak,
-        seconds={name: round(value, 2) for name, value in took.items()},
+        seconds=stages.seconds,
     )
     if not records:
         raise InputError(
-            f"no record is left of {ledger.read}; {out / 'dropped.jsonl'} says why of each"
+            f"no record is left of {ledger.read}; {out / 'dropped.jsonl'} has the reason for each"
         )
     return report
+
+
+def _read_benchmarks(files: Sequence[str]) -> tuple[list[Row], dict[str, Any]]:
+    """Reads all files; returns their rows, and for each file how many rows it has and how many cannot be used."""
+    benchmark: list[Row] = []
+    counts = {}
+    for name in files:
+        rows, unusable = read_benchmark(name)
+        benchmark += rows
+        counts[str(name)] = {"rows": len(rows), "unusable": unusable}
+    return benchmark, counts
 
 
 def _read(
     files: Sequence[str | Path], plan: Cleaning, ledger: Ledger
 ) -> tuple[list[Record], dict[str, Any]]:
-    """The records of all files; an id that another file has too gets its file's name before it."""
+    """Reads the records of all files.
+
+    If an earlier file has an id already, the file's name is put before it. The second result lists these.
+    """
     records, taken, renamed = [], set(), []
     for path in tqdm(files, desc="files", disable=None):
         for record in read_records(path, max_bad_fraction=plan.max_bad_fraction, ledger=ledger):
@@ -144,71 +170,90 @@ def _read(
     return records, {"count": len(renamed), "first": renamed[:10]}
 
 
-def _with_sound(
+def _decode(
     records: Sequence[Record], plan: Cleaning, ledger: Ledger
-) -> tuple[list[Record], list[tuple[int, ...]], list[Fingerprint]]:
-    """The records whose clips all decode; of each its clips by number; and by number the different sounds."""
+) -> tuple[_Kept, list[Fingerprint]]:
+    """Drops the records with a clip that cannot be used; returns the others and the distinct sounds by index."""
     clips = list(dict.fromkeys(clip for record in records for clip in record.audio))
-    heard = listen(clips, longest=plan.seconds, workers=plan.workers)
+    results = fingerprint_clips(clips, longest=plan.seconds, workers=plan.workers)
     sounds: dict[str, Fingerprint] = {}
-    for sound in filter(_is_sound, heard):
-        sounds.setdefault(sound.digest, sound)
-    number = {digest: place for place, digest in enumerate(sounds)}
-    by_clip = dict(zip(clips, heard, strict=True))
-    kept, numbers = [], []
+    for result in results:
+        if isinstance(result, Fingerprint):
+            sounds.setdefault(result.digest, result)
+    index = {digest: i for i, digest in enumerate(sounds)}
+    by_clip = dict(zip(clips, results, strict=True))
+    kept = _Kept([], [], ledger)
     for record in records:
         parts = [by_clip[clip] for clip in record.audio]
         bad = next((part for part in parts if isinstance(part, Drop)), None)
         if bad is not None:
             ledger.drop(record.id, bad.reason, str(bad))
         else:
-            kept.append(record)
-            numbers.append(tuple(number[part.digest] for part in parts))
-    return kept, numbers, list(sounds.values())
+            kept.records.append(record)
+            kept.audio.append(tuple(index[part.digest] for part in parts))
+    return kept, list(sounds.values())
 
 
-def _with_known_sound(
-    numbers: Sequence[tuple[int, ...]],
+def _decode_benchmark(
+    paths: Sequence[Path], plan: Cleaning
+) -> tuple[list[tuple[Path, Fingerprint]], dict[str, Any]]:
+    """Returns the usable files with their fingerprints, and the counts for the report; nothing without files."""
+    if not paths:
+        return [], {}
+    results = fingerprint_clips(
+        [Clip(str(path)) for path in paths],
+        longest=BENCHMARK_SECONDS,
+        workers=plan.workers,
+        description="benchmark",
+    )
+    pairs = zip(paths, results, strict=True)
+    usable = [(path, result) for path, result in pairs if isinstance(result, Fingerprint)]
+    return usable, {"audio": {"files": len(paths), "unusable": len(paths) - len(usable)}}
+
+
+def _drop_contaminated(
+    kept: _Kept,
+    sounds: Sequence[Fingerprint],
+    benchmark: Sequence[Row],
+    of_benchmark: Sequence[tuple[Path, Fingerprint]],
+) -> dict[str, Any]:
+    """Drops the records with a benchmark's question or audio; returns a report of the templates that stay."""
+    asked = find_questions(kept.records, benchmark)
+    templates = {row: asked.pop(row) for row in template_rows(kept.records, kept.audio, asked)}
+    found = {row: (TEXT, match.detail) for row, match in asked.items()}
+    if of_benchmark:
+        found |= _with_known_audio(kept.audio, sounds, of_benchmark, found)
+    stay = sorted(row for row in templates if row not in found)
+    first = [f"{kept.records[row].id} {templates[row].detail}" for row in stay[:10]]
+    kept.drop(found)
+    return {"records": len(stay), "first": first}
+
+
+def _with_known_audio(
+    audio: Sequence[tuple[int, ...]],
     sounds: Sequence[Fingerprint],
     known: Sequence[tuple[Path, Fingerprint]],
-    already: dict[int, Any],
-) -> dict[int, tuple[str, str]]:
-    """Rows that have a benchmark's sound: which, and how near it is."""
-    told: dict[int, str] = {}
-    for i, j, errors in near_pairs(sounds, [heard for _, heard in known]):
-        told.setdefault(i, f"{known[j][0]}: {errors:.0%} of the sound's bits differ")
-    names = {heard.digest: path for path, heard in known}
+    already: Mapping[int, Any],
+) -> Found:
+    """Returns the rows with a benchmark's audio, each with the file and how near the two are."""
+    details: dict[int, str] = {}
+    for i, j, errors in near_pairs(sounds, [mark for _, mark in known]):
+        details.setdefault(i, f"{known[j][0]}: {errors:.0%} of the sound's bits differ")
+    paths = {mark.digest: path for path, mark in known}
     for i, sound in enumerate(sounds):
-        if sound.digest in names:
-            told[i] = f"{names[sound.digest]}: the same samples"
+        if sound.digest in paths:
+            details[i] = f"{paths[sound.digest]}: the same samples"
     return {
-        row: (SOUND, next(told[clip] for clip in clips if clip in told))
-        for row, clips in enumerate(numbers)
-        if row not in already and any(clip in told for clip in clips)
+        row: (SOUND, next(details[clip] for clip in clips if clip in details))
+        for row, clips in enumerate(audio)
+        if row not in already and any(clip in details for clip in clips)
     }
 
 
-def _without(
-    records: Sequence[Record],
-    numbers: Sequence[tuple[int, ...]],
-    found: dict[int, tuple[str, str]],
-    ledger: Ledger,
-) -> tuple[list[Record], list[tuple[int, ...]]]:
-    """Those that stay; the others go to the ledger with reason and detail."""
-    for row, (reason, detail) in sorted(found.items()):
-        ledger.drop(records[row].id, reason, detail)
-    stay = [row for row in range(len(records)) if row not in found]
-    return [records[row] for row in stay], [numbers[row] for row in stay]
-
-
-def _is_sound(heard: Fingerprint | Drop) -> bool:
-    return isinstance(heard, Fingerprint)
-
-
-def _sounds_in(folder: str | Path) -> list[Path]:
+def _audio_files(folder: str | Path) -> list[Path]:
     if not Path(folder).is_dir():
-        raise InputError(f"{folder}: no such folder of sounds")
+        raise InputError(f"{folder}: no such folder of audio; name it with --against-audio")
     found = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
     if not found:
-        raise InputError(f"{folder}: holds no sound file ({', '.join(sorted(SUFFIXES))})")
+        raise InputError(f"{folder}: holds no audio file ({', '.join(sorted(SUFFIXES))})")
     return found

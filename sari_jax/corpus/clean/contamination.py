@@ -1,4 +1,4 @@
-"""Questions and sounds of a benchmark that stand in a corpus, too."""
+"""Contamination: questions and audio of a benchmark that are also in a corpus."""
 
 import dataclasses
 import json
@@ -15,20 +15,26 @@ from sari_jax.data.records import Record
 from sari_jax.errors import InputError
 
 TEXT, SOUND = "question of a benchmark", "sound of a benchmark"
-QUESTION, CHOICES = 95.0, 85.0  # of 100: alike enough
-REWORDED = 60.0  # enough for a question whose choices are the same and are no one else's
-A_WORD = 80.0  # enough where several questions share three choices or more
-COMMON = 3  # questions that may share their choices before those say nothing ("yes", "no")
-ROWS = 2_000  # questions compared at a time
-CLOSEST = 50  # rows that ask the same, whose choices are compared: those that share most words
-TEMPLATE = (
-    5  # sounds for each row of the benchmark, beyond which the same text about them is no leak
-)
+# The least similarity of a match, of 100.
+QUESTION, CHOICES = 95.0, 85.0
+# The same for a question whose choices are equal and belong to few questions.
+REWORDED = 60.0
+# The same for a question with three equal choices or more that many questions share.
+A_WORD = 80.0
+# Above this number of questions with the same choices ("yes", "no"), the choices identify no question.
+COMMON = 3
+# Questions compared at a time.
+ROWS = 2_000
+# Of a benchmark's rows with nearly the same question, the choices of this many are compared: those that share most
+# words.
+CLOSEST = 50
+# A text is a template, and no leak by itself, if the corpus asks it about more sounds than this for each benchmark row.
+TEMPLATE = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A benchmark's question: what it is called, and its text."""
+    """A question of a benchmark, with a name for messages."""
 
     name: str
     question: str
@@ -37,19 +43,24 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """What a question of the corpus is like: the row most like it, in words, and how many rows are."""
+    """The benchmark rows that match a question of the corpus.
+
+    Attributes:
+        detail: the row most like it, in words.
+        rows: the number of rows that match.
+    """
 
     detail: str
     rows: int
 
 
 def read_benchmark(path: str | Path) -> tuple[list[Row], int]:
-    """Rows with question and choices of a JSON or JSONL file, and how many others it has.
+    """Reads the rows of a JSON or JSONL file that have a question and choices; returns them and the number of others.
 
-    Read are MMAU, MMAR (choices), MMSU (choice_a to choice_d), R1-AQA (multi_choice), and our own records.
+    It knows the forms of MMAU, MMAR (choices), MMSU (choice_a to choice_d), R1-AQA (multi_choice) and our own records.
 
     Raises:
-        InputError: not such a file, or no row of it can be used.
+        InputError: the file is not of this kind, or no row of it can be used.
     """
     path, rows = Path(path), []
     try:
@@ -97,12 +108,13 @@ def _row(item: Any, place: str) -> Row | None:
 
 
 def find_questions(records: Sequence[Record], benchmark: Sequence[Row]) -> dict[int, Match]:
-    """Rows of the corpus whose question and choices are a benchmark's: which, and how much alike.
+    """Finds the rows of the corpus whose question and choices are a benchmark's; returns the match of each.
 
-    A question is found whatever its case, punctuation and order of choices, and with a word changed; one that has only
-    the question in common, and other choices, is not.
+    Case, punctuation and the order of choices do not count, and one word may be changed. A row with the same question
+    but other choices is no match.
     """
-    ours, theirs = list(map(_text, records)), list(map(_text, benchmark))
+    ours = list(map(_text, records))
+    theirs = list(map(_text, benchmark))
     same: dict[tuple, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for place, (question, choices) in enumerate(theirs):
         same[choices][question].append(place)
@@ -112,11 +124,11 @@ def find_questions(records: Sequence[Record], benchmark: Sequence[Row]) -> dict[
             asked[choices].add(question)
     near = _near_questions({q for q, _ in ours}, theirs)
     by_words = {question: _ByWords(places, theirs) for question, places in near.items()}
-    told: dict[tuple, Match] = {}
+    matches: dict[tuple, Match] = {}
     for question, choices in set(ours):
         found: dict[int, tuple[float, float]] = {}
         if choices in same:
-            # Choices that few questions share make a question known again that was reworded; "yes" and "no" none.
+            # Equal choices that few questions have reveal a reworded question; "yes" and "no" reveal none.
             common = len(asked[choices]) > COMMON
             least = REWORDED if not common else A_WORD if len(choices) > 2 else QUESTION
             for other in _alike(question, list(same[choices]), least):
@@ -131,23 +143,23 @@ def find_questions(records: Sequence[Record], benchmark: Sequence[Row]) -> dict[
                     )
         if found:
             (score, of_choices), place = max((scores, place) for place, scores in found.items())
-            told[question, choices] = Match(
+            matches[question, choices] = Match(
                 f"of {benchmark[place].name}: question {score:.0f} and choices {of_choices:.0f} of 100 alike",
                 len(found),
             )
-    return {row: told[text] for row, text in enumerate(ours) if text in told}
+    return {row: matches[text] for row, text in enumerate(ours) if text in matches}
 
 
 def template_rows(
     records: Sequence[Record], sounds: Sequence[tuple[int, ...]], found: dict[int, Match]
 ) -> list[int]:
-    """Of the rows found those whose text the corpus asks about many sounds: the text alone is no leak there.
+    """Returns those of the found rows whose text the corpus asks about many sounds; their text alone is no leak.
 
-    Many are more than TEMPLATE for each of the benchmark's rows, as the benchmark may ask of many sounds itself, and a
-    corpus may hold all of it.
+    "Many" is more than TEMPLATE for each matching row of the benchmark. The benchmark may itself ask the text about
+    many sounds, and a corpus may hold all of them.
 
     Args:
-        sounds: of each record its clips, as numbers that are equal where the sounds are.
+        sounds: for each record the indices of its clips' audio; equal audio has equal indices.
     """
     about = defaultdict(set)
     for row in found:
@@ -169,7 +181,7 @@ def _alike(question: str, others: Sequence[str], least: float) -> list[str]:
 
 
 class _ByWords:
-    """A benchmark's rows of nearly one question, by the words of their choices."""
+    """An index of a benchmark's rows with nearly the same question, by the words of their choices."""
 
     def __init__(self, places: Sequence[int], theirs: Sequence[tuple[str, tuple[str, ...]]]):
         self.places = np.array(places)
@@ -180,7 +192,7 @@ class _ByWords:
                     self.rows[word].append(row)
 
     def closest(self, choices: tuple[str, ...]) -> list[int]:
-        """The places whose choices share most words with these, CLOSEST at most."""
+        """Returns the rows whose choices share most words with these, CLOSEST at most."""
         if len(self.places) <= CLOSEST:
             return self.places.tolist()
         words = {word for choice in choices for word in choice.split()}
@@ -193,7 +205,7 @@ class _ByWords:
 def _near_questions(
     questions: set[str], theirs: Sequence[tuple[str, tuple[str, ...]]]
 ) -> dict[str, list[int]]:
-    """Of each question the benchmark's rows that ask nearly the same."""
+    """Returns for each question the benchmark's rows that ask nearly the same."""
     places: dict[str, list[int]] = defaultdict(list)
     for place, (question, _) in enumerate(theirs):
         places[question].append(place)

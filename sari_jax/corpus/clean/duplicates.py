@@ -1,7 +1,7 @@
-"""Questions that stand twice: the same text about the same sound, exactly or nearly.
+"""Duplicates: records with the same text about the same audio, exactly or nearly.
 
-The same question about other sounds is no duplicate (a corpus may have ten questions and ten thousand clips), nor is
-another question about the same sound.
+The same question about other audio is no duplicate: a corpus may have ten questions and ten thousand clips. Another
+question about the same audio is none either.
 """
 
 from collections import defaultdict
@@ -11,7 +11,7 @@ from sari_jax.corpus.clean.texts import alike, choices_alike, choices_key, plain
 from sari_jax.data.records import Record
 
 EXACT, NEAR = "exact duplicate", "near duplicate"
-# Of 100: alike enough. "first" for "last" is 93 in a question of 60 letters.
+# The least similarity of a near duplicate, of 100. "first" for "last" gives 93 in a question of 60 letters.
 QUESTION, CHOICES = 95.0, 90.0
 
 
@@ -20,16 +20,18 @@ def find_duplicates(
     sounds: Sequence[tuple[int, ...]],
     near: Iterable[tuple[int, int, float]] = (),
 ) -> dict[int, tuple[str, str]]:
-    """Rows to leave out, each with its reason and what it repeats: always a row before it that stays.
+    """Returns the rows to leave out, each with its reason and the record that it repeats.
+
+    The repeated record always stands before the row and is itself kept.
 
     Args:
-        sounds: of each record its clips, as numbers that are equal where the sounds are.
-        near: pairs of those numbers whose sounds are nearly the same, and the fraction of bits in which they differ.
+        sounds: for each record the indices of its clips' audio; equal audio has equal indices.
+        near: pairs of indices whose audio is nearly the same, and the fraction of bits in which the two differ.
     """
     errors = {(a, b): share for i, j, share in near for a, b in ((i, j), (j, i))}
     leader = _leaders(errors)
     seen: dict[tuple, int] = {}
-    # By the first clip, or those near one another, by the answer and by how many choices there are.
+    # Kept rows by first clip (or by the leader of its group of near clips), answer and number of choices.
     kept: dict[tuple, list[int]] = defaultdict(list)
     beside = defaultdict(set)
     for a, b in errors:
@@ -48,9 +50,9 @@ def find_duplicates(
         groups = [(sound, *form) for sound in (clip, *beside[clip])]
         groups += [("led by", leader[clip], *form)] if clip in leader else []
         for other in sorted({row for group in groups for row in kept[group]}):
-            told = _near(record, records[other], clips, sounds[other], errors, leader)
-            if told:
-                found[row] = NEAR, f"of {records[other].id}: {told}"
+            likeness = _near(record, records[other], clips, sounds[other], errors, leader)
+            if likeness:
+                found[row] = NEAR, f"of {records[other].id}: {likeness}"
                 break
         else:
             seen[key] = row
@@ -61,9 +63,9 @@ def find_duplicates(
 
 
 def _leaders(errors: dict[tuple[int, int], float]) -> dict[int, int]:
-    """Of each sound that is near others the first that it is near to and that is near to none before itself.
+    """Returns a leader for each sound that is near others: the first one near to it that has no leader before itself.
 
-    Two of a crowd, of which not all pairs were compared, are near one another as both are near to its first.
+    Not all pairs of a crowd were compared. Two sounds of a crowd count as near each other if both are near its leader.
     """
     leader: dict[int, int] = {}
     for a, b in sorted((b, a) for a, b in errors if a < b):  # a is the later of the two
@@ -80,7 +82,7 @@ def _near(
     errors: dict[tuple[int, int], float],
     leader: dict[int, int],
 ) -> str:
-    """How alike two records of the same answer are, if they are."""
+    """Returns how alike two records with the same answer are, in words; empty where they are no near duplicates."""
     shares = [_apart(a, b, errors, leader) for a, b in zip(clips, others, strict=False)]
     if len(clips) != len(others) or None in shares:
         return ""
@@ -99,7 +101,10 @@ def _near(
 def _apart(
     a: int, b: int, errors: dict[tuple[int, int], float], leader: dict[int, int]
 ) -> float | None:
-    """The fraction of bits in which two sounds differ, if they are near; at most that, where a third is between."""
+    """Returns the fraction of bits in which two near sounds differ, or an upper bound by way of their leader.
+
+    None where the two are not near.
+    """
     if a == b or (a, b) in errors:
         return errors.get((a, b), 0.0)
     if a not in leader or leader[a] != leader.get(b):

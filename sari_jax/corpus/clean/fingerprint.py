@@ -1,13 +1,15 @@
-"""Audio fingerprints: by which a sound is known again after re-encoding, gain, resampling, noise and trimming.
+"""Audio fingerprints, which recognise a sound after re-encoding, gain, resampling, noise and trimming.
 
-After Haitsma & Kalker, "A Highly Robust Audio Fingerprinting System" (ISMIR 2002): every 13 ms one number, each bit of
-it the sign of a difference between neighbouring bands and neighbouring times. Two sounds are compared where they share
-a number, by the fraction of bits that differ there. Unlike theirs, a difference that is small beside the frame's energy
-gives no bit at all: in sparse music most bands hold nothing but noise, whose signs any encoder changes. So there are
-two bits for each of the 32 differences (up, down), and of the bits set in either sound those count that differ.
+They follow Haitsma & Kalker, "A Highly Robust Audio Fingerprinting System" (ISMIR 2002). A sound has one number for
+every 13 ms. Each bit of the number is the sign of a difference between neighbouring bands and neighbouring times. Two
+sounds are aligned where they share a number and compared by the fraction of bits that differ.
 
-Written by hand: of what can be installed from PyPI, pyacoustid needs the system's chromaprint, which many machines that
-train have not got, and others are not maintained.
+One thing is ours. A difference that is small beside the frame's energy gives no bit: in sparse music most bands hold
+only noise, whose signs any encoder changes. So each of the 32 differences has two bits (up, down), and the error is the
+share of differing bits among those set in either sound.
+
+It is written by hand because pyacoustid needs the system's chromaprint, which many training machines lack, and the
+other packages on PyPI are not maintained.
 """
 
 import dataclasses
@@ -18,37 +20,44 @@ import numpy as np
 import soxr
 from jaxtyping import Bool, Float, Int64, UInt32, UInt64
 
-RATE = 5_000  # Hz, enough for the bands
-FRAME, HOP = (
-    2_048,
-    64,
-)  # 0.41 s and 12.8 ms: so much overlap that a shift of half a hop changes few bits
-LOWEST, HIGHEST, BANDS = 300.0, 2_000.0, 33  # Hz; 33 bands give 32 differences
-QUIET = 1e-5  # of the loudest frame's energy: what lies below is noise, and is not compared
-DEAD_ZONE = (
-    2e-3  # of a frame's energy: bands that move less hold noise, or a steady tone, and give no bits
-)
-LEAST_MOVES = 3  # bits of a frame, without which it could be any other
-MOST_ERRORS = 0.25  # of the bits set in either; different sounds begin at about 0.3
-LEAST_FRAMES = 40  # compared frames, half a second
-LEAST_SHARE = (
-    0.6  # of the comparable frames of the longer sound, or of the shorter where excerpts count
-)
-SHARED = 2  # numbers in common, from which on two sounds are compared
-CROWD = 24  # sounds that share a number, beyond which each is paired with few of them
-FIRSTS = 4  # of a crowd, with which, beside the one before it, each other is paired
-CLOSEST = 12  # of the others, those that share most numbers, with which a sound is compared
-AT_ONCE = 1 << 22  # numbers sorted at a time
+# Hz, enough for the bands.
+RATE = 5_000
+# Samples: 0.41 s and 12.8 ms. The overlap is so large that a shift by half a hop changes few bits.
+FRAME, HOP = 2_048, 64
+# Hz. 33 bands give 32 differences.
+LOWEST, HIGHEST, BANDS = 300.0, 2_000.0, 33
+# A fraction of the loudest frame's energy. Frames below it are noise and are not compared.
+QUIET = 1e-5
+# A fraction of a frame's energy. Bands that change less hold noise or a steady tone and give no bits.
+DEAD_ZONE = 2e-3
+# Bits of a frame. With fewer it could be any other frame.
+LEAST_MOVES = 3
+# A fraction of the bits set in either sound. Different sounds begin at about 0.3.
+MOST_ERRORS = 0.25
+# Compared frames, half a second.
+LEAST_FRAMES = 40
+# A fraction of the comparable frames of the longer sound, or of the shorter one where excerpts count.
+LEAST_SHARE = 0.6
+# Two sounds are compared from this many numbers in common on.
+SHARED = 2
+# Above this number of sounds that share a number, each is paired with few of them:
+CROWD = 24
+# with this many of the first ones, and with the one before it.
+FIRSTS = 4
+# A sound is compared with this many of the others, those that share most numbers with it.
+CLOSEST = 12
+# Numbers sorted at a time.
+AT_ONCE = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """Of one sound.
+    """The fingerprint of one sound.
 
     Attributes:
-        digest: of its samples at 16 kHz and 16 bits: equal for equal sound.
-        samples: at 16 kHz.
-        peak: of its samples, 1 at full scale.
+        digest: a hash of its samples at 16 kHz and 16 bits; equal audio has equal digests.
+        samples: their count at 16 kHz.
+        peak: the largest absolute sample, 1 at full scale.
         bits: [N] one number per frame.
         valid: [N] whether the frame is loud and lively enough to compare.
     """
@@ -61,7 +70,7 @@ class Fingerprint:
 
 
 def fingerprint(waveform: Float[np.ndarray, "S"]) -> Fingerprint:
-    """Of a waveform at 16 kHz, which is not empty."""
+    """Computes the fingerprint of a waveform at 16 kHz, which must not be empty."""
     whole = np.round(np.clip(waveform, -1, 1) * 32_767).astype("<i2")
     digest = hashlib.sha256(whole.tobytes()).hexdigest()
     bits, valid = _frames(waveform)
@@ -72,7 +81,7 @@ def _frames(
     waveform: Float[np.ndarray, "S"],
 ) -> tuple[UInt64[np.ndarray, "N"], Bool[np.ndarray, "N"]]:
     slow = soxr.resample(waveform, 16_000, RATE, quality="MQ")
-    # Silence on both sides, so that a sound shorter than a frame has some too.
+    # Silence on both sides, so that a sound shorter than a frame has frames too.
     slow = np.pad(slow, FRAME // 2)
     frames = np.lib.stride_tricks.sliding_window_view(slow, FRAME)[::HOP]
     edges = np.geomspace(LOWEST, HIGHEST, BANDS + 1) * FRAME / RATE
@@ -94,10 +103,10 @@ def _frames(
 
 
 def bit_errors(a: Fingerprint, b: Fingerprint, *, excerpts: bool = False) -> float:
-    """The fraction of set bits that differ where the two fit best; 1.0 where too little can be laid side by side.
+    """Returns the fraction of set bits that differ at the best alignment; 1.0 where the overlap is too short.
 
     Args:
-        excerpts: whether a sound that is part of the other is the same. Else three barks are not four.
+        excerpts: whether a part of the other sound counts as the same. Without it, three barks are not four.
     """
     here, there = np.flatnonzero(a.valid), np.flatnonzero(b.valid)
     shorter, longer = sorted((len(here), len(there)))
@@ -128,10 +137,11 @@ def bit_errors(a: Fingerprint, b: Fingerprint, *, excerpts: bool = False) -> flo
 def near_pairs(
     sounds: Sequence[Fingerprint], against: Sequence[Fingerprint] | None = None
 ) -> list[tuple[int, int, float]]:
-    """Pairs (i, j, bit errors) of sounds that are nearly the same: i < j; or j of `against`, where excerpts count.
+    """Returns pairs (i, j, bit errors) of sounds that are nearly the same.
 
-    Only those are compared that share numbers. Of a crowd that shares them not all pairs are: each is compared with
-    the FIRSTS of the crowd and the one before it. Against others, each is compared with the CLOSEST that share most.
+    Within `sounds`, i < j. With `against`, j is an index of `against`, and excerpts count. Only sounds that share
+    numbers are compared, and not all pairs of a crowd: each sound is compared with the FIRSTS of the crowd and the one
+    before it. With `against`, each is compared with the CLOSEST that share most numbers.
     """
     rivals = _earlier(sounds) if against is None else _most_shared(sounds, against)
     found = []
@@ -145,7 +155,7 @@ def near_pairs(
 
 
 def _earlier(sounds: Sequence[Fingerprint]) -> Iterator[np.ndarray]:
-    """Of each sound those before it that share SHARED numbers with it; of a crowd FIRSTS and the neighbour."""
+    """Yields for each sound the earlier ones that share SHARED numbers with it, of a crowd FIRSTS and the last."""
     owners, starts = _shared_numbers(sounds)
     places = np.argsort(owners, kind="stable")
     bounds = np.searchsorted(owners[places], np.arange(len(sounds) + 1))
@@ -163,10 +173,10 @@ def _earlier(sounds: Sequence[Fingerprint]) -> Iterator[np.ndarray]:
 def _shared_numbers(
     sounds: Sequence[Fingerprint],
 ) -> tuple[UInt32[np.ndarray, "N"], Int64[np.ndarray, "G"]]:
-    """Whose the numbers are that two sounds or more have, number by number, and where each number's owners begin.
+    """Returns the owners of each number that at least two sounds have, and where each number's owners begin.
 
-    In parts, by a hash of the number, so that no more than AT_ONCE or so are sorted at a time: hours of sound have
-    hundreds of millions, most of them of one sound alone.
+    Hours of audio have hundreds of millions of numbers, most of them in one sound alone. They are sorted in parts, by a
+    hash of the number, about AT_ONCE at a time.
     """
     total = sum(int(np.count_nonzero(sound.valid)) for sound in sounds)
     parts = 1 << max(0, (total // AT_ONCE).bit_length())
@@ -185,7 +195,7 @@ def _shared_numbers(
 
 
 def _numbers(sound: Fingerprint, part: int = 0, parts: int = 1) -> UInt64[np.ndarray, "N"]:
-    """A sound's different numbers; of them, one part of so many (a power of two), by Fibonacci hashing."""
+    """Returns a sound's distinct numbers, or one part of `parts` (a power of two) of them, by Fibonacci hashing."""
     own = sound.bits[sound.valid]
     if parts > 1:
         hashed = (own * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(65 - parts.bit_length())
@@ -196,7 +206,7 @@ def _numbers(sound: Fingerprint, part: int = 0, parts: int = 1) -> UInt64[np.nda
 def _most_shared(
     sounds: Sequence[Fingerprint], against: Sequence[Fingerprint]
 ) -> Iterator[np.ndarray]:
-    """Of each sound those of `against` that share SHARED numbers with it, CLOSEST of them at most."""
+    """Yields for each sound those of `against` that share SHARED numbers with it, CLOSEST of them at most."""
     numbers = [_numbers(other) for other in against]
     values = np.concatenate([*numbers, np.zeros(0, np.uint64)])
     owners = np.repeat(np.arange(len(against), dtype=np.uint32), [len(own) for own in numbers])
@@ -212,5 +222,5 @@ def _most_shared(
 
 
 def _ranges(first: Int64[np.ndarray, "R"], sizes: Int64[np.ndarray, "R"]) -> np.ndarray:
-    """[5, 9] and [2, 3] to [5, 6, 9, 10, 11]."""
+    """Returns the ranges that begin at `first`, one after the other: [5, 9] and [2, 3] give [5, 6, 9, 10, 11]."""
     return np.repeat(first - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())

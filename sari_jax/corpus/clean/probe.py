@@ -1,6 +1,6 @@
-"""Can the right choice be told from the text alone? A small model tries.
+"""A probe for text-only shortcuts: a small model guesses the right choice from the text alone.
 
-What it finds, a model in training finds too, and learns instead of listening.
+A model in training finds the same shortcuts, and learns them instead of listening.
 """
 
 from collections import Counter
@@ -8,42 +8,67 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Int
 
 from sari_jax.corpus.clean.texts import plain_text
 from sari_jax.data.records import Record
 
 FOLDS = 5
-MARGIN = 0.05  # above chance: less is no shortcut worth a model's while
-LEAST = 50  # records, under which nothing can be said
-WORDS = 12  # of a question that are crossed with those of a choice
-VARIED = 0.2  # questions per record, from which on folds share no question
+# Above chance. Less is no shortcut worth a model's while.
+MARGIN = 0.05
+# Records. With fewer there is no verdict.
+LEAST = 50
+# Words of a question that are crossed with those of a choice.
+WORDS = 12
+# Distinct questions per record. From this share on, folds share no question.
+VARIED = 0.2
 
 
 def probe(records: Sequence[Record], *, seed: int = 0) -> dict[str, Any]:
-    """How often a logistic model on words, lengths and places picks the right choice of questions it has not seen.
+    """Measures how often a logistic model on words, lengths and positions picks the right choice of unseen questions.
 
-    Folds share no question text where texts are many. Where a few are asked about many sounds, they have to share
-    them; what is measured then is whether a question's usual answer gives it away.
+    Folds share no question text where there are many texts. Where few texts are asked about many sounds, folds have to
+    share them; then the accuracy shows whether a question's usual answer gives it away.
 
     Returns:
         {"accuracy", "chance", "interval": 95 % (Wilson), "verdict": "leak", "slight", "none" or "too few", "rows",
         "folds": by "question" or by "row", "cues": accuracy of always taking the longest, the shortest, a position}
     """
-    # Imported here: a second that the other commands need not wait for.
-    from sklearn.feature_extraction import FeatureHasher
-    from sklearn.linear_model import SGDClassifier
-
     chance = float(np.mean([1 / len(record.choices) for record in records])) if records else 0.0
     if len(records) < LEAST:
         return {"verdict": "too few", "rows": len(records), "chance": chance}
     questions = [plain_text(record.question) for record in records]
-    generator = np.random.default_rng(seed)
     by_question = len(set(questions)) >= VARIED * len(questions)
     names = questions if by_question else [str(row) for row in range(len(records))]
-    fold_of = dict(
-        zip(sorted(set(names)), generator.permutation(len(set(names))) % FOLDS, strict=True)
-    )
-    folds = np.array([fold_of[name] for name in names])
+    hits = _cross_validate(records, questions, _folds(names, seed), seed)
+    low, high = wilson(int(hits.sum()), len(hits))
+    verdict = "leak" if low > chance + MARGIN else "slight" if low > chance else "none"
+    return {
+        "accuracy": round(float(hits.mean()), 4),
+        "chance": round(chance, 4),
+        "interval": [round(low, 4), round(high, 4)],
+        "verdict": verdict,
+        "rows": len(records),
+        "folds": "question" if by_question else "row",
+        "cues": _cues(records),
+    }
+
+
+def _folds(names: Sequence[str], seed: int) -> Int[np.ndarray, "N"]:
+    """Draws a fold for each name; equal names share a fold."""
+    distinct = sorted(set(names))
+    drawn = np.random.default_rng(seed).permutation(len(distinct)) % FOLDS
+    fold_of = dict(zip(distinct, drawn, strict=True))
+    return np.array([fold_of[name] for name in names])
+
+
+def _cross_validate(
+    records: Sequence[Record], questions: Sequence[str], folds: Int[np.ndarray, "N"], seed: int
+) -> Bool[np.ndarray, "N"]:
+    """Trains on all folds but one, in turn; returns whether the right choice of each record had the highest score."""
+    # Imported here: it takes a second that the other commands need not wait for.
+    from sklearn.feature_extraction import FeatureHasher
+    from sklearn.linear_model import SGDClassifier
 
     sizes = np.array([len(record.choices) for record in records])
     starts = np.cumsum(sizes) - sizes
@@ -56,7 +81,6 @@ def probe(records: Sequence[Record], *, seed: int = 0) -> dict[str, Any]:
     )
     right = np.zeros(len(owner), bool)
     right[starts + [record.answer_index for record in records]] = True
-
     hits = np.zeros(len(records), bool)
     for fold in range(FOLDS):
         held = folds[owner] == fold
@@ -71,21 +95,11 @@ def probe(records: Sequence[Record], *, seed: int = 0) -> dict[str, Any]:
         for row in np.flatnonzero(folds == fold):
             part = scores[starts[row] : starts[row] + sizes[row]]
             hits[row] = part.argmax() == records[row].answer_index
-    low, high = wilson(int(hits.sum()), len(hits))
-    verdict = "leak" if low > chance + MARGIN else "slight" if low > chance else "none"
-    return {
-        "accuracy": round(float(hits.mean()), 4),
-        "chance": round(chance, 4),
-        "interval": [round(low, 4), round(high, 4)],
-        "verdict": verdict,
-        "rows": len(records),
-        "folds": "question" if by_question else "row",
-        "cues": _cues(records),
-    }
+    return hits
 
 
 def wilson(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """The interval of a fraction (Wilson 1927)."""
+    """Returns the confidence interval of the fraction hits / total (Wilson 1927)."""
     share = hits / total
     centre = share + z * z / (2 * total)
     spread = z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))

@@ -1,4 +1,4 @@
-"""Questions and choices as they are compared: without case, punctuation and order, and word by word."""
+"""Comparison of questions and choices: case, punctuation and order do not count."""
 
 import functools
 import re
@@ -13,23 +13,26 @@ _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
 
 @functools.lru_cache(maxsize=1 << 17)
 def plain_text(text: str) -> str:
-    """Normalised, or, where nothing would be left of it ("?!"), as it stands."""
+    """Returns the normalised text, or the text in lower case where normalising leaves nothing ("?!")."""
     return normalise(text) or " ".join(text.casefold().split())
 
 
 @functools.lru_cache(maxsize=1 << 17)
 def sorted_words(text: str) -> str:
-    """Its words in order of the alphabet: two such texts, compared by letters, give rapidfuzz's token sort ratio."""
+    """Returns the text's words in alphabetical order.
+
+    The letter-by-letter ratio of two such texts is rapidfuzz's token sort ratio.
+    """
     return " ".join(sorted(plain_text(text).split()))
 
 
 def choices_key(choices: Sequence[str]) -> tuple[str, ...]:
-    """The choices, whatever their order."""
+    """Returns a key that is the same for the same choices in any order."""
     return tuple(sorted(plain_text(choice) for choice in choices))
 
 
 def alike(a: str, b: str) -> float:
-    """0 to 100: how far two plain texts are the same; 0 where they name different numbers."""
+    """Returns the similarity of two plain texts, 0 to 100; 0 where they contain different numbers."""
     if a == b:
         return 100.0
     if sorted(_NUMBER.findall(a)) != sorted(_NUMBER.findall(b)):
@@ -38,7 +41,10 @@ def alike(a: str, b: str) -> float:
 
 
 def choices_alike(a: Sequence[str], b: Sequence[str]) -> float:
-    """0 to 100: the least alike of the choices, each beside the one most like it; 0 where they differ in number."""
+    """Returns the similarity of the least similar pair, 0 to 100, after pairing each choice with the one most like it.
+
+    It is 0 where there are more choices on one side.
+    """
     if len(a) != len(b):
         return 0.0
     left, worst = list(b), 100.0

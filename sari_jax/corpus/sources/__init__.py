@@ -1,4 +1,4 @@
-"""Where corpora come from: one file per source and one line here. The starter corpus, which is made, stands apart."""
+"""Sources of corpora: each has one file, and one line here. The starter corpus, which is generated, stands apart."""
 
 from sari_jax.corpus.sources import (
     audiomcq,

@@ -1,9 +1,10 @@
 """AudioMCQ: 571k multiple-choice questions with two chains of thought each (He et al. 2025).
 
-Sure, as public training code reads them: `audio_path`, `question`, `choices`, `answer` (a choice's text) and
-`source_dataset`, a row on each line. Less sure: `id`, `question_type` (sound, music, speech, temporal),
-`structured_cot`, `unstructured_cot`, and `gemini_cot` of the subset with checked chains. A structured chain is taken
-as ours where it holds all four sections in tags; otherwise it is the free chain of a row that has no other.
+Each line is a row. These fields are certain, as public training code reads them: `audio_path`, `question`, `choices`,
+`answer` (a choice's text) and `source_dataset`. These are less certain: `id`, `question_type` (sound, music, speech,
+temporal), `structured_cot`, `unstructured_cot`, and `gemini_cot` of the subset with checked chains. A structured chain
+becomes `chain_structured` if it has all four sections in tags. Otherwise it becomes the free chain of a row that has no
+other.
 """
 
 from typing import Any
@@ -45,7 +46,7 @@ def _chains(row: dict[str, Any]) -> dict[str, Any]:
 
 SOURCE = Source(
     name="audiomcq",
-    needs="AudioMCQ's JSONL and, in --audio-root, the sounds that its audio_path names",
+    needs="AudioMCQ's JSONL and, in --audio-root, the audio files that its audio_path names",
     licence=LICENCE,
     read=json_rows,
     convert=convert,

@@ -1,9 +1,10 @@
-"""AudioSet: ten-second segments of videos with the names of what is heard in them (Gemmeke et al. 2017).
+"""AudioSet: ten-second segments of videos with labels of their sounds (Gemmeke et al. 2017).
 
-The form is that of Google's page: a CSV without quotes but for the labels, three lines of # before it, the columns
-YTID, start_seconds, end_seconds and positive_labels; and class_labels_indices.csv with `mid` and `display_name`.
-It gives captions still to be written, with labels. A segment is one clip, already cut out of its video; looked for are
-the names that common downloaders give it: YTID, YYTID, YTID_START_END in seconds or milliseconds, YTID_START.
+The files are those of Google's page: a CSV with the columns YTID, start_seconds, end_seconds and positive_labels, after
+three lines of #, where only the labels have quotes; and class_labels_indices.csv with `mid` and `display_name`.
+
+A row gives labels with a caption still to be written. A segment is one clip, already cut out of its video. It is found
+by the names that common downloaders give it: YTID, YYTID, YTID_START_END in seconds or milliseconds, YTID_START.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ UNKNOWN = "unknown label"
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A row of the CSV, its labels as they are displayed."""
+    """A row of the CSV, with the display names of its labels."""
 
     video: str
     start: float

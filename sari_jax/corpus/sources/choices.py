@@ -1,4 +1,4 @@
-"""Choices made by rule: the same for the same seed and id, the right one anywhere among them."""
+"""Choices made by rule: the same for the same seed and id, with the right one at any position."""
 
 import random
 import re
@@ -14,46 +14,48 @@ NO_WRONG = "no wrong choices to be had"
 _LETTER = re.compile(r"\(?([a-z])\)?[.:]?")
 
 
-def dice(seed: int, name: str) -> random.Random:
-    """What is thrown for one question, whatever is asked before it."""
+def generator(seed: int, name: str) -> random.Random:
+    """Returns one question's own random generator, so that its draws do not depend on other questions."""
     return random.Random(f"{seed} {name}")
 
 
 def mixed(
     right: str, wrong: Iterable[str] | Mapping[str, int], seed: int, name: str, count: int = 4
 ) -> dict[str, Any]:
-    """A record's `choices` and `answer_index`: the right one among up to `count` - 1 of the wrong, drawn by id.
+    """Makes a record's `choices` and `answer_index`: the right choice among up to `count` - 1 wrong ones.
 
     Args:
-        wrong: with weights, if some are to be drawn more often. Right answers that are so often right elsewhere must
-            be wrong as often, or the text alone gives them away.
+        wrong: the wrong choices, with weights if some should be drawn more often. A choice that is often right
+            elsewhere
+            must be wrong as often, or the text alone gives it away.
 
     Raises:
-        Drop: there is nothing wrong to choose.
+        Drop: there is no wrong choice.
     """
-    throw = dice(seed, name)
+    draws = generator(seed, name)
     weights = dict(sorted(Counter(wrong).items()))
     weights.pop(right, None)
     choices = [right]
     while weights and len(choices) < count:
-        choices += throw.choices(list(weights), list(weights.values()))
+        choices += draws.choices(list(weights), list(weights.values()))
         del weights[choices[-1]]
     if len(choices) < 2:
         raise Drop(NO_WRONG, f"nothing to put beside {right!r}")
-    throw.shuffle(choices)
+    draws.shuffle(choices)
     return {"choices": choices, "answer_index": choices.index(right)}
 
 
 def named(answer: str, choices: Sequence[str], *, lettered: bool = False) -> dict[str, Any]:
-    """A record's `choices` and `answer_index` where the answer is given as text or letter.
+    """Makes a record's `choices` and `answer_index` from an answer that is a text or a letter.
 
     Args:
-        lettered: the choices were shown with letters, so that one which is itself a letter leaves "A" open.
+        lettered: whether the choices were shown with letters. Then "A" is ambiguous if a choice is itself a letter.
 
     Raises:
-        Drop: it names none of them, or more than one.
+        Drop: the answer names none of the choices, or more than one.
     """
-    index, letter = choice_index(answer, choices), _LETTER.fullmatch(answer.strip().lower())
+    index = choice_index(answer, choices)
+    letter = _LETTER.fullmatch(answer.strip().lower())
     place = ord(letter[1]) - ord("a") if letter else len(choices)
     if index is None and place < len(choices):
         index = place

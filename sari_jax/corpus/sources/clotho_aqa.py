@@ -1,12 +1,12 @@
 """Clotho-AQA: crowdsourced questions about Freesound clips, each answered by three people (Lipping et al. 2022).
 
-The form is that of its Zenodo record: clotho_aqa_{train,val,test}.csv with `file_name`, `QuestionText`, `answer` and
-`confidence` (yes, maybe or no; some copies have no such column), a row for each person's answer.
+The files are those of its Zenodo record: clotho_aqa_{train,val,test}.csv with `file_name`, `QuestionText`, `answer` and
+`confidence` (yes, maybe or no; some copies lack this column). There is a row for each person's answer.
 
-A question gives one record if more than half of its confident answers agree. The row that gives it is the first of
-them; the others are dropped as having said the same or as outvoted, so that every row is accounted for. Yes and no
-are each other's only wrong choice; other answers get three that were right elsewhere in the file, the more often the
-likelier, and that nobody gave here: numbers for a number.
+A question gives one record if more than half of its confident answers agree. The first of the agreeing rows gives the
+record; the others are dropped as repeated or outvoted answers, so that every row is accounted for. The only wrong
+choice for "yes" is "no", and the other way round. Other answers get three wrong choices that are right elsewhere in the
+file and that nobody gave here, numbers for a number. A choice that is more often right elsewhere is more often drawn.
 """
 
 import dataclasses
@@ -30,11 +30,11 @@ NUMBERS = frozenset("zero one two three four five six seven eight nine ten eleve
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """A question with the answer that most gave.
+    """A question with the majority's answer.
 
     Attributes:
-        others: all answers that anybody gave to it.
-        pool: the answers of all questions, its own too, with how often each is one.
+        others: all answers that anybody gave to the question.
+        pool: the answers of all questions, with the number of questions that each answers.
     """
 
     file: str
@@ -87,7 +87,7 @@ def _key(row: dict[str, str]) -> tuple[str, str]:
 
 
 def _agreed(rows: list[dict[str, str]]) -> str | None:
-    """What more than half of the confident answers say."""
+    """Returns the answer of more than half of the confident rows; None without such a majority."""
     votes = Counter(row["answer"] for row in rows if row["confidence"] != "no")
     answer, count = votes.most_common(1)[0] if votes else (None, 0)
     return answer if count * 2 > votes.total() else None
@@ -99,7 +99,8 @@ def convert(row: Asked, context: Context) -> list[dict[str, Any]]:
         answers = {"choices": list(YES_NO), "answer_index": YES_NO.index(row.answer)}
         kind = "yes or no"
     else:
-        answers, kind = mixed(row.answer, _wrong(row), context.seed, name), "one word"
+        answers = mixed(row.answer, _wrong(row), context.seed, name)
+        kind = "one word"
     return [
         answers
         | {"id": name, "audio": clip(context.root, row.file), "kind": kind, "task": "sound"}
@@ -108,7 +109,7 @@ def convert(row: Asked, context: Context) -> list[dict[str, Any]]:
 
 
 def _wrong(row: Asked) -> dict[str, int]:
-    """Answers to other questions, neither given here nor another form of one, as dog and dogs are."""
+    """Returns answers to other questions that nobody gave here, in any form: not "dogs" where somebody said "dog"."""
     number, known = _is_number(row.answer), row.others.union(YES_NO)
     return {
         word: count

@@ -1,10 +1,12 @@
 """CoTA, the structured chains of Audio-Reasoner (Xie et al. 2025).
 
-The authors publish Parquet; write its rows to JSONL with `audio_path` (or `audios`), a question with its choices in it
-as `instruction`, `query` or `question`, and the reply as `output`, `response` or `answer`, or as messages. Sure, from
-published rows: the reply's <PLANNING>, <CAPTION>, <REASONING> and <SUMMARY>, within <THINK> or bare, and then
-<RESPONSE>, whose end names the answer by letter or text; choices as (a) ... (b) .... Less sure: the columns' names.
-Questions without choices are dropped. The authors' page names no licence that we know of.
+The authors publish Parquet. Its rows must be written to JSONL with `audio_path` (or `audios`), a question that contains
+its choices as `instruction`, `query` or `question`, and the reply as `output`, `response` or `answer`, or as messages.
+
+From published rows it is certain that a reply has <PLANNING>, <CAPTION>, <REASONING> and <SUMMARY>, within <THINK> or
+bare, and then <RESPONSE>, whose end names the answer by letter or text, and that choices are written (a) ... (b) ....
+The names of the columns are less certain. Questions without choices are dropped. We know of no licence on the authors'
+page.
 """
 
 from typing import Any
@@ -32,7 +34,7 @@ def convert(row: dict[str, Any], context: Context) -> list[dict[str, Any]]:
 
 SOURCE = Source(
     name="cota",
-    needs="rows of Audio-Reasoner's CoTA as JSONL and the sounds that they name, from --audio-root where relative",
+    needs="rows of Audio-Reasoner's CoTA as JSONL and the audio files that they name, from --audio-root where relative",
     licence="CoTA chains: no licence known to us; clips: the terms of the dataset that they come from",
     read=json_rows,
     convert=convert,

@@ -1,4 +1,4 @@
-"""Our own JSON lines, of records or captions: checked, and given the licence of --licence where one is named."""
+"""JSON lines of this package's own records or captions; they are checked, and --licence replaces their licence."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from sari_jax.corpus.sources.source import Context, Source
 
 def convert(row: dict[str, Any], context: Context) -> list[dict[str, Any]]:
     if not {"question", "choices", "caption", "labels"} & row.keys():
-        row = row | {"question": None}  # neither kind; told as a record that is none
+        row = row | {"question": None}  # of neither kind: refused as a record without a question
     return [row]
 
 
 SOURCE = Source(
     name="jsonl",
-    needs="a JSONL of records or captions and the sounds that it names, from --audio-root where relative",
+    needs="a JSONL of records or captions and the audio files that it names, from --audio-root where relative",
     licence=None,
     read=json_rows,
     convert=convert,

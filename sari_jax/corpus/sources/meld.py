@@ -1,12 +1,12 @@
 """MELD: utterances of the series Friends with their emotion and sentiment (Poria et al. 2019).
 
-The form is that of its repository: train_sent_emo.csv and the like, with `Utterance`, `Speaker`, `Emotion`,
-`Sentiment`, `Dialogue_ID` and `Utterance_ID`, and a clip diaN_uttM for each row. The clips are published as MP4; their
-sound must have been taken out. In the test split some are there twice, and users report that the right one is
-final_videos_testdiaN_uttM, which is looked for first there.
+The files are those of its repository: train_sent_emo.csv and the like, with `Utterance`, `Speaker`, `Emotion`,
+`Sentiment`, `Dialogue_ID` and `Utterance_ID`, and a clip diaN_uttM for each row. The clips are published as MP4; the
+user extracts their audio. The test split has some clips twice, and users report that final_videos_testdiaN_uttM is the
+right one; it is looked for first there.
 
-A row gives a caption still to be written, with labels, and two questions by rule: which of four emotions, and which
-of the three sentiments. The ids of splits are told apart by the file's name.
+A row gives labels with a caption still to be written, and two questions by rule: which of four emotions, and which of
+the three sentiments. Ids contain the file's name, so that the ids of splits differ.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from sari_jax.data.ledger import Drop
 EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 SENTIMENTS = ("negative", "neutral", "positive")
 COLUMNS = ("Utterance", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID")
-# Its CSVs hold Windows' quotes and dashes as control characters.
+# Its CSVs contain Windows' quotes and dashes as control characters.
 _MENDED = {i: bytes([i]).decode("cp1252", "ignore") for i in range(0x80, 0xA0)}
 
 
@@ -53,7 +53,7 @@ def _one_of(row: dict[str, str], column: str, known: tuple[str, ...]) -> str:
 
 SOURCE = Source(
     name="meld",
-    needs="a CSV of MELD, such as train_sent_emo.csv, and, in --audio-root, each clip's sound as diaN_uttM.wav",
+    needs="a CSV of MELD, such as train_sent_emo.csv, and, in --audio-root, each clip's audio as diaN_uttM.wav",
     licence="MELD labels: GPL-3.0; clips: the series Friends, copyright of its owners",
     read=lambda path: csv_rows(path, COLUMNS),
     convert=convert,

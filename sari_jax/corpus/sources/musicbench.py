@@ -1,31 +1,34 @@
-"""MusicBench: MusicCaps with its chords, beats, tempo and key, as programs heard them (Melechovsky et al. 2024).
+"""MusicBench: MusicCaps with chords, beats, tempo and key as programs estimated them (Melechovsky et al. 2024).
 
-The form is that of MusicBench_train.json: a row on each line with `location`, `main_caption`, `prompt_bt`, `bpm`,
-`key` ([tonic, mode]), `beats` ([times, counts in the bar]) and `chords`. A row gives its caption, for questions to be
-written from, and, where the fields are there, questions by rule, as Ke-Omni-R asks of key, tempo and time signature:
+The file is MusicBench_train.json: a row on each line with `location`, `main_caption`, `prompt_bt`, `bpm`, `key`
+([tonic, mode]), `beats` ([times, counts in the bar]) and `chords`. A row gives its caption, from which questions can be
+written. If it has the fields, it also gives questions by rule, as Ke-Omni-R asks about key, tempo and time signature:
 
     key             four of the twelve of its mode
     tempo           four on a ladder with steps of 1.32, so that none is near half or double another; the right one
-                    stands on any rung
+                    is on any rung
     time signature  2/4, 3/4, 4/4, which is what the beats were counted in
     chords          the first four, and the same transposed
 
-Notes are spelt one way throughout, so that a spelling does not give the answer away.
+Notes have one spelling throughout, so that a spelling does not give the answer away.
 """
 
 import re
 from typing import Any
 
-from sari_jax.corpus.sources.choices import dice, mixed
+from sari_jax.corpus.sources.choices import generator, mixed
 from sari_jax.corpus.sources.rows import BAD_FIELD, json_rows, text
 from sari_jax.corpus.sources.source import Context, Source
 from sari_jax.data.ledger import Drop
 
 NOTES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 MODES = ("major", "minor")
-STEP, SLOWEST, FASTEST = 1.32, 30, 300  # of the ladder; beats per minute
+# The ladder of tempo choices, in beats per minute.
+STEP = 1.32
+SLOWEST, FASTEST = 30, 300
 CHORDS = 4
-MOST_BEATS = 12  # in a bar
+# In a bar.
+MOST_BEATS = 12
 _CHORD = re.compile(r"([A-G][#b]?)([^/]*)(?:/([A-G][#b]?))?")
 
 
@@ -59,9 +62,9 @@ def tempo(row: dict[str, Any], seed: int, name: str) -> dict[str, Any] | None:
     if type(value) not in (int, float) or not SLOWEST <= value <= FASTEST:
         raise Drop(BAD_FIELD, f"bpm {value!r} must be from {SLOWEST} to {FASTEST}")
     ladders = [[round(value * STEP ** (rung - right)) for rung in range(4)] for right in range(4)]
-    # Some ladder is always within: it spans a factor of 2.3, and the range one of 10.
+    # Some ladder is always within the range: a ladder spans a factor of 2.3, the range one of 10.
     within = [steps for steps in ladders if SLOWEST <= steps[0] and steps[3] <= FASTEST]
-    choices = [f"{step} beats per minute" for step in dice(seed, name).choice(within)]
+    choices = [f"{step} beats per minute" for step in generator(seed, name).choice(within)]
     right = f"{round(value)} beats per minute"
     return {"question": "What is the tempo of this piece?"} | mixed(right, choices, seed, name)
 
@@ -82,10 +85,10 @@ def time_signature(row: dict[str, Any], seed: int, name: str) -> dict[str, Any] 
 
 
 def chords(row: dict[str, Any], seed: int, name: str) -> dict[str, Any] | None:
-    heard = row.get("chords")
-    if not isinstance(heard, list) or not heard:
+    estimated = row.get("chords")
+    if not isinstance(estimated, list) or not estimated:
         return None
-    parts = [_CHORD.fullmatch(chord) if isinstance(chord, str) else None for chord in heard]
+    parts = [_CHORD.fullmatch(chord) if isinstance(chord, str) else None for chord in estimated]
     if not all(parts):
         return None  # such as N, no chord
     sequences = [", ".join(_moved(part, by) for part in parts[:CHORDS]) for by in range(12)]
@@ -97,7 +100,7 @@ KINDS = {"key": key, "tempo": tempo, "time signature": time_signature, "chords":
 
 
 def _pitch(note: Any) -> int | None:
-    """From 0, which is C, to 11."""
+    """Returns a note's pitch class from 0, which is C, to 11; None for what is not a note."""
     if not isinstance(note, str) or not re.fullmatch("[A-G][#b]?", note):
         return None
     return (NOTES.index(note[0]) + {"#": 1, "b": -1}.get(note[1:], 0)) % 12

@@ -1,7 +1,7 @@
-"""The marks that trainers and chat templates write where a sound stands in a question: read, or made words.
+"""Audio placeholders in questions, as trainers and chat templates write them: removed, or replaced by words.
 
-Our prompts give all sounds first and the question after them. A mark that stands apart is taken out; one within a
-sentence becomes the sound's name, as Qwen2-Audio's own prompts call it:
+Our prompts have all clips first and the question after them. A placeholder that stands apart is removed. One within a
+sentence becomes the clip's name, as in Qwen2-Audio's own prompts:
 
     <audio>Which animal is heard?               ->  Which animal is heard?
     Is <audio> higher than <audio>?             ->  Is Audio 1 higher than Audio 2?
@@ -9,7 +9,7 @@ sentence becomes the sound's name, as Qwen2-Audio's own prompts call it:
     Audio 2: <audio>b.wav</audio>
     Which is louder?                            ->  Which is louder?
 
-What is no word and no known mark, such as an image's or a turn's, is never kept: the row is dropped.
+A row with any other tag, such as that of an image or of a turn, is dropped.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ _OTHER = re.compile(
     r"<(?:image|video)(?:_?\d+)?>|<img>|<\|(?:image|video|vision)[\w]*\|>|\[(?:image|video)\]",
     re.IGNORECASE,
 )
-# Special tokens, tags of the kinds that stand for media or turns, and a template's own names for sounds.
+# Special tokens, tags of media and turns, and a template's own names for audio.
 _RUBBISH = re.compile(
     rf"""<\|[^\s<>|]{{1,40}}(?:\||>) | [<‹]｜[^<>]{{1,40}}[>›]
     | <\s?/?\s?[\w-]{{0,40}}(?:{_NAMES})[\w-]{{0,40}}(?:[\s:=/][^<>\n]{{0,200}})?> | &lt;/?(?:{_NAMES})\b
@@ -57,11 +57,11 @@ _OPENERS = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Placed:
-    """A text without marks, and what was marked in it.
+    """A text without placeholders.
 
     Attributes:
-        sounds: how many sounds it marked.
-        paths: those of sounds that it named in the marks.
+        sounds: the number of clips that had a placeholder.
+        paths: the paths that stood in placeholders.
     """
 
     text: str
@@ -70,15 +70,15 @@ class Placed:
 
 
 def marked(text: str) -> bool:
-    """Whether a sound is marked in it."""
+    """Whether the text contains an audio placeholder."""
     return _MARK.search(text) is not None
 
 
 def placed(prompt: str) -> Placed:
-    """What is asked, in words.
+    """Returns the question in words, without placeholders.
 
     Raises:
-        Drop: marks out of order or some of them with paths, images or video, or tags that are not known.
+        Drop: placeholders are out of order, only some of them have paths, or the text contains media or unknown tags.
     """
     if _OTHER.search(prompt):
         raise Drop(OTHER_MEDIA, f"{_OTHER.search(prompt)[0]} in the question")
@@ -96,9 +96,10 @@ def placed(prompt: str) -> Placed:
 
 
 def refuse_tags(text: str, called: str) -> None:
-    """
+    """Checks that a text contains no placeholder and no other tag.
+
     Raises:
-        Drop: a mark of a sound or anything else that is no word.
+        Drop: it contains one.
     """
     if found := _MARK.search(text) or _RUBBISH.search(text):
         raise Drop(RUBBISH, f"{found[0].strip()[:40]!r} in {called}")
@@ -107,7 +108,7 @@ def refuse_tags(text: str, called: str) -> None:
 
 
 def _worded(prompt: str, marks: list[re.Match]) -> str:
-    """The prompt with each mark taken out or replaced by its sound's name."""
+    """Returns the prompt with each placeholder removed or replaced by its clip's name."""
     runs = _runs(prompt, marks)
     kinds = [_apart(prompt, marks[run[0]], marks[run[-1]], len(marks)) for run in runs]
     several = False in kinds
@@ -132,7 +133,7 @@ def _worded(prompt: str, marks: list[re.Match]) -> str:
 
 
 def _runs(prompt: str, marks: list[re.Match]) -> list[list[int]]:
-    """Places of marks between which nothing stands."""
+    """Groups the indices of placeholders with nothing but space between them."""
     runs: list[list[int]] = []
     for place, mark in enumerate(marks):
         if place and not prompt[marks[place - 1].end() : mark.start()].strip():
@@ -143,7 +144,7 @@ def _runs(prompt: str, marks: list[re.Match]) -> list[list[int]]:
 
 
 def _apart(prompt: str, first: re.Match, last: re.Match, sounds: int) -> bool | None:
-    """Whether a run of marks stands apart from the sentences around it; None where its own place does not tell."""
+    """Whether a run of placeholders stands apart from the sentences around it; None where that is open."""
     left = prompt[: first.start()].rpartition("\n")[2].rstrip()
     right = prompt[last.end() :].partition("\n")[0].lstrip()
     if _CHOICE_MARK.search(left):
@@ -161,7 +162,7 @@ def _apart(prompt: str, first: re.Match, last: re.Match, sounds: int) -> bool | 
 
 
 def _opens(after: str) -> bool:
-    """Whether a sentence begins there: in scripts without capitals that is supposed, else its first word tells."""
+    """Whether a sentence begins there, by its first word. In scripts without capitals it is assumed to begin."""
     word = re.match(r"\s*([^\W\d_]+)", after)
     if not word or word[1][0].lower() == word[1][0].upper():
         return True

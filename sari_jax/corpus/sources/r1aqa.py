@@ -1,7 +1,7 @@
 """The JSON lines that R1-AQA and Ke-Omni-R train on: AVQA's fields with `audio_path` and `dataset_name`.
 
-Read in the authors' READMEs and code. Questions are held to the same as AVQA's (see `avqa`): what only eyes can answer
-is dropped, where R1-AQA keeps it.
+The form is read from the authors' READMEs and code. The rules for questions are AVQA's (see `avqa`): visual questions
+are dropped, where R1-AQA keeps them.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from sari_jax.corpus.sources.tasks import task_of
 def convert(row: dict[str, Any], context: Context) -> list[dict[str, Any]]:
     dataset = text(row, "dataset_name") if "dataset_name" in row else "AVQA"
     return [
-        avqa.asked(row)
+        avqa.question_fields(row)
         | {"id": f"r1aqa-{text(row, 'id')}", "audio": [{"path": text(row, "audio_path")}]}
         | {"task": task_of(dataset), "source": f"r1aqa/{dataset}"}
     ]
@@ -23,7 +23,7 @@ def convert(row: dict[str, Any], context: Context) -> list[dict[str, Any]]:
 
 SOURCE = Source(
     name="r1aqa",
-    needs="a JSONL in R1-AQA's form and the sounds that its audio_path names, from --audio-root where relative",
+    needs="a JSONL in R1-AQA's form and the audio files that its audio_path names, from --audio-root where relative",
     licence="as the dataset in dataset_name; not stated in R1-AQA's form",
     read=json_rows,
     convert=convert,

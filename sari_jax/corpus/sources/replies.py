@@ -1,6 +1,6 @@
-"""Questions with their choices written out, and answers with the thought before them, as trainers' files have both.
+"""Parsing of trainers' files: questions that contain their choices, and replies that may begin with a thought.
 
-Tags are our own and those of Audio-Reasoner: <THINK>, <PLANNING> ... <SUMMARY>, <RESPONSE>.
+The tags are our own and Audio-Reasoner's: <THINK>, <PLANNING> ... <SUMMARY>, <RESPONSE>.
 """
 
 import dataclasses
@@ -16,12 +16,15 @@ from sari_jax.data.records import SECTIONS
 from sari_jax.data.styles import Tags, make_style
 
 NO_CHOICES = "no choices in the question"
-LONGEST, MOST_MARKS = (
-    20_000,
-    200,
-)  # characters of a question or reply; letters that may mark choices
+# Characters of a question or reply.
+LONGEST = 20_000
+# Letters that may mark choices.
+MOST_MARKS = 200
 
-_TAGS = (Tags(), Tags("THINK", *(name.upper() for name in SECTIONS), "RESPONSE"))
+_TAGS = (
+    Tags(),
+    Tags(think="THINK", answer="RESPONSE", **{name: name.upper() for name in SECTIONS}),
+)
 _TAG_NAMES = sorted({name.lower() for tags in _TAGS for name in dataclasses.astuple(tags)})
 _STYLES = [(make_style("structured", tags), make_style("free", tags)) for tags in _TAGS]
 # Possessive, so that nothing is tried twice.
@@ -36,24 +39,26 @@ _VERDICT = re.compile(
 
 
 def question_and_choices(prompt: str) -> tuple[str, list[str]]:
-    """What is asked, and the choices written after it: as (a) or A. with their letters, as ['a', 'b'], or as a - list.
+    """Splits a prompt into the question and the choices after it.
+
+    Choices are lettered, (a) or A., or a list like ['a', 'b'], or lines that begin with -.
 
     Raises:
-        Drop: it holds no choices.
+        Drop: the prompt contains no choices.
     """
     if len(prompt) > LONGEST:
         raise Drop(NO_CHOICES, f"{len(prompt)} characters exceed {LONGEST}")
     for find in (_listed, _quoted, _lettered):
         found = find(prompt)
         if found and len(found[1]) > 1 and all(found[1]):
-            question = _unasked(found[0])
+            question = _without_instruction(found[0])
             if question:
                 return question, found[1]
     raise Drop(NO_CHOICES, f"no choices in {prompt.strip()[:80]!r}")
 
 
-def _unasked(question: str) -> str:
-    """Without a last sentence that asks to choose one of the options."""
+def _without_instruction(question: str) -> str:
+    """Removes a last sentence that says to choose one of the options."""
     whole = question.strip()
     body = whole.rstrip(":. \n")
     start = max(body.rfind(mark) for mark in ".?!\n") + 1
@@ -83,7 +88,7 @@ def _quoted(prompt: str) -> tuple[str, list[str]] | None:
 
 
 def _lettered(prompt: str) -> tuple[str, list[str]] | None:
-    """By the longest run of letters from an a on that are marked alike, so that "vitamin A." is none of them."""
+    """Takes the longest run of letters from "a" on with the same marks, so that "vitamin A." is not a choice."""
     marks = [
         (m, m[1] or m[2], re.sub("[A-Za-z]", "", m[0].strip())) for m in _LETTER.finditer(prompt)
     ]
@@ -102,15 +107,16 @@ def _lettered(prompt: str) -> tuple[str, list[str]] | None:
     run = max(runs, key=len)
     ends = [match.start() for match in run[1:]] + [len(prompt)]
     pieces = [prompt[match.end() : end] for match, end in zip(run, ends, strict=True)]
-    pieces[-1] = pieces[-1].strip().split("\n")[0]  # what follows on a new line is an instruction
+    # An instruction may follow on a new line.
+    pieces[-1] = pieces[-1].strip().split("\n")[0]
     return prompt[: run[0].start()], [piece.strip().rstrip(".;,").strip() for piece in pieces]
 
 
 def answered(reply: str, choices: Sequence[str]) -> dict[str, Any]:
-    """A record's `choices`, `answer_index` and chain, if any, of a reply that may think first.
+    """Makes a record's `choices`, `answer_index` and chain, if there is one, from a reply.
 
     Raises:
-        Drop: it names none of the choices.
+        Drop: the reply names none of the choices.
     """
     if len(reply) > LONGEST:
         raise Drop(BAD_FIELD, f"a reply of {len(reply)} characters exceeds {LONGEST}")
@@ -128,7 +134,7 @@ def _thought_ends(reply: str) -> int:
 
 
 def chain(reply: str) -> dict[str, Any]:
-    """A reply's thought as a record's `chain_structured` or `chain_free`; nothing where none stands in tags."""
+    """Returns a reply's thought as a record's `chain_structured` or `chain_free`; {} if there is none in tags."""
     for structured, free in _STYLES:
         sections = {name: untagged(body) for name, body in structured.sections(reply).items()}
         if sections.keys() >= set(SECTIONS) and all(sections.values()):
@@ -139,5 +145,5 @@ def chain(reply: str) -> dict[str, Any]:
 
 
 def untagged(thought: str) -> str:
-    """Without tags, which no chain may hold that is to be written in a style."""
+    """Removes tags: a chain must contain none, as styles add their own."""
     return re.sub(rf"(?i)</?(?:{'|'.join(_TAG_NAMES)})>", "", thought).strip()

@@ -1,4 +1,4 @@
-"""Rows of the files that datasets come in, and checks of their fields."""
+"""Readers of datasets' JSON and CSV files, row by row, and checks of fields."""
 
 import csv
 import json
@@ -17,13 +17,13 @@ SOUNDS = (".wav", ".flac", ".mp3", ".ogg")
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | Drop]]:
-    """The objects of a JSON list, or of a file with one on each line, whatever the file's ending.
+    """Yields the objects of a JSON list, or of a file with one object on each line; the file's suffix does not matter.
 
     Raises:
-        InputError: a list that is not JSON, or a file that cannot be read.
+        InputError: the list is not valid JSON, or the file cannot be read.
     """
-    if told := foreign.table(path, lists=True):
-        raise InputError(f"{path}: {told}")
+    if problem := foreign.table(path, lists=True):
+        raise InputError(f"{path}: {problem}")
     try:
         with path.open("rb") as file:
             start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -53,7 +53,7 @@ def _listed(path: Path, raw: bytes) -> Iterator[tuple[str, dict[str, Any] | Drop
     try:
         rows = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: begins as a JSON list but is none ({error})") from error
+        raise InputError(f"{path}: starts with '[' but is not valid JSON ({error})") from error
     for number, row in enumerate(rows):
         try:
             yield f"{path}[{number}]", json_object(json.dumps(row))
@@ -64,11 +64,13 @@ def _listed(path: Path, raw: bytes) -> Iterator[tuple[str, dict[str, Any] | Drop
 def csv_rows(
     path: Path, needed: Iterable[str], columns: Iterable[str] = ()
 ) -> Iterator[tuple[str, dict[str, str] | Drop]]:
-    """Rows of a CSV as column -> text, stripped. A row is a line: a quote that is not closed spoils no other row.
+    """Yields the rows of a CSV as column -> text without surrounding space.
+
+    A row is one line, so that an unclosed quote spoils no other row.
 
     Args:
-        needed: columns that must be there.
-        columns: all columns of a file without a line that names them; lines that begin with # are passed over then.
+        needed: columns that must exist.
+        columns: all columns, for a file without a header; lines that begin with # are then skipped.
 
     Raises:
         InputError: the file cannot be read, or lacks a column.
@@ -105,10 +107,10 @@ def csv_rows(
 
 
 def text(row: dict[str, Any], *names: str) -> str:
-    """The first of these fields that is there, as text that is not empty; numbers are written out.
+    """Returns the first of these fields that the row has, as text; a number becomes text.
 
     Raises:
-        Drop: none is there, or it is something else.
+        Drop: the row has none of them, or the first is empty or of another type.
     """
     for name in names:
         value = row.get(name)
@@ -121,10 +123,10 @@ def text(row: dict[str, Any], *names: str) -> str:
 
 
 def texts(row: dict[str, Any], name: str) -> list[str]:
-    """A field that is a list of texts, none of them empty.
+    """Returns a field that is a list of non-empty texts.
 
     Raises:
-        Drop: it is something else.
+        Drop: it is not.
     """
     values = row.get(name)
     if not isinstance(values, list) or not all(isinstance(v, str) and v.strip() for v in values):
@@ -133,10 +135,10 @@ def texts(row: dict[str, Any], name: str) -> list[str]:
 
 
 def clip(root: Path, *stems: str) -> list[dict[str, str]]:
-    """A record's `audio`: the first file there is of these names, with an ending or without; else the first named."""
+    """Makes a record's `audio` from the first of these names that exists, with a suffix or without; else the first."""
     for stem in stems:
         for name in (stem, *(stem + ending for ending in SOUNDS)):
-            if os.path.isfile(root / name):  # unlike Path.is_file, takes any text for a name
+            if os.path.isfile(root / name):  # unlike Path.is_file, it accepts any text
                 return [{"path": name}]
     first = stems[0]
     return [{"path": first if first.lower().endswith(SOUNDS) else first + SOUNDS[0]}]

@@ -1,4 +1,4 @@
-"""What a source is, and how any of them becomes a corpus in which every row of its file is accounted for."""
+"""The definition of a source, and the building of a corpus from it with every row accounted for."""
 
 import dataclasses
 import sys
@@ -27,12 +27,12 @@ Rows = Iterator[tuple[str, Any]]  # (where, the row, or the Drop that says why i
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a row is converted in.
+    """The circumstances of a row's conversion.
 
     Attributes:
-        root: where relative sound paths start.
-        name: the input file's name without its ending, which tells one split's ids from another's.
-        seed: of whatever is chosen by rule.
+        root: the folder where relative audio paths start.
+        name: the input file's name without its suffix; ids contain it where they would else be equal between splits.
+        seed: the seed of all choices by rule.
     """
 
     root: Path
@@ -40,17 +40,17 @@ class Context:
     seed: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """A dataset as its authors give it.
+    """A dataset in the form its authors publish.
 
     Attributes:
-        name: for the command line; ids begin with it.
-        needs: what the user must have on disk, in a phrase.
-        licence: on what terms, as far as is known; None where each row says so itself.
-        read: the file -> its rows, or InputError. A row that cannot be read comes as the Drop that says why.
-        convert: a row -> the fields of its records and captions, one or more, with an `id` but without `source` and
-            `licence` where those of the source apply; or Drop.
+        name: its name on the command line; ids begin with it.
+        needs: the files that the user must have on disk, in a phrase.
+        licence: the licence, as far as is known; None if each row states its own.
+        read: reads the file's rows, or raises InputError. A row that cannot be read is a Drop with the reason.
+        convert: makes from a row the fields of its records and captions, one or more, or raises Drop. Each has an `id`;
+            `source` and `licence` may be left out where the source's apply.
     """
 
     name: str
@@ -70,29 +70,32 @@ def build(
     seed: int = 0,
     licence: str | None = None,
 ) -> dict[str, Any]:
-    """Writes a corpus folder of the source; clip paths in it are absolute. Returns its report.
+    """Writes a corpus folder of the source, with absolute clip paths; returns its report.
 
-    A row is kept when all that it gives is valid, and else dropped for the first reason found.
+    A row is kept if all its records and captions are valid. Otherwise it is dropped for the first reason found.
 
     Args:
-        audio_root: where relative sound paths start; else the folder of `path`.
+        audio_root: the folder where relative audio paths start; by default that of `path`.
         limit: rows to read at most.
-        licence: in place of what the source says.
+        licence: replaces the source's.
 
     Raises:
         InputError: the file is missing or of another form, no row of it can be used, or `out` cannot be written.
     """
-    path, out = path.absolute(), vacant(out)
-    if told := foreign.data(path):
-        raise InputError(f"{path}: {told}")
+    path = path.absolute()
+    out = vacant(out)
+    if problem := foreign.data(path):
+        raise InputError(f"{path}: {problem}")
     if not path.is_file():
         raise InputError(f"{path}: no such file; {source.name} needs {source.needs}")
     root = (audio_root or path.parent).absolute()
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder of sounds; name it with --audio-root")
+        raise InputError(f"{root}: no such folder of audio; name it with --audio-root")
     if licence is not None and not licence.strip():
-        raise InputError("--licence is empty; say on what terms the sounds may be used")
-    ledger, records, captions = Ledger(), [], []
+        raise InputError("--licence is empty; say on what terms the clips may be used")
+    ledger = Ledger()
+    records: list[Record] = []
+    captions: list[Caption] = []
     for row, items in _walk(source, path, Context(root, path.stem, seed), limit, licence):
         if isinstance(items, ValueError):
             ledger.drop(row, reason_of(items, BAD_FIELD), str(items))
@@ -101,7 +104,7 @@ def build(
         records += [item for item in items if isinstance(item, Record)]
         captions += [item for item in items if isinstance(item, Caption)]
     if not ledger.kept:
-        raise InputError(_nothing(source, path, ledger))
+        raise InputError(_nothing_kept(source, path, ledger))
     return write_corpus(
         out,
         ledger,
@@ -119,7 +122,7 @@ def build(
 def _walk(
     source: Source, path: Path, context: Context, limit: int | None, licence: str | None
 ) -> Iterator[tuple[str, list[Record | Caption] | ValueError]]:
-    """Each row's place with what it gave, or what was wrong with it."""
+    """Yields each row's place with its records and captions, or with the error that drops it."""
     same = {} if source.licence is None else {"source": source.name, "licence": source.licence}
     seen: Counter[str] = Counter()
     rows = islice(source.read(path), limit)
@@ -138,10 +141,10 @@ def _walk(
 
 
 def _valid(draft: dict[str, Any], root: Path) -> Record | Caption:
-    """Held to what is asked of any record that is read, and to what nobody could answer otherwise.
+    """Validates a draft as any record or caption that is read; also rejects empty audio and identical choices.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: the draft is not valid.
     """
     asks = {"question", "choices"} & draft.keys()
     item = make_record(draft, root) if asks else make_caption(draft, root)
@@ -154,7 +157,7 @@ def _valid(draft: dict[str, Any], root: Path) -> Record | Caption:
 
 
 def _apart(item: Record | Caption, seen: Counter[str]) -> Record | Caption:
-    """The item, numbered where its id has come before: sources put together repeat theirs."""
+    """Returns the item with a number after its id if the id has occurred before, as it may in joined files."""
     name = item.id
     while seen[name]:
         seen[item.id] += 1
@@ -167,7 +170,7 @@ def _counts(values: Iterator[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))
 
 
-def _nothing(source: Source, path: Path, ledger: Ledger) -> str:
+def _nothing_kept(source: Source, path: Path, ledger: Ledger) -> str:
     if not ledger.dropped:
         return f"{path}: holds no row; {source.name} needs {source.needs}"
     reasons = ledger.report()["dropped"]

@@ -1,8 +1,8 @@
-"""Messages with sounds, as ms-swift and LLaMA-Factory read them, ShareGPT's names included.
+"""Messages with audio, as ms-swift and LLaMA-Factory read them, with ShareGPT's names too.
 
-One turn: what the user says, with a mark such as `<audio>` for each sound (see `placeholders`), and what the assistant
-answers, or a `solution` as for GRPO. The choices must be written into the question (see `replies`). Known forms, from
-the trainers' documents:
+A row has one turn: the user's message, with a placeholder such as `<audio>` for each clip (see `placeholders`), and the
+assistant's answer, or a `solution` as for GRPO. The question must contain the choices (see `replies`). These forms are
+known from the trainers' documents:
 
     {"messages": [{"role": "user", "content": "<audio>..."}, {"role": "assistant", ...}], "audios": [path]}
     {"conversations": [{"from": "human", "value": "<audio>..."}, {"from": "gpt", ...}], "audios": [path]}
@@ -11,8 +11,8 @@ the trainers' documents:
     {"messages": [{"role": "user", "content": [{"type": "audio", "audio": path}, {"type": "text", ...}]}, ...]}
     {"query": "Audio 1: <audio>path</audio>...", "response": "..."}
 
-Sounds are paths, `file://` addresses, or objects with one under `path`, `url`, `audio` or `audio_url`. What lies on a
-server or within the row is not fetched. The forms know no task; a row may name one in `task`, and is sound otherwise.
+Clips are paths, `file://` addresses, or objects with one of these in `path`, `url`, `audio` or `audio_url`. Audio on a
+server or within the row is not fetched. The forms have no task; a row may have `task`, and is `sound` otherwise.
 """
 
 from typing import Any
@@ -28,10 +28,13 @@ TURNS = "not one question and one answer"
 NOT_HERE = "sound not on this disk"
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 FIELDS = ("audios", "audio", "audio_path", "audio_paths", "audio_url", "audio_urls", "audio_file")
-LAST_FIELDS = ("wav", "path", "url")  # which may be of something else
-PLACES = ("path", "url", "audio", "audio_url", "audio_path", "file")  # within an object
+# Fields that may name something else; they are read last.
+LAST_FIELDS = ("wav", "path", "url")
+# Keys of an object that name a clip.
+PLACES = ("path", "url", "audio", "audio_url", "audio_path", "file")
 MEDIA = ("images", "image", "videos", "video")
-INSIDE = ("bytes", "array", "data", "input_audio")  # a sound in the row itself
+# Keys of audio within the row itself.
+INSIDE = ("bytes", "array", "data", "input_audio")
 SPAN = ("start", "end", "start_time", "end_time", "offset", "duration")
 
 
@@ -47,18 +50,19 @@ def convert(row: dict[str, Any], context: Context) -> list[dict[str, Any]]:
 
 
 def turn(row: dict[str, Any]) -> tuple[str, str, list[str]]:
-    """What is said, without the sounds' marks, what is answered, and the sounds' paths.
+    """Returns the user's message without placeholders, the assistant's answer, and the clips' paths.
 
     Raises:
-        Drop: a row of another form, of several turns, or with more than sounds and words.
+        Drop: the row is of another form, has several turns, or has more than audio and words.
     """
     if media := [name for name in MEDIA if row.get(name)]:
         raise Drop(OTHER_MEDIA, f"names {media[0]}")
     if row.get("history"):
-        raise Drop(TURNS, "a history of turns before it")
+        raise Drop(TURNS, "has a history of turns")
     turns = row.get("messages") or row.get("conversations") or row.get("conversation")
     if turns is None:
-        prompt, inside = text(row, "query", "instruction", "question", "prompt"), []
+        prompt = text(row, "query", "instruction", "question", "prompt")
+        inside = []
         more = row.get("input")
         prompt = f"{prompt}\n{more}" if isinstance(more, str) else prompt
         reply = text(row, "solution", "response", "output", "answer")
@@ -77,7 +81,7 @@ def turn(row: dict[str, Any]) -> tuple[str, str, list[str]]:
 
 
 def _sounds(row: dict[str, Any], *inside: list[str]) -> list[str]:
-    """The sounds of a row's fields or of its text, which must not name others."""
+    """Returns the paths of a row's fields or of its text; if both name clips, they must be the same."""
 
     def first(fields: tuple[str, ...]) -> list[str]:
         return next(filter(None, (_paths(row.get(name)) for name in fields)), [])
@@ -92,7 +96,7 @@ def _sounds(row: dict[str, Any], *inside: list[str]) -> list[str]:
 
 
 def _said(turns: Any) -> tuple[dict[str, str], list[str]]:
-    """What each role says, and the paths of the sounds among the user's parts."""
+    """Returns the message of each role, and the paths of clips among the parts of messages."""
     said, sounds = {}, []
     if not isinstance(turns, list) or not all(isinstance(each, dict) for each in turns):
         raise Drop(BAD_FIELD, "messages must be a list of objects")
@@ -115,7 +119,10 @@ def _said(turns: Any) -> tuple[dict[str, str], list[str]]:
 
 
 def _parts(parts: list[Any]) -> tuple[str, list[str]]:
-    """A message's parts as one text, with a mark for each sound where the text has none of its own; and their paths."""
+    """Joins a message's parts into one text; returns it and the clips' paths.
+
+    A clip becomes a placeholder, unless the text has placeholders already.
+    """
     pieces, paths, sounds = [], [], 0
     for part in parts:
         if isinstance(part, str):
@@ -146,10 +153,10 @@ def _paths(value: Any) -> list[str]:
 
 
 def _path(value: Any) -> str:
-    """A sound's path, by its name or an object with one.
+    """Returns a clip's path, from a text or an object.
 
     Raises:
-        Drop: it names none on this disk, or only a part of one.
+        Drop: it is no path on this disk, or is only a span of a file.
     """
     if isinstance(value, dict):
         if any(value.get(name) is not None for name in SPAN):

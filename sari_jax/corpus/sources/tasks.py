@@ -1,4 +1,4 @@
-"""Whether a row is about sound, music or speech, where its form does not say so outright."""
+"""The task of a row, sound, music or speech, where its form does not state it."""
 
 import re
 
@@ -9,7 +9,10 @@ SPEECH = ("meld", "speechcraft", "voxceleb", "iemocap", "covost", "librispeech",
 
 
 def task_of(*hints: str | None) -> str:
-    """By the first hint, a task, dataset or path, that names a task or a dataset known to be of one; else sound."""
+    """Returns the task that the first useful hint names, or else sound.
+
+    A hint is a task, a dataset or a path. It is useful if it names a task or a dataset whose task is known.
+    """
     for hint in filter(None, hints):
         if hint.lower() in TASKS:
             return hint.lower()

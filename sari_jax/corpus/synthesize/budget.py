@@ -1,4 +1,4 @@
-"""What replies may cost, in tokens and in money."""
+"""A limit on the cost of replies, in tokens and in money."""
 
 import dataclasses
 import threading
@@ -10,12 +10,13 @@ from sari_jax.corpus.synthesize.cache import Reply
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Ends of spending; None is none.
+    """Spending limits; None is no limit.
 
     Attributes:
         tokens: of prompts and replies together.
         cost: in the currency of the prices.
-        price_in, price_out: of a million tokens of prompts and of replies.
+        price_in: of a million tokens of prompts.
+        price_out: of a million tokens of replies.
     """
 
     tokens: int | None = None
@@ -25,17 +26,18 @@ class Limits:
 
 
 class Budget:
-    """Counts what was spent, by many threads at once.
+    """Counts spending; many threads may use it at once.
 
     Args:
-        earlier: replies that were paid for before. They count against the limits, so that a run that was killed and
-            started again spends no more than one that was not.
+        earlier: replies that were paid for before. They count against the limits, so that a run that is killed and
+            started again spends no more than an undisturbed one.
     """
 
     def __init__(self, limits: Limits = Limits(), earlier: Iterable[Reply] = ()):
         self.limits = limits
         self._lock = threading.Lock()
-        self.prompt_tokens = self.completion_tokens = 0
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
         for reply in earlier:
             self.spend(reply)
 
@@ -56,17 +58,17 @@ class Budget:
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing more may be sent. What is under way by then still counts: a limit may be overrun by it."""
+        """Whether nothing more may be sent. Requests already sent still count, and may exceed the limit."""
         limits = self.limits
         return (limits.tokens is not None and self.tokens >= limits.tokens) or (
             limits.cost is not None and self.cost >= limits.cost
         )
 
     def report(self) -> dict[str, Any]:
-        told: dict[str, Any] = {
+        spent: dict[str, Any] = {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
         }
         if self.limits.price_in or self.limits.price_out:
-            told["cost"] = self.cost
-        return told
+            spent["cost"] = self.cost
+        return spent

@@ -1,7 +1,7 @@
-"""Replies kept by what was asked, so that nothing is paid for twice.
+"""A cache of replies by request, so that no reply is paid for twice.
 
-An entry's name is the sha256 of the request: model, messages and sampling settings. The endpoint is left out, so that
-a model may move to another server; the key to the endpoint is never part of it.
+An entry's name is the sha256 of the request: model, messages and sampling settings. The endpoint's address is not part
+of it, so that a model may move to another server. The endpoint's key is never part of it.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ Request = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """What came back.
+    """A reply of the endpoint.
 
     Attributes:
-        text: of the first and only choice.
-        finish: why it ended: "stop", "length", ...
+        text: the text of the first and only choice.
+        finish: why the text ended: "stop", "length", ...
         prompt_tokens, completion_tokens: as the endpoint counts them.
     """
 
@@ -37,10 +37,10 @@ class Reply:
 
 
 class Cache:
-    """One file per reply.
+    """A folder with one file per reply.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be created.
     """
 
     def __init__(self, folder: Path | str):
@@ -51,12 +51,12 @@ class Cache:
             raise self._unwritable(error) from error
 
     def get(self, request: Request) -> Reply | None:
-        """The reply to it; None where there is none, or only a damaged one."""
+        """Returns the reply to a request; None where there is none or its file is damaged."""
         entry = _read(self._place(request))
         return None if entry is None else entry[1]
 
     def put(self, request: Request, reply: Reply) -> None:
-        """Writes an entry aside and renames it.
+        """Writes a reply, complete or not at all.
 
         Raises:
             InputError: it cannot be written.
@@ -64,7 +64,7 @@ class Cache:
         self._write(self._place(request), request, reply)
 
     def put_unusable(self, request: Request, spent: Reply) -> None:
-        """Keeps what an answer has cost that is none: it counts among the replies, and `get` does not find it.
+        """Writes the cost of an answer that is no reply. `replies` counts it; `get` does not return it.
 
         Raises:
             InputError: it cannot be written.
@@ -73,7 +73,7 @@ class Cache:
         self._write(place.with_name(f"{place.stem}.{time.time_ns()}.json"), request, spent)
 
     def replies(self, model: str) -> Iterator[Reply]:
-        """All that this model gave and that are kept, in no order."""
+        """Yields all replies of this model, in no order."""
         for path in self.folder.glob("??/*.json"):
             if (entry := _read(path)) is not None and entry[0].get("model") == model:
                 yield entry[1]
@@ -104,7 +104,8 @@ class Cache:
 def _read(path: Path) -> tuple[Request, Reply] | None:
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))
-        request, reply = dict(entry["request"]), Reply(**entry["reply"])
+        request = dict(entry["request"])
+        reply = Reply(**entry["reply"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     whole = all(type(getattr(reply, f.name)) is f.type for f in dataclasses.fields(reply))

@@ -1,4 +1,4 @@
-"""A reply -> a chain of thought that ends in the right answer, or the reason why not."""
+"""Parsing and checks of replies that should hold a chain of thought ending in the right answer."""
 
 import re
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ GIVEN_EARLY = "planning gives the answer away"
 
 
 def parse_structured(text: str, choices: Sequence[str], answer_index: int) -> dict[str, str]:
-    """Reads and checks a chain in sections; they come back in order.
+    """Parses and checks a chain in sections; returns the sections in order.
 
     Raises:
-        Drop: which rule it breaks, and how.
+        Drop: the reply breaks a rule.
     """
     raw = json_reply(text)
     if set(raw) != set(SECTIONS):
@@ -38,10 +38,10 @@ def parse_structured(text: str, choices: Sequence[str], answer_index: int) -> di
 
 
 def parse_free(text: str, choices: Sequence[str], answer_index: int) -> str:
-    """Reads and checks a chain in one piece.
+    """Parses and checks a chain in one piece.
 
     Raises:
-        Drop: which rule it breaks, and how.
+        Drop: the reply breaks a rule.
     """
     body = unwrapped(text)
     if not body:
@@ -59,16 +59,21 @@ def _concludes(text: str, answer: str) -> bool:
 
 
 def _check_end(text: str, choices: Sequence[str], answer_index: int) -> None:
-    """The last sentence holds the right choice's words, and no other choice's beside them."""
+    """Checks that the last sentence contains the right choice's words and no other choice's.
+
+    Raises:
+        Drop: it does not.
+    """
     answer = choices[answer_index]
     right = normalise(answer) or answer
-    # A choice may hold a full stop itself: "Mr. Smith".
+    # A choice may contain a full stop itself: "Mr. Smith".
     text = re.sub(re.escape(answer), lambda _: right, text, flags=re.IGNORECASE)
     *_, last = re.split(r"(?<=[.!?])\s+|\n+", text.strip())
     words = f" {normalise(last)} "
     if f" {right} " not in words:
         raise Drop(NO_ANSWER, last)
-    # Taken out, so that "a dog" within "a dog and a cat" is not another choice; a longer one that holds it is.
+    # The right choice is cut out, so that "a dog" does not count as another choice of "a dog and a cat". A longer
+    # choice that contains the right one is looked for in the whole sentence.
     rest = words.replace(f" {right} ", " | ")
     for choice in choices:
         other = normalise(choice) or choice

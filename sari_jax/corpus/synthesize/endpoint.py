@@ -1,9 +1,9 @@
-"""One request to an OpenAI-compatible endpoint, through cache and budget.
+"""Requests to an OpenAI-compatible endpoint, with a cache and a budget.
 
-The official client does what is the same for everybody: connections kept and shared by threads, and another attempt
-after 408, 409, 429, 5xx, a timeout, or an answer that breaks off, later each time and when Retry-After says. Answers
-are asked for whole, not as a stream, so that one that breaks off is asked for again and none is half-used. Here is what
-is ours: which answers are final, what is kept, what is counted, and when to stop.
+The official client keeps connections, shares them between threads, and tries a request again after 408, 409, 429, 5xx,
+a timeout or an answer that breaks off, each time later or when Retry-After says. Answers are not streamed, so that one
+that breaks off is requested again and none is used in part. This module decides which answers are final, what is
+cached, what is counted, and when to stop.
 """
 
 import dataclasses
@@ -15,30 +15,33 @@ from typing import Any
 from sari_jax.corpus.synthesize.budget import Budget
 from sari_jax.corpus.synthesize.cache import Cache, Reply, Request
 from sari_jax.data.ledger import Drop
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, require
 
 LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
-PATIENCE = 10  # requests that fail one after the other, each with all its attempts, before no more are sent
-CHARACTERS = 4  # per token, where an endpoint does not count: an estimate of ours
-LONGEST = 500  # characters of a message
+# After this many failed requests in a row, each with all its attempts, no more are sent.
+PATIENCE = 10
+# Characters per token, our estimate for endpoints that do not count tokens.
+CHARACTERS = 4
+# Characters of a message.
+LONGEST = 500
 MALFORMED = "reply is not a chat completion"
 FAILED, FAILING = "request failed", "not reached: the endpoint fails"
 SPENT = "not reached: spending limit"
 
 
 class NoReply(Drop):
-    """Raised where asking again is of no use."""
+    """Raised where another request is of no use."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Whom to ask and how.
+    """The endpoint's address and the settings of each request.
 
     Attributes:
-        url: what comes before /chat/completions.
-        temperature, max_tokens: of each reply. Ours.
-        length_field: what the endpoint calls `max_tokens`.
-        timeout: seconds without a byte before an attempt is given up; a server's queue is part of it.
+        url: the address before /chat/completions.
+        temperature, max_tokens: of each reply; the defaults are ours.
+        length_field: the endpoint's name for `max_tokens`.
+        timeout: seconds without a byte before an attempt is given up; waiting in a server's queue counts.
         retries: attempts after the first.
     """
 
@@ -52,46 +55,52 @@ class Settings:
 
 
 class Endpoint:
-    """Asks; may be shared by threads.
+    """An endpoint that answers prompts. Threads may share it.
 
     Args:
-        key: for the endpoint; None for one that wants none. Neither kept in the cache nor printed; space around it, as
-            a file's last newline is, is taken off.
+        key: the endpoint's key; None if it needs none. It is neither cached nor printed. Space around it, such as a
+            file's last newline, is removed.
 
     Attributes:
-        sent, cached, failed: requests answered by the endpoint, by the cache, and by nothing that is a reply.
+        sent: requests that the endpoint answered.
+        cached: requests that the cache answered.
+        failed: requests without a reply.
 
     Raises:
-        InputError: the client is not installed, the URL is none or holds a password, or the key can be none.
+        InputError: the client is not installed, the URL is not one or contains a password, or the key is not valid.
     """
 
     def __init__(self, settings: Settings, cache: Cache, budget: Budget, key: str | None = None):
-        try:
-            import openai
-        except ImportError as error:
+        require("sari data synthesize", "corpus", "openai")
+        import openai
+
+        if "@" in settings.url:  # messages show the address
             raise InputError(
-                f"asking an endpoint needs {error.name}: pip install -e '.[synthesize]' in the checkout"
-            ) from error
-        if "@" in settings.url:  # the address stands in messages
-            raise InputError(
-                "the endpoint's address must hold no user name, password or @; name it alone, and export a key in the"
-                " variable that --api-key-env names"
+                "the endpoint's address must contain no user name, password or @; give the address alone, and export a"
+                " key in the variable that --api-key-env names"
             )
         key = (key or "").strip()
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise InputError(
-                "the endpoint's key holds a space, a control character or one beyond ASCII, and cannot be sent;"
+                "the endpoint's key contains a space, a control character or one beyond ASCII, and cannot be sent;"
                 " export the right one in the variable that --api-key-env names"
             )
         if not settings.url.startswith(("http://", "https://")):
             raise InputError(f"endpoint {settings.url!r}: must start with http:// or https://")
-        self.settings, self.cache, self.budget = settings, cache, budget
-        self.sent = self.cached = self.failed = 0
-        self._openai, self._lock = openai, threading.Lock()
-        # As Python and JSON spell it too. The longest first, so that none leaves half of another.
+        self.settings = settings
+        self.cache = cache
+        self.budget = budget
+        self.sent = 0
+        self.cached = 0
+        self.failed = 0
+        self._openai = openai
+        self._lock = threading.Lock()
+        # The key as Python and JSON escape it too. The longest first, so that none leaves half of another.
         spellings = {key, repr(key)[1:-1], json.dumps(key)[1:-1]} - {""}
         self._spellings = sorted(spellings, key=len, reverse=True)
-        self._failures, self._failure, self._refusal = 0, "", ""
+        self._failures = 0  # in a row
+        self._failure = ""  # the last one
+        self._refusal = ""
         self._client = openai.OpenAI(
             base_url=settings.url,
             api_key=key or "none",  # the client insists on one
@@ -100,11 +109,11 @@ class Endpoint:
         )
 
     def ask(self, prompt: str, seed: int) -> Reply:
-        """The reply to one user message.
+        """Returns the reply to one user message.
 
         Raises:
-            NoReply: the limit is reached, the endpoint keeps failing, or this request does after all its attempts.
-            Drop: what came is no reply; another seed may give one.
+            NoReply: the spending limit is reached, the endpoint keeps failing, or all attempts of this request failed.
+            Drop: the answer is not a chat completion; another seed may give one.
             InputError: the endpoint refuses the key, or does not know the path or the model.
         """
         settings = self.settings
@@ -119,7 +128,7 @@ class Endpoint:
             with self._lock:
                 self.cached += 1
             return reply
-        if self._refusal:  # heard by another thread
+        if self._refusal:  # another thread was refused
             raise InputError(self._refusal)
         if self.budget.exhausted:
             raise NoReply(SPENT)
@@ -131,10 +140,10 @@ class Endpoint:
         return reply
 
     def check(self) -> None:
-        """After the last request.
+        """Checks, after the last request, that there was any reply.
 
         Raises:
-            InputError: there was never a reply.
+            InputError: there was none.
         """
         if self._failure and not self.sent + self.cached:
             raise InputError(f"{self.settings.url}: no request was answered; {self._failure}")
@@ -152,41 +161,48 @@ class Endpoint:
             raise InputError(self._refusal) from None
         except openai.NotFoundError as error:
             self._refusal = (
-                f"{self.settings.url}: not found (404: {self._told(error)});"
-                f" mend --endpoint, which mostly ends in /v1, or --model {self.settings.model}"
+                f"{self.settings.url}: not found (404: {self._line(error)});"
+                f" correct --endpoint, which mostly ends in /v1, or --model {self.settings.model}"
             )
             raise InputError(self._refusal) from None
         except openai.APIResponseValidationError as error:
-            raise self._fail(self._told(error), Drop, MALFORMED) from None
+            raise self._fail(self._line(error), Drop, MALFORMED) from None
         except openai.APIStatusError as error:
-            raise self._fail(f"{error.status_code}: {self._told(error)}") from None
+            raise self._fail(f"{error.status_code}: {self._line(error)}") from None
         except openai.APITimeoutError:
             raise self._fail(f"no answer within {self.settings.timeout:g} s") from None
         except openai.APIConnectionError as error:
-            raise self._fail(self._told(error.__cause__ or error)) from None
+            raise self._fail(self._line(error.__cause__ or error)) from None
         except ValueError as error:  # not JSON
-            raise self._fail(self._told(error), Drop, MALFORMED) from None
+            raise self._fail(self._line(error), Drop, MALFORMED) from None
         usage = _usage(answer)
         try:
             reply = _read(answer, usage, prompt)
         except (AttributeError, TypeError, ValueError):
-            if usage != (None, None):  # it is paid for all the same
-                spent = Reply("", MALFORMED, *(count or 0 for count in usage))
+            if usage != (None, None):  # it costs money nevertheless
+                spent = Reply(
+                    text="",
+                    finish=MALFORMED,
+                    prompt_tokens=usage[0] or 0,
+                    completion_tokens=usage[1] or 0,
+                )
                 self.budget.spend(spent)
                 self.cache.put_unusable(request, spent)
-            raise self._fail(self._told(answer), Drop, MALFORMED) from None
+            raise self._fail(self._line(answer), Drop, MALFORMED) from None
         with self._lock:
-            self.sent, self._failures = self.sent + 1, 0
+            self.sent += 1
+            self._failures = 0
         return reply
 
     def _fail(self, why: str, kind: type[Drop] = NoReply, reason: str = FAILED) -> Drop:
         with self._lock:
-            self.failed, self._failures = self.failed + 1, self._failures + 1
+            self.failed += 1
+            self._failures += 1
             self._failure = f"{reason}: {why}"
         return kind(reason, why)
 
-    def _told(self, what: object) -> str:
-        """An error's message, or an answer's text, on one line, without the key and not too long."""
+    def _line(self, what: object) -> str:
+        """Returns an error's message or an answer's text on one line, shortened and with *** for the key."""
         text = " ".join(str(what).split()) or type(what).__name__
         for spelling in self._spellings:
             text = text.replace(spelling, "***")
@@ -194,9 +210,10 @@ class Endpoint:
 
 
 def _usage(answer: Any) -> tuple[int | None, int | None]:
-    """Tokens of prompt and reply, where the endpoint counts them."""
-    told = getattr(answer, "usage", None)
-    prompt, reply = (getattr(told, n, None) for n in ("prompt_tokens", "completion_tokens"))
+    """Returns the tokens of prompt and reply; None for one that the endpoint does not count."""
+    usage = getattr(answer, "usage", None)
+    prompt = getattr(usage, "prompt_tokens", None)
+    reply = getattr(usage, "completion_tokens", None)
     return _count(prompt), _count(reply)
 
 
@@ -205,19 +222,26 @@ def _count(value: Any) -> int | None:
 
 
 def _read(answer: Any, usage: tuple[int | None, int | None], prompt: str) -> Reply:
-    """The client's object -> a reply. It is built without being checked, so that all of it may be missing.
+    """Makes a reply from the client's object, which is not validated: any of its attributes may be missing.
 
     Args:
-        usage: where it is None, tokens are estimated.
+        usage: tokens of prompt and reply; one that is None is estimated.
 
     Raises:
-        AttributeError, TypeError, ValueError: it is no chat completion.
+        AttributeError, TypeError, ValueError: the object is no chat completion.
     """
     (choice,) = answer.choices
-    text, finish = choice.message.content or "", choice.finish_reason or "stop"
-    text = text.encode("utf-8", "replace").decode()  # half of a character cannot be written again
-    counted = [
-        math.ceil(len(said) / CHARACTERS) if count is None else count
-        for count, said in zip(usage, (prompt, text), strict=True)
-    ]
-    return Reply(text, str(finish), *counted)
+    finish = choice.finish_reason or "stop"
+    text = choice.message.content or ""
+    text = text.encode("utf-8", "replace").decode()  # an unpaired surrogate cannot be written
+    prompt_tokens, completion_tokens = usage
+    return Reply(
+        text=text,
+        finish=str(finish),
+        prompt_tokens=_estimate(prompt) if prompt_tokens is None else prompt_tokens,
+        completion_tokens=_estimate(text) if completion_tokens is None else completion_tokens,
+    )
+
+
+def _estimate(text: str) -> int:
+    return math.ceil(len(text) / CHARACTERS)

@@ -1,4 +1,4 @@
-"""A reply -> a question with four choices, or the reason why not; and which place the right choice takes."""
+"""Parsing and checks of replies that should hold a question with four choices, and the order of the choices."""
 
 import dataclasses
 import hashlib
@@ -39,10 +39,10 @@ class Question:
 
 
 def parse_question(text: str) -> Question:
-    """Reads and checks a reply.
+    """Parses and checks a reply.
 
     Raises:
-        Drop: which rule it breaks, and how.
+        Drop: the reply breaks a rule.
     """
     raw = json_reply(text)
     question, choices, answer = (raw.get(name) for name in ("question", "choices", "answer"))
@@ -50,7 +50,8 @@ def parse_question(text: str) -> Question:
         raise Drop(INCOMPLETE)
     if not all(_is_text(choice) and normalise(choice) for choice in choices):
         raise Drop(NOT_FOUR, "a choice is empty or no text")
-    question, choices = question.strip(), _without_letters([choice.strip() for choice in choices])
+    question = question.strip()
+    choices = _without_letters([choice.strip() for choice in choices])
     if len(choices) != CHOICES or len({normalise(choice) for choice in choices}) < CHOICES:
         raise Drop(NOT_FOUR, " | ".join(choices))
     index = choice_index(answer, choices)
@@ -63,10 +64,10 @@ def parse_question(text: str) -> Question:
 def balanced(
     questions: Sequence[tuple[str, Question]], seed: int
 ) -> list[tuple[tuple[str, ...], int]]:
-    """Each question's choices in their final order, and where the right one stands.
+    """Returns each question's choices in their final order, and the index of the right one.
 
-    Places are dealt in turn to the ids in an order drawn from the seed: over the corpus each place is right equally
-    often, give or take one. The wrong choices are shuffled by seed and id.
+    Questions take the positions 0 to 3 in turn, in an order drawn from seed and ids. So over the corpus each position
+    is right equally often, give or take one. The wrong choices are shuffled by seed and id.
     """
     drawn = sorted(range(len(questions)), key=lambda i: draw(seed, questions[i][0]))
     places = {i: turn % CHOICES for turn, i in enumerate(drawn)}
@@ -81,14 +82,14 @@ def balanced(
 
 
 def shuffled(choices: Sequence[str], seed: int, name: str) -> list[str]:
-    """In an order drawn from seed and id, the same whatever order they come in."""
+    """Returns the choices in an order drawn from seed and id; the order they come in does not matter."""
     order = sorted(choices)
     random.Random(draw(seed, name)).shuffle(order)
     return order
 
 
 def draw(seed: int, name: str) -> int:
-    """A number of 64 bits that seed and id determine."""
+    """Returns a number of 64 bits that seed and id determine."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8])
 
 
@@ -97,7 +98,7 @@ def _is_text(value: object) -> bool:
 
 
 def _without_letters(choices: list[str]) -> list[str]:
-    """Without "A. ", "B. ", ... where each of them counts itself so."""
+    """Removes "A. ", "B. ", ... from the choices, if all four begin so."""
     for form in ("{}. ", "{}) ", "({}) ", "{}: "):
         marks = [form.format(letter) for letter in "ABCD"]
         if len(choices) == CHOICES and all(map(str.startswith, choices, marks)):
@@ -114,5 +115,6 @@ def _check_words(question: str, choices: Sequence[str], index: int) -> None:
     for text in (question, *choices):
         check_words(text, choices)
     named = [f" {normalise(choice)} " in f" {normalise(question)} " for choice in choices]
-    if named[index] and sum(named) == 1:  # where it names several, it asks between them
+    # A question that names several choices asks which of them it is.
+    if named[index] and sum(named) == 1:
         raise Drop(GIVEN_AWAY, choices[index])

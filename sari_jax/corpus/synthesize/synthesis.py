@@ -1,4 +1,4 @@
-"""Captions -> questions -> chains: what a model writes, asked for side by side, checked, and accounted for."""
+"""Synthesis: a model writes questions about captions, and chains for questions; every input is accounted for."""
 
 import dataclasses
 import os
@@ -22,26 +22,29 @@ CHAINS = ("structured", "free")
 NOTHING_KNOWN = "no caption and no labels"
 CUT = "reply cut at its token limit"
 UNFINISHED = {"length": CUT, "content_filter": "reply withheld by the endpoint's filter"}
-Item, Parsed, Written = TypeVar("Item", Caption, Record), TypeVar("Parsed"), TypeVar("Written")
+Item = TypeVar("Item", Caption, Record)
+Parsed = TypeVar("Parsed")
+Written = TypeVar("Written")
 
 
 @dataclasses.dataclass(frozen=True)
 class Chains:
-    """The chains of one question; None where one was not asked for."""
+    """The chains of one question; None for one that was not requested."""
 
     structured: dict[str, str] | None = None
     free: str | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Writer:
-    """Asks for questions and chains until they pass their checks.
+    """Requests questions and chains until they pass their checks.
 
     Attributes:
-        chains: which of them.
-        attempts: replies asked for, each with the next seed, before one is given up. One where the temperature is
-            zero, as they would all be the same.
-        concurrency: requests under way at once.
+        chains: the kinds of chains to write, of CHAINS.
+        attempts: requests, each with the next seed, before a question or chain is given up. At temperature zero there
+            is
+            one request, as all replies would be the same.
+        concurrency: requests at once.
     """
 
     endpoint: Endpoint
@@ -52,14 +55,14 @@ class Writer:
     concurrency: int = 8
 
     def questions(self, captions: Sequence[Caption], ledger: Ledger) -> list[Record]:
-        """A record for each caption whose question and chains pass; each place is right equally often.
+        """Returns a record for each caption whose question and chains pass; each position is right equally often.
 
-        Every caption is kept or dropped in the ledger.
+        The ledger has every caption as kept or dropped.
 
         Raises:
-            InputError: the endpoint answers nothing or refuses; a prompt or the cache cannot be used.
+            InputError: the endpoint refuses or answers no request; a prompt or the cache cannot be used.
         """
-        written = self._side_by_side(captions, self._question, ledger)
+        written = self._write_all(captions, self._question, ledger)
         dealt = balanced([(caption.id, question) for caption, (question, _) in written], self.seed)
         return [
             Record(
@@ -80,14 +83,14 @@ class Writer:
     def chained(
         self, records: Sequence[Record], captions: Mapping[str, Caption], ledger: Ledger
     ) -> list[Record]:
-        """The records with the chains that they lack; question and choices stay.
+        """Returns the records with the chains that they lack; question and choices stay.
 
         Args:
-            captions: by a record's id, what is known of its sound (`captions_of`); without one the chain rests on the
+            captions: captions of the records' audio by record id (`captions_of`). Without one, a chain rests on the
                 question and its answer alone.
 
         Raises:
-            InputError: as `questions`.
+            InputError: as in `questions`.
         """
 
         def write(record: Record) -> Record:
@@ -98,18 +101,21 @@ class Writer:
                 record.answer_index,
                 captions.get(record.id),
                 record.task,
-                Chains(record.chain_structured, record.chain_free),
+                Chains(structured=record.chain_structured, free=record.chain_free),
             )
             return dataclasses.replace(
                 record, chain_structured=chains.structured, chain_free=chains.free
             )
 
-        return [record for _, record in self._side_by_side(records, write, ledger)]
+        return [record for _, record in self._write_all(records, write, ledger)]
 
-    def _side_by_side(
+    def _write_all(
         self, items: Sequence[Item], write: Callable[[Item], Written], ledger: Ledger
     ) -> list[tuple[Item, Written]]:
-        """What is written about each, in their order; what cannot be goes to the ledger."""
+        """Calls `write` on the items, several at once; returns those that succeed, in order, with what was written.
+
+        The ledger has every item as kept or dropped.
+        """
         done = []
         with tqdm(total=len(items), desc="synthesize", file=sys.stderr, disable=None) as bar:
             pool = ThreadPoolExecutor(self.concurrency)
@@ -119,7 +125,7 @@ class Writer:
                     bar.set_postfix(tokens=self.endpoint.budget.tokens, refresh=False)
                     bar.update()
             finally:
-                # Where it ends early, what is under way still reaches the cache.
+                # After an error, replies to requests already sent still reach the cache.
                 pool.shutdown(cancel_futures=True)
         self.endpoint.check()
         return done
@@ -131,7 +137,8 @@ class Writer:
             "question", caption=caption.caption, labels=caption.labels, task=caption.task
         )
         question = self._until(caption.id, prompt, "question", parse_question)
-        # The chains' requests must not hang on which other questions pass, as the final order of the choices does.
+        # Drawn by id and not the final order, which depends on the other questions that pass: the requests for chains
+        # must not depend on them.
         choices = shuffled(question.choices, self.seed, caption.id)
         index = choices.index(question.answer)
         chains = self._chains(
@@ -157,7 +164,8 @@ class Writer:
             "labels": caption.labels if caption else (),
             "task": task,
         }
-        structured, free = have.structured, have.free
+        structured = have.structured
+        free = have.free
         if structured is None and "structured" in self.chains:
             prompt = self.prompts.render("structured", **values)
             structured = self._until(
@@ -171,18 +179,18 @@ class Writer:
             free = self._until(
                 name, prompt, "free chain", lambda text: parse_free(text, choices, index)
             )
-        return Chains(structured, free)
+        return Chains(structured=structured, free=free)
 
     def _until(self, name: str, prompt: str, what: str, parse: Callable[[str], Parsed]) -> Parsed:
-        """The first reply that passes; a reply that does not is in the cache too, and costs nothing in a rerun.
+        """Returns the first reply that passes. Replies that do not pass are cached too and cost nothing in a rerun.
 
         Raises:
-            NoReply: none is to be had.
-            Drop: none of the replies passes; the last one's reason.
+            NoReply: the endpoint gives no reply.
+            Drop: none of the replies passes; it has the last one's reason.
         """
         attempts = self.attempts if self.endpoint.settings.temperature else 1
         refused = Drop(what)
-        # By id: of clips about which the same is known, each gets a question of its own.
+        # The seed depends on the id, so that clips with equal captions get different questions.
         first = draw(self.seed, name) % 2**30
         for attempt in range(attempts):
             reply = None
@@ -199,7 +207,7 @@ class Writer:
 
 
 def _detail(drop: Drop, reply: Reply | None) -> str:
-    """What was wrong, and the model's own words."""
+    """Returns the broken rule with the model's own words."""
     wrong = "" if str(drop) == drop.reason else str(drop)
     return wrong if reply is None else f"{wrong or drop.reason}; the model wrote: {reply.text}"
 
@@ -215,31 +223,32 @@ def _account(
 
 
 def captions_of(records: Iterable[Record], captions: Sequence[Caption]) -> dict[str, Caption]:
-    """By a record's id, the caption of its sound; records of which there is none are left out.
+    """Returns the captions of the records' audio by record id; records without a caption are left out.
 
-    A source gives several questions about a clip, each with an id of its own, and one caption: clips tell which belong
-    together. The id tells it where clips do not: of several captions of one sound, and after clips were packed.
+    A source gives several questions about a clip, each with its own id, but one caption, so a caption is found by its
+    clips. The id decides between several captions of the same clips, and where clips have been packed since.
     """
     by_id = {caption.id: caption for caption in captions}
-    by_sound: dict[tuple[Clip, ...], Caption] = {}
+    by_audio: dict[tuple[Clip, ...], Caption] = {}
     for caption in captions:
-        by_sound.setdefault(_sound(caption.audio), caption)
+        by_audio.setdefault(_real(caption.audio), caption)
     known = {}
     for record in records:
-        sound, named = _sound(record.audio), by_id.get(record.id)
-        if named is None or _sound(named.audio) != sound:
-            named = by_sound.get(sound, named)
-        if named is not None:
-            known[record.id] = named
+        audio = _real(record.audio)
+        caption = by_id.get(record.id)
+        if caption is None or _real(caption.audio) != audio:
+            caption = by_audio.get(audio, caption)
+        if caption is not None:
+            known[record.id] = caption
     return known
 
 
-def _sound(audio: tuple[Clip, ...]) -> tuple[Clip, ...]:
-    """The clips by the files they are, whichever folder their names are taken from."""
+def _real(audio: tuple[Clip, ...]) -> tuple[Clip, ...]:
+    """Returns the clips with the real paths of their files, to compare clips of different files of records."""
     return tuple(dataclasses.replace(clip, path=os.path.realpath(clip.path)) for clip in audio)
 
 
 def by_place(records: Iterable[Record]) -> list[int]:
-    """How often each place is the right one."""
+    """Returns the number of right answers at each position."""
     places = [record.answer_index for record in records]
     return [places.count(place) for place in range(max(places, default=-1) + 1)]

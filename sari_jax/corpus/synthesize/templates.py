@@ -1,4 +1,4 @@
-"""What a language model is asked: one text file per kind, in Jinja's language, ours unless a folder gives others.
+"""Prompts for a language model: one Jinja template per kind, which a folder of the user's may replace.
 
 The SARI paper does not publish its prompts; these are ours.
 """
@@ -14,7 +14,7 @@ from sari_jax.errors import InputError
 
 NAMES = ("question", "structured", "free", "caption")
 
-# Sandboxed, as a prompt may come from elsewhere; what it is filled with is text and is never taken for a template.
+# Sandboxed, as a prompt may come from elsewhere. The values filled in are text and never run as templates.
 _JINJA = ImmutableSandboxedEnvironment(
     undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
 )
@@ -24,15 +24,15 @@ class Prompts:
     """The prompts by name.
 
     Args:
-        folder: whose question.txt, structured.txt, free.txt and caption.txt stand in for ours, as many as there are.
+        folder: its question.txt, structured.txt, free.txt and caption.txt replace ours; it needs not have all of them.
 
     Raises:
-        InputError: the folder holds none of them, or one that cannot be read or is no template.
+        InputError: the folder has none of them, or one that cannot be read or is not a template.
     """
 
     def __init__(self, folder: Path | str | None = None):
-        own = files("sari_jax.corpus.synthesize") / "prompts"
-        self._templates = {name: _template(own / f"{name}.txt") for name in NAMES}
+        ours = files("sari_jax.corpus.synthesize") / "prompts"
+        self._templates = {name: _template(ours / f"{name}.txt") for name in NAMES}
         if folder is None:
             return
         found = [name for name in NAMES if (Path(folder) / f"{name}.txt").is_file()]
@@ -41,10 +41,10 @@ class Prompts:
         self._templates |= {name: _template(Path(folder) / f"{name}.txt") for name in found}
 
     def render(self, name: str, **values: Any) -> str:
-        """A prompt filled in.
+        """Returns a prompt with values filled in.
 
         Raises:
-            InputError: it uses a value that it is not given.
+            InputError: the prompt uses a value that is not given.
         """
         try:
             return self._templates[name].render(**values).strip()

@@ -1,4 +1,4 @@
-"""What a reply may not say, and how it is taken out of its wrapping."""
+"""Words that a reply may not use, and how a reply is taken out of code fences and thoughts."""
 
 import dataclasses
 import re
@@ -12,14 +12,15 @@ from sari_jax.data.words import normalise
 
 NOT_JSON = "not a JSON object"
 NAMES_KEY = "names the answer key"
-CITES_TEXT = "tells of reading, not of listening"
+CITES_TEXT = "speaks of reading, not of listening"
 HOLDS_TAG = "holds a tag of the answer styles"
-_THOUGHT_OUT = "</think>"  # of some servers' replies the opening tag is part of the prompt
+# The closing tag alone: some servers leave the opening tag in the prompt.
+_THOUGHT_OUT = "</think>"
 _FENCE = re.compile(r"```[\w-]*\n?(.*?)```", re.DOTALL)
 _TAG = re.compile(rf"</?(?:{'|'.join(map(re.escape, dataclasses.astuple(Tags())))})>", re.I)
 
 _PLACES = "first|second|third|fourth|fifth|sixth|seventh|eighth|last|final|1st|2nd|3rd|[4-8]th"
-# A letter is a key where it is a capital, or the last word: B minor is music, "an option a listener has" English.
+# A letter names a choice if it is a capital or the last word: "B minor" is music, "an option a listener has" English.
 _KEYS = (
     re.compile(r"\([A-Ha-h]\)"),
     re.compile(r"^[ \t]*[A-H][.):]\s", re.M),
@@ -53,10 +54,10 @@ _READS = (
 
 
 def json_reply(text: str) -> dict[str, Any]:
-    """The object in a reply: in a code fence or not, behind a reasoning model's thoughts or not.
+    """Returns the JSON object in a reply, from within a code fence and after a reasoning model's thoughts, if any.
 
     Raises:
-        Drop: there is none, or its text holds half a character, which cannot be written again.
+        Drop: there is no object, or its text contains an unpaired surrogate, which cannot be encoded.
     """
     bare = unwrapped(text)
     first, last = bare.find("{"), bare.rfind("}")
@@ -67,17 +68,17 @@ def json_reply(text: str) -> dict[str, Any]:
 
 
 def unwrapped(text: str) -> str:
-    """A reply without a code fence and without the thoughts before it."""
+    """Returns a reply without a code fence and without the thoughts before it."""
     text = text.rpartition(_THOUGHT_OUT)[2]
     fenced = _FENCE.search(text)
     return (fenced[1] if fenced else text).strip()
 
 
 def check_words(text: str, choices: Sequence[str]) -> None:
-    """What neither a question nor a chain may say.
+    """Checks the rules for the words of a question or a chain.
 
     Raises:
-        Drop: which rule it breaks, and the words.
+        Drop: the text breaks a rule; the detail is the words that do.
     """
     for reason, found in (
         (HOLDS_TAG, holds_tag(text)),
@@ -89,22 +90,22 @@ def check_words(text: str, choices: Sequence[str]) -> None:
 
 
 def names_key(text: str, choices: Sequence[str] = ()) -> str | None:
-    """The words by which a choice is named by its letter, number or place; None where there are none.
+    """Returns the words that name a choice by letter, number or position; None where there are none.
 
     Args:
-        choices: where one is a letter itself, as a chord is, a bare letter names no place.
+        choices: if one of them is a letter itself, as a chord is, a bare letter names no position.
     """
     lettered = any(re.fullmatch("[a-h]", normalise(choice)) for choice in choices)
     return _found(_KEYS if lettered else (*_KEYS, _BARE_LETTER), text)
 
 
 def cites_text(text: str) -> str | None:
-    """The words by which it is told from reading and not from listening; None where there are none."""
+    """Returns the words that refer to a text instead of the audio; None where there are none."""
     return _found(_READS, text)
 
 
 def holds_tag(text: str) -> str | None:
-    """A tag of the answer styles in it; None where there is none."""
+    """Returns a tag of the answer styles in the text; None where there is none."""
     return _found((_TAG,), text)
 
 

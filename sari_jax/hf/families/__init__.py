@@ -1,4 +1,4 @@
-"""The model families that can be read, by the model_type of their config.json. docs/models.md tells how to add one."""
+"""The supported model families by the model_type of their config.json. See docs/models.md for how to add one."""
 
 from sari_jax.hf.families.qwen2_5_omni import QWEN2_5_OMNI, QWEN2_5_OMNI_THINKER
 from sari_jax.hf.families.qwen2_audio import QWEN2_AUDIO

@@ -1,7 +1,7 @@
-"""Qwen2.5-Omni's thinker, sound and text: an audio tower over windows of 2 s, and Qwen2's language model.
+"""Qwen2.5-Omni's thinker for audio and text: an audio tower over windows of 2 s, and Qwen2's language model.
 
-Its rotary positions have three parts, time, height and width, which differ only where there is something to see:
-for sound and text all three count tokens one by one, sound's at 25 per second, and so come to plain ones.
+Its rotary positions have three parts: time, height and width. They differ only for images and video. For text and
+audio, which has 25 tokens per second, all three count tokens one by one, so they equal plain rotary positions.
 """
 
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 from sari_jax.hf.family import Family, Parts, decoder_config, encoder_config
 from sari_jax.hf.names import Names
 
-SECONDS = 300  # the feature extractor's size, on the hub
+# The length of the feature extractor on the hub.
+SECONDS = 300
 
 
 def read_thinker(raw: dict[str, Any]) -> Parts:
@@ -23,7 +24,7 @@ def read_thinker(raw: dict[str, Any]) -> Parts:
     return encoder, decoder, full.audio_token_index
 
 
-def read_whole(raw: dict[str, Any]) -> Parts:
+def read_omni(raw: dict[str, Any]) -> Parts:
     return read_thinker(raw["thinker_config"])
 
 
@@ -37,8 +38,9 @@ def _names(prefix: str, decoder: str, head: str) -> Names:
     )
 
 
-# A thinker that transformers saves alone keeps the prefix if it was loaded from the whole. Names with `language_model`
-# are what transformers 5 calls its modules: `state_dict()`, and `save_pretrained(..., save_original_format=False)`.
+# A thinker that transformers saves alone keeps the prefix if it was loaded from the whole model. Names with
+# `language_model` are transformers 5's module names: `state_dict()` and
+# `save_pretrained(..., save_original_format=False)` use them.
 LAYOUTS = (
     _names("thinker.", "model", "thinker.lm_head"),
     _names("thinker.model.", "language_model", "thinker.lm_head"),
@@ -46,7 +48,7 @@ LAYOUTS = (
     _names("", "model", "lm_head"),
 )
 REFERENCE = "Qwen2_5OmniThinkerForConditionalGeneration"
-# Its eyes, an embedding that nothing looks up, and buffers that are computed.
+# The vision tower, an embedding that is never looked up, and buffers that are computed here.
 UNUSED = tuple(
     pattern
     for names in LAYOUTS
@@ -58,10 +60,11 @@ UNUSED = tuple(
         *names.rotary_buffers,
     )
 )
-VOICES = ("spk_dict.pt",)  # the talker's
+# The talker's voices.
+VOICES = ("spk_dict.pt",)
 QWEN2_5_OMNI = Family(
     title="Qwen2.5-Omni",
-    read=read_whole,
+    read=read_omni,
     layouts=LAYOUTS,
     reference=REFERENCE,
     carried=(*UNUSED, "talker.*", "token2wav.*"),

@@ -26,7 +26,7 @@ HUB = Names(
     decoder="language_model.model",
     head="language_model.lm_head",
 )
-# What transformers 5 calls its modules: in `state_dict()` and by `save_pretrained(..., save_original_format=False)`.
+# transformers 5's module names: `state_dict()` and `save_pretrained(..., save_original_format=False)` use them.
 MODULES = Names(
     tower="model.audio_tower",
     tower_norm="model.audio_tower.layer_norm",

@@ -1,5 +1,5 @@
 "use strict";
-// Every text reaches the page as a text node: nothing that a model or a file says is ever read as markup.
+// Every text becomes a text node: no text of a model or a file is ever read as markup.
 (() => {
   const { charts, runs, questions, sounds } = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
@@ -12,7 +12,7 @@
     return node;
   }
 
-  // Theme: the reader's system decides until the button is pressed.
+  // The system's theme holds until the button is pressed.
 
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const setTheme = (isDark) => {
@@ -58,10 +58,10 @@
   }
 
   const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  // Plotly reads a few tags, links and formulas in its texts; a name shall be none of them.
+  // Plotly interprets some tags, links and formulas in its texts; names must stay as they are.
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/\$/g, "&#36;");
 
-  // A finger scrolls the page; only a mouse zooms.
+  // With a finger one scrolls the page; only a mouse zooms into a chart.
   const coarse = window.matchMedia("(pointer: coarse)").matches;
 
   function draw(node) {
@@ -83,14 +83,14 @@
     drawn.add(node);
   }
 
-  // One after the other, so that the page answers meanwhile.
+  // Draws one chart at a time, so that the page stays responsive.
   function drawRest([node, ...rest]) {
     if (!node) return;
     draw(node);
     setTimeout(drawRest, 0, rest);
   }
 
-  // Rollouts: a visit is a question at a step of a run.
+  // Rollouts. A visit is a question at a step of a run.
 
   const visits = questions.flatMap((question) => question.visits.map((visit) => ({ question, ...visit })));
   visits.sort((a, b) => a.run - b.run || a.step - b.step || (a.split < b.split ? 1 : a.split > b.split ? -1 : 0));
@@ -145,7 +145,7 @@
     if (!option) return;
     option.setAttribute("aria-selected", "true");
     list.setAttribute("aria-activedescendant", option.id);
-    // Within the list alone: the page stays where its reader is.
+    // Scrolls the list only, and not the page.
     const top = option.offsetTop - list.offsetTop;
     if (top < list.scrollTop || top + option.offsetHeight > list.scrollTop + list.clientHeight)
       list.scrollTop = top - list.clientHeight / 3;
@@ -155,7 +155,7 @@
     current = visit;
     mark();
     if (visit) show(visit);
-    else detail.replaceChildren(make("p", { class: "note" }, "Nothing matches; clear a filter."));
+    else detail.replaceChildren(make("p", { class: "note" }, "No rollout matches; clear a filter."));
   }
 
   function move(by) {
@@ -163,7 +163,7 @@
     if (shown.length) choose(shown[Math.max(0, Math.min(shown.length - 1, place))]);
   }
 
-  // A number that was not finite comes as null.
+  // The data has null in place of NaN and infinity.
   const number = (value) => (Number.isFinite(value) ? value.toFixed(2) : "–");
   const signed = (value) => (value < 0 ? "−" : "+") + number(Math.abs(value ?? NaN));
 
@@ -187,25 +187,25 @@
   }
 
   function showClip({ name, sound, lacks }) {
-    if (lacks) return make("p", { class: "note" }, `♪ ${name}: no sound on this page (${lacks})`);
+    if (lacks) return make("p", { class: "note" }, `♪ ${name}: no audio on this page (${lacks})`);
     const { mp3, spectrogram, peaks, seconds, shortened } = sounds[sound];
-    const told = `♪ ${name}, ${seconds.toFixed(1)} s${shortened ? ", of which the first 30 are here" : ""}`;
+    const caption = `♪ ${name}, ${seconds.toFixed(1)} s${shortened ? ", of which this page has the first 30 s" : ""}`;
     const audio = make("audio", { controls: "", preload: "metadata", src: mp3, "aria-label": name });
     const step = 100 / peaks.length;
     const up = peaks.map((peak, i) => `${(i * step).toFixed(1)},${(50 - peak / 2.1).toFixed(1)}`);
     const down = peaks.map((peak, i) => `${(i * step).toFixed(1)},${(50 + peak / 2.1).toFixed(1)}`).reverse();
     const head = make("div", { class: "head" });
-    const sight = make("div", { class: "sight", title: "Click to play from there" },
+    const view = make("div", { class: "view", title: "Click to play from here" },
       make("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img", "aria-label": "Waveform" },
         make("path", { d: `M${[...up, ...down].join("L")}Z` })),
       make("img", { src: spectrogram, alt: "Log-mel spectrogram, low frequencies at the bottom" }), head);
-    sight.addEventListener("click", (event) => {
-      const box = sight.getBoundingClientRect();
+    view.addEventListener("click", (event) => {
+      const box = view.getBoundingClientRect();
       if (audio.duration) audio.currentTime = audio.duration * (event.clientX - box.left) / box.width;
       audio.play();
     });
     audio.addEventListener("timeupdate", () => { head.style.left = `${100 * audio.currentTime / (audio.duration || 1)}%`; });
-    return make("div", { class: "clip" }, make("div", { class: "note" }, told), audio, sight);
+    return make("div", { class: "clip" }, make("div", { class: "note" }, caption), audio, view);
   }
 
   function showCompletion(one, place) {
@@ -217,7 +217,7 @@
       make("span", {}, `reward ${number(one.total)}`),
       one.advantage === undefined ? null : make("span", {}, `advantage ${signed(one.advantage)}`),
       ...Object.entries(others).map(([name, value]) => make("span", {}, `${name} ${number(value)}`)),
-      make("span", {}, `${one.tokens} tokens${one.done ? "" : ", cut at the limit"}`),
+      make("span", {}, `${one.tokens} tokens${one.done ? "" : ", cut off at the limit"}`),
     ];
     const pieces = one.spans.map(([section, text]) =>
       section === "" ? text : make(section === "tag" ? "span" : "mark", { class: section }, text));
@@ -227,19 +227,19 @@
 
   function showTimes(visit) {
     const times = visits.filter((other) => other.question === visit.question);
-    if (times.length < 2) return make("p", { class: "note" }, "Shown at this step alone.");
+    if (times.length < 2) return make("p", { class: "note" }, "This question is shown at this step only.");
     const rows = times.map((other) => {
       const counts = new Map();
       for (const one of other.completions) {
-        const said = one.answer ?? "no answer";
-        counts.set(said, (counts.get(said) ?? 0) + 1);
+        const answer = one.answer ?? "no answer";
+        counts.set(answer, (counts.get(answer) ?? 0) + 1);
       }
-      const said = [...counts].sort((a, b) => b[1] - a[1]).map(([text, count]) => (count > 1 ? `${text} ×${count}` : text));
+      const answers = [...counts].sort((a, b) => b[1] - a[1]).map(([text, count]) => (count > 1 ? `${text} ×${count}` : text));
       const go = make("button", { type: "button" }, `${runs.length > 1 ? `${runs[other.run]}, ` : ""}step ${other.step}`);
       if (other === visit) go.setAttribute("aria-current", "true");
       go.addEventListener("click", () => choose(other));
       return make("tr", {}, make("th", { scope: "row" }, go), make("td", {}, SPLITS[other.split]),
-        make("td", {}, `${other.right} of ${other.rights.length}`), make("td", {}, said.join(", ")));
+        make("td", {}, `${other.right} of ${other.rights.length}`), make("td", {}, answers.join(", ")));
     });
     const head = ["step", "asked", "right", "answers"].map((name) => make("th", { scope: "col" }, name));
     return make("div", { class: "times" }, make("h4", {}, "Over training"),

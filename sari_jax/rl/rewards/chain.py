@@ -1,4 +1,4 @@
-"""Rewards of what stands before the answer, by exact rules; both are ours."""
+"""Rewards for the chain of thought, by exact rules; both are ours."""
 
 import re
 
@@ -6,18 +6,44 @@ from sari_jax.data.answers import choice_index, normalise
 from sari_jax.data.records import Record
 from sari_jax.data.styles import Style
 
-# So many words in a row are copied; fewer may well come twice. And so many of its own make up for it.
+# A run of this many words that stood before is a copy; fewer may well come twice. A section with this many words of its
+# own is no copy, whatever else it repeats.
 RUN = 5
 
 
 def sections_reward(completion: str, record: Record, style: Style) -> float:
-    """The fraction of the style's sections that are there, hold a word, and are no copy.
+    """Returns the fraction of the style's sections that are there, hold a word, and are no copy.
 
-    A copy is the question or a section before it, or repeats five words of theirs in a row, or more, and has fewer than
-    five besides.
+        reward = good sections / sections of the style
+
+    A section is a copy if it equals the question or an earlier section. It is also one if it repeats runs of five words
+    or more of theirs and has fewer than five words besides.
+
+    >>> from sari_jax.data.records import Clip
+    >>> from sari_jax.data.styles import STYLES
+    >>> record = Record(
+    ...     id="r1", audio=(Clip("dog.wav"),), question="Which animal?", choices=("cat", "dog"),
+    ...     answer_index=1, task="sound", source="mine", licence="CC0-1.0",
+    ... )
+    >>> chain = (
+    ...     "<planning>Which animal?</planning><caption>Two barks.</caption>"
+    ...     "<reasoning>Dogs bark.</reasoning><summary>It is a dog.</summary>"
+    ... )
+    >>> sections_reward(f"<think>{chain}</think>", record, STYLES["structured"])
+    0.75
+
+    Args:
+        completion: the text.
+        record: the question.
+        style: it names the sections and finds them.
+
+    Returns:
+        The reward, from 0 to 1; 1 for a style without sections.
     """
     names = section_names(style)
-    found, said, good = style.sections(completion), [_words(record.question)], 0
+    found = style.sections(completion)
+    said = [_words(record.question)]
+    good = 0
     for name in names:
         words = _words(found.get(name, ""))
         good += bool(words.strip()) and not _copied(words, said)
@@ -26,7 +52,28 @@ def sections_reward(completion: str, record: Record, style: Style) -> float:
 
 
 def consistency_reward(completion: str, record: Record, style: Style) -> float:
-    """1 if the last choice that the chain's last section names is the one that the answer names."""
+    """Returns 1 if the chain concludes what the answer says, else 0.
+
+    The last choice that the chain's last section names must be the choice that the answer names.
+
+    >>> from sari_jax.data.records import Clip
+    >>> from sari_jax.data.styles import STYLES
+    >>> record = Record(
+    ...     id="r1", audio=(Clip("dog.wav"),), question="Which animal?", choices=("cat", "dog"),
+    ...     answer_index=1, task="sound", source="mine", licence="CC0-1.0",
+    ... )
+    >>> text = "<think>Not a cat but a dog.</think><answer>{}</answer>"
+    >>> [consistency_reward(text.format(said), record, STYLES["free"]) for said in ("dog", "cat")]
+    [1.0, 0.0]
+
+    Args:
+        completion: the text.
+        record: the question, whose choices count; the right one does not matter.
+        style: it finds the last section and the answer.
+
+    Returns:
+        1.0 or 0.0; 1.0 for a style without a chain.
+    """
     names = section_names(style)
     if not names:
         return 1.0
@@ -40,15 +87,20 @@ def consistency_reward(completion: str, record: Record, style: Style) -> float:
 
 
 def last_choice(text: str, choices: tuple[str, ...]) -> str | None:
-    """The choice, normalised, that the text names last, as whole words; of two that end there, the longer one.
+    """Returns the choice that the text names last, as whole words; of two that end there, the longer one.
 
-    "Not a bark but a dog barking" names "dog barking" and not "dog".
+    >>> last_choice("Not a bark but a dog barking", ("bark", "dog", "dog barking"))
+    'dog barking'
+
+    Returns:
+        The normalised choice; None if the text names none.
     """
-    words, named = _words(text), []
+    words = _words(text)
+    named = []
     for choice in {normalise(choice) for choice in choices} - {""}:
         places = re.finditer(f"(?= {re.escape(choice)} )", words)
         named += [(place.start() + len(choice), len(choice), choice) for place in places]
-    # What lies within another choice's mention is no mention.
+    # A choice within the mention of another, longer choice is not mentioned.
     apart = [
         (end, size, choice)
         for end, size, choice in named
@@ -58,18 +110,24 @@ def last_choice(text: str, choices: tuple[str, ...]) -> str | None:
 
 
 def section_names(style: Style) -> tuple[str, ...]:
-    """The parts of the style's chain as `Style.sections` calls them."""
+    """Returns the names of the style's sections, as `Style.sections` has them.
+
+    >>> from sari_jax.data.styles import STYLES
+    >>> section_names(STYLES["structured"]), section_names(STYLES["free"])
+    (('planning', 'caption', 'reasoning', 'summary'), ('think',))
+    """
     if style.section_tags:
         return tuple(name for name, _ in style.section_tags)
     return ("think",) if style.think_tag is not None else ()
 
 
 def _words(text: str) -> str:
-    """Normalised, a space on either side, so that whole words can be looked for."""
+    """Returns the normalised text with a space on either side, so that whole words can be looked for."""
     return f" {normalise(text)} "
 
 
 def _copied(words: str, said: list[str]) -> bool:
+    """Whether these words equal one of the earlier texts, or have fewer than RUN words besides runs of theirs."""
     listed = words.split()
     own = set(range(len(listed)))
     for start in range(len(listed) - RUN + 1):

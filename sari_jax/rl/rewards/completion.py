@@ -1,18 +1,23 @@
-"""What a reward judges."""
+"""The completion that a reward judges."""
 
 
 class Completion(str):
     """A completion's text, which knows how long it was in tokens.
 
+    >>> completion = Completion("<answer>dog</answer>", num_tokens=7, limit=48)
+    >>> completion.startswith("<answer>"), completion.num_tokens, completion.limit
+    (True, 7, 48)
+
     Attributes:
-        tokens: its length, the end token included.
+        num_tokens: its length, the end token included.
         limit: the most tokens it could have had.
     """
 
-    tokens: int
+    num_tokens: int
     limit: int
 
-    def __new__(cls, text: str, tokens: int, limit: int) -> "Completion":
+    def __new__(cls, text: str, num_tokens: int, limit: int) -> "Completion":
         made = super().__new__(cls, text)
-        made.tokens, made.limit = tokens, limit
+        made.num_tokens = num_tokens
+        made.limit = limit
         return made

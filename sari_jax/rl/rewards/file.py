@@ -1,4 +1,4 @@
-"""A user's own rewards: functions of one Python file, which the config names as it is named itself."""
+"""A user's own rewards: functions of one Python file, which grpo.reward_file names."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -12,40 +12,44 @@ from sari_jax.user_file import load
 def load_rewards(
     path: str, names: Iterable[str], taken: Iterable[str] = ()
 ) -> dict[str, Callable[..., float]]:
-    """The functions of these names; each is called as `name(completion, record, style)` and gives a number.
+    """Loads functions from a Python file; each is called as `name(completion, record, style)` and returns a number.
 
     Args:
-        taken: names that stand for something else already.
+        path: of the file.
+        names: of the functions to load.
+        taken: names that the file must not define.
 
     Raises:
-        InputError: no such file, one that fails, one without such a function, or with one of a name that is taken.
+        InputError: the file does not exist, fails, lacks a function, or defines a name that is taken.
     """
     module = load(path, "reward_file", f"grpo.reward_file {path}")
     for name in taken:
         if hasattr(module, name):
             raise InputError(
-                f"grpo.reward_file {path}: defines {name}, which is built in; name it otherwise"
+                f"grpo.reward_file {path}: defines {name}, which is a built-in reward; give it another name"
             )
     return {name: _function(module, path, name) for name in names}
 
 
 def digest(path: str) -> str:
-    """Of the file, for a run to be told from one with other rewards.
+    """Returns a hash of the file's content; a run whose reward file has another hash is not resumed.
 
     Raises:
-        InputError: no such file.
+        InputError: the file does not exist.
     """
     if not Path(path).is_file():
-        raise InputError(f"grpo.reward_file {path}: no such file")
+        raise InputError(f"grpo.reward_file {path}: no such file; give the path of a Python file")
     return files_digest([Path(path)])
 
 
 def _function(module: object, path: str, name: str) -> Callable[..., float]:
+    """Returns a function of the module that can be called with three arguments."""
     function = getattr(module, name, None)
     try:
         inspect.signature(function).bind("completion", "record", "style")
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"grpo.reward_file {path}: has no function {name}(completion, record, style), which grpo.rewards names"
+            f"grpo.reward_file {path}: has no function {name}(completion, record, style), which grpo.rewards names;"
+            " define it, or take the name out of grpo.rewards"
         ) from error
     return function

@@ -1,4 +1,4 @@
-"""Rewards that are given as Python functions, by name, where a run is started from Python."""
+"""Rewards given as Python functions by name, for runs that are started from Python."""
 
 import hashlib
 import inspect
@@ -14,6 +14,7 @@ def check_functions(functions: Functions, names: Collection[str], taken: Collect
     """Checks that there is a function `name(completion, record, style)` for each of these names, and no other.
 
     Args:
+        functions: by name.
         names: `grpo.reward_functions` of the run.
         taken: names of built-in rewards.
 
@@ -43,12 +44,12 @@ def check_functions(functions: Functions, names: Collection[str], taken: Collect
 
 
 def functions_digest(functions: Functions) -> str:
-    """A digest of the functions' names and source; a run with different functions is not resumed.
+    """Returns a hash of the functions' names and source; a run with different functions is not resumed.
 
-    The source of each function alone counts: neither what it calls nor the values that it takes from outside.
+    Only the source of each function counts: neither what it calls nor values from outside change the hash.
 
     Raises:
-        InputError: a function has no source of its own, as a lambda, a builtin or a partial has not.
+        InputError: a function has no source of its own, for instance a lambda, a builtin or a partial.
     """
     parts = []
     for name, function in sorted(functions.items()):

@@ -1,4 +1,4 @@
-"""Rewards by name, and a completion's score: their sum by the config's weights."""
+"""Rewards by name, and the score of a completion: the sum of its rewards by the config's weights."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -25,7 +25,7 @@ REWARDS: dict[str, Reward] = {
     "sections": sections_reward,
     "consistency": consistency_reward,
 }
-# What a step's other numbers, and a completion's, are called in the files of a run.
+# Names of other metrics that a run writes, of a step or of a completion.
 RESERVED = frozenset(
     "advantage audio_seconds clip_fraction completion_tokens done done_fraction entropy examples generation_batches"
     " gradient_norm idle_fraction importance kl learning_rate loss mfu model_tflop parameter_norm ratio records_skipped"
@@ -35,10 +35,19 @@ RESERVED = frozenset(
 
 
 def parse_weights(shares: Iterable[str]) -> dict[str, float]:
-    """("accuracy=2", "format=1") -> {"accuracy": 2.0, "format": 1.0}
+    """Reads the weights of rewards.
+
+    >>> parse_weights(("accuracy=2", "format=1"))
+    {'accuracy': 2.0, 'format': 1.0}
+
+    Args:
+        shares: "NAME=WEIGHT" each.
+
+    Returns:
+        The weight of each reward by name.
 
     Raises:
-        InputError: a share that does not read NAME=WEIGHT, a name that comes twice or that something else has.
+        InputError: a share does not read NAME=WEIGHT, or its name comes twice or belongs to another metric of a run.
     """
     weights: dict[str, float] = {}
     for share in shares:
@@ -49,11 +58,12 @@ def parse_weights(shares: Iterable[str]) -> dict[str, float]:
             weight = math.nan
         if not name.isidentifier() or not math.isfinite(weight) or name in weights:
             raise InputError(
-                f"config: grpo.rewards: {share!r} does not read NAME=WEIGHT, as 'accuracy=2', once for each name"
+                f"config: grpo.rewards: {share!r} does not read NAME=WEIGHT; write for instance 'accuracy=2', and each"
+                " name once"
             )
         if name in RESERVED or name.startswith("seconds"):
             raise InputError(
-                f"config: grpo.rewards: {name!r} has the name of a number that a run writes; name it otherwise"
+                f"config: grpo.rewards: {name!r} is the name of another metric of a run; give the reward another name"
             )
         weights[name] = weight
     return weights
@@ -64,43 +74,74 @@ def make_scorer(
     reward_file: str = "",
     functions: Functions = MappingProxyType({}),
 ) -> Scorer:
-    """A function that gives each reward with a weight, unweighted, by name; `accuracy` in any case; and `total`.
+    """Makes a function that computes all rewards of a completion.
+
+        total = sum of weight * reward over the names with a weight
+
+    >>> from sari_jax.data.records import Clip
+    >>> from sari_jax.data.styles import STYLES
+    >>> record = Record(
+    ...     id="r1", audio=(Clip("dog.wav"),), question="Which animal?", choices=("cat", "dog"),
+    ...     answer_index=1, task="sound", source="mine", licence="CC0-1.0",
+    ... )
+    >>> scorer = make_scorer({"accuracy": 2.0, "format": 0.5})
+    >>> scorer(Completion("It is a <answer>dog</answer>", 9, 48), record, STYLES["direct"])
+    {'accuracy': 1.0, 'format': 0.0, 'total': 2.0}
 
     Args:
-        reward_file: the user's, with a function for each name that is not known here; "" for none.
+        weights: by name, of rewards in REWARDS, in the reward file or among the functions.
+        reward_file: a user's Python file with a function for each name that is unknown otherwise; "" for none.
         functions: the user's functions by name, which `check_functions` has accepted.
 
+    Returns:
+        A function (completion, record, style) -> each reward by name, before its weight, and their `total`. `accuracy`
+        is among them even if it has no weight.
+
     Raises:
-        InputError: a weight for an unknown reward, a file that cannot be used or that defines a known one anew. The
-            scorer: a user's function that fails, or gives something other than a finite number.
+        InputError: a reward is unknown, the file cannot be used, or it defines a built-in reward. The scorer raises it
+            if a user's function fails or returns something other than a finite number.
     """
     unknown = [name for name in weights if name not in REWARDS and name not in functions]
     if unknown and not reward_file:
         raise InputError(
             f"config: grpo.rewards: {unknown[0]!r} is unknown; choose {', '.join(REWARDS)},"
-            " or name a grpo.reward_file with a function of that name"
+            " or set grpo.reward_file to a file with a function of that name"
         )
     own = load_rewards(reward_file, unknown, taken=REWARDS) if reward_file else {}
     own = {**own, **functions}
     rewards = {name: REWARDS[name] for name in weights if name in REWARDS} | own
-    rewards.setdefault("accuracy", accuracy_reward)  # pass rates are read off it
+    # Pass rates are computed from it.
+    rewards.setdefault("accuracy", accuracy_reward)
 
     def scorer(completion: Completion, record: Record, style: Style) -> dict[str, float]:
-        values = {}
-        for name, reward in rewards.items():
-            try:
-                values[name] = float(reward(completion, record, style))
-            except Exception as error:
-                if name not in own:
-                    raise
-                raise InputError(
-                    f"reward {name!r} failed on a completion of record {record.id}: {reason(error)}"
-                ) from error
-            if not math.isfinite(values[name]):
-                raise InputError(
-                    f"reward {name!r} of a completion of record {record.id} is {values[name]}, not a finite number"
-                )
+        values = {
+            name: _value(name, reward, name in own, completion, record, style)
+            for name, reward in rewards.items()
+        }
         total = sum(weights.get(name, 0.0) * value for name, value in values.items())
         return values | {"total": float(total)}
 
     return scorer
+
+
+def _value(
+    name: str, reward: Reward, is_users: bool, completion: Completion, record: Record, style: Style
+) -> float:
+    """Returns the value of one reward.
+
+    Raises:
+        InputError: a user's function fails, or the value is not finite.
+    """
+    try:
+        value = float(reward(completion, record, style))
+    except Exception as error:
+        if not is_users:
+            raise
+        raise InputError(
+            f"reward {name!r} failed on a completion of record {record.id}: {reason(error)}; mend the function"
+        ) from error
+    if not math.isfinite(value):
+        raise InputError(
+            f"reward {name!r} of a completion of record {record.id} is {value}, not a finite number; mend the function"
+        )
+    return value

@@ -88,7 +88,7 @@ def test_nothing_left_is_told_and_reported(folder, make_record):
 
 
 def test_no_folder_of_sounds(folder):
-    for name, told in (("none", "no such folder"), ("empty", "holds no sound file")):
+    for name, told in (("none", "no such folder"), ("empty", "holds no audio file")):
         (folder / "empty").mkdir(exist_ok=True)
         with pytest.raises(InputError, match=told):
             clean([], folder / "out", Cleaning(against_audio=(str(folder / name),)))

@@ -58,11 +58,11 @@ def test_the_sample(built):
     ],
 )
 def test_words_for_what_is_seen(question, heard):
-    assert avqa.heard(question) == heard
+    assert avqa.about_audio(question) == heard
 
 
 @pytest.mark.parametrize("question", ["What Color is it?", "Which colours sound?"])
 def test_a_question_for_a_colour(question):
     with pytest.raises(Drop) as caught:
-        avqa.heard(question)
+        avqa.about_audio(question)
     assert caught.value.reason == "visual question"

@@ -39,7 +39,7 @@ def test_a_json_list(write):
 
 @pytest.mark.parametrize("content", ['[{"a": 1},', "[" * 100_000, b'[{"a": "\xff"}]'])
 def test_a_list_that_is_not_json(write, content):
-    with pytest.raises(InputError, match="begins as a JSON list but is none"):
+    with pytest.raises(InputError, match=r"starts with '\[' but is not valid JSON"):
         list(json_rows(write(content)))
 
 

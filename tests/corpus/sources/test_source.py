@@ -188,7 +188,7 @@ def test_what_the_user_must_have_is_told(tmp_path, write):
     assert f"{path}: none of 1 rows can be used; 1 for: bad line, the first {path}:1: not" in told
     assert source.needs in told
     assert "holds no row" in refused(source, out, path=write(""))
-    assert "no such folder of sounds" in refused(
+    assert "no such folder of audio" in refused(
         source, out, path=path, audio_root=tmp_path / "absent"
     )
     assert "--licence is empty" in refused(source, out, path=path, licence=" ")

@@ -36,7 +36,7 @@ def asking(server, tmp_path):
     """A function that makes an endpoint of ours, which asks the small server."""
 
     def make(*, limits: Limits = Limits(), key: str = KEY, **settings) -> Endpoint:
-        chosen = Settings(server.url, "m", **({"retries": 2} | settings))
+        chosen = Settings(url=server.url, model="m", **({"retries": 2} | settings))
         return Endpoint(chosen, Cache(tmp_path / "cache"), Budget(limits), key)
 
     return make
@@ -196,7 +196,7 @@ def test_what_can_be_no_key_is_refused_unseen(asking, key):
 @pytest.mark.parametrize("url", ["https://me:secret@host/v1", "me:secret@host/v1"])
 def test_an_address_with_a_password_is_refused_unseen(tmp_path, url):
     with pytest.raises(InputError, match="no user name, password") as caught:
-        Endpoint(Settings(url, "m"), Cache(tmp_path), Budget())
+        Endpoint(Settings(url=url, model="m"), Cache(tmp_path), Budget())
     assert "secret" not in str(caught.value)
 
 
@@ -241,13 +241,13 @@ def test_where_nobody_counts_tokens_they_are_estimated(asking, server):
     assert reply.completion_tokens == pytest.approx(len(reply.text) / 4, abs=1)
 
 
-def test_half_a_character_becomes_a_question_mark(asking, server):
-    server.write = lambda _: "\ud83d bark"
+def test_half_a_character_becomes_a_question_mark(asking, server, monkeypatch):
+    monkeypatch.setattr(server, "write", lambda _: "\ud83d bark")
     assert asking().ask(PROMPT, 0).text == "? bark"
 
 
 def test_nobody_there(tmp_path):
-    settings = Settings("http://127.0.0.1:9/v1", "m", retries=0)
+    settings = Settings(url="http://127.0.0.1:9/v1", model="m", retries=0)
     ours = Endpoint(settings, Cache(tmp_path), Budget())
     with pytest.raises(NoReply, match="refused"):
         ours.ask(PROMPT, 0)
@@ -257,10 +257,12 @@ def test_nobody_there(tmp_path):
 
 def test_an_address_that_is_none(tmp_path):
     with pytest.raises(InputError, match="'localhost:8000': must start with http"):
-        Endpoint(Settings("localhost:8000", "m"), Cache(tmp_path), Budget())
+        Endpoint(Settings(url="localhost:8000", model="m"), Cache(tmp_path), Budget())
 
 
 def test_without_the_client_one_line_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(InputError, match=r"pip install -e '.\[synthesize\]' in the checkout"):
-        Endpoint(Settings("http://127.0.0.1:9/v1", "m"), Cache(tmp_path), Budget())
+    with pytest.raises(
+        InputError, match=r"synthesize needs openai; pip install 'sari_jax\[corpus\]'"
+    ):
+        Endpoint(Settings(url="http://127.0.0.1:9/v1", model="m"), Cache(tmp_path), Budget())

@@ -42,9 +42,10 @@ def writing(server, tmp_path):
     """A function that makes a writer who asks the small server."""
 
     def make(*, limits: Limits = Limits(), settings: dict | None = None, **rest) -> Writer:
-        chosen = Settings(server.url, "m", **({"retries": 0} | (settings or {})))
+        chosen = Settings(url=server.url, model="m", **({"retries": 0} | (settings or {})))
         cache = Cache(tmp_path / "cache")
-        return Writer(Endpoint(chosen, cache, Budget(limits, cache.replies(chosen.model))), **rest)
+        budget = Budget(limits, cache.replies(chosen.model))
+        return Writer(endpoint=Endpoint(chosen, cache, budget), **rest)
 
     return make
 
@@ -139,8 +140,8 @@ def test_what_never_passes_is_kept_with_the_models_words(writing, server, broken
     assert len(server.bodies) == before + 3
 
 
-def test_without_temperature_it_is_asked_once(writing, server):
-    server.write = lambda _: "no"
+def test_without_temperature_it_is_asked_once(writing, server, monkeypatch):
+    monkeypatch.setattr(server, "write", lambda _: "no")
     writing(settings={"temperature": 0.0}).questions([caption(0)], Ledger())
     assert len(server.bodies) == 1
 
@@ -275,8 +276,8 @@ def test_half_a_character_costs_its_question_and_nothing_else(writing, server, t
     assert report["dropped"] == {"question: not a JSON object": 1} and report["kept"] == 2
 
 
-def test_records_whose_chains_fail_are_dropped(writing, server, make_record):
-    server.write = lambda _: json.dumps({"planning": "?"})
+def test_records_whose_chains_fail_are_dropped(writing, server, make_record, monkeypatch):
+    monkeypatch.setattr(server, "write", lambda _: json.dumps({"planning": "?"}))
     ledger = Ledger()
     assert writing().chained([make_record(chain_structured=None)], {}, ledger) == []
     assert ledger.report()["dropped"] == {"structured chain: sections are incomplete": 1}

@@ -64,5 +64,7 @@ def test_a_digest_follows_the_content(path):
 def test_a_name_that_is_taken(path):
     path.write_text(BREVITY + "\ndef accuracy(completion, record, style):\n    return 1.0\n")
     assert load_rewards(str(path), ["brevity"])
-    with pytest.raises(InputError, match="defines accuracy, which is built in; name it otherwise"):
+    with pytest.raises(
+        InputError, match="defines accuracy, which is a built-in reward; give it another name"
+    ):
         load_rewards(str(path), ["brevity"], taken=("format", "accuracy"))

@@ -7,7 +7,7 @@ from sari_jax.rl.rewards.functions import check_functions, functions_digest
 
 
 def brevity(completion, record, style) -> float:
-    return 1.0 - completion.tokens / completion.limit
+    return 1.0 - completion.num_tokens / completion.limit
 
 
 def test_the_digest_is_of_names_and_source():

@@ -26,13 +26,18 @@ def test_a_share_that_does_not_read(share):
 
 
 def test_a_name_that_comes_twice():
-    with pytest.raises(InputError, match="'accuracy=2' does not read NAME=WEIGHT.* once for each"):
+    with pytest.raises(
+        InputError, match="'accuracy=2' does not read NAME=WEIGHT; .*, and each name once"
+    ):
         parse_weights(("accuracy=1", "accuracy=2"))
 
 
 @pytest.mark.parametrize("name", ["loss", "step", "text", "total", "seconds_mine"])
 def test_a_name_that_a_run_writes_already(name):
-    with pytest.raises(InputError, match=f"{name!r} has the name of a number that a run writes"):
+    with pytest.raises(
+        InputError,
+        match=f"{name!r} is the name of another metric of a run; give the reward another name",
+    ):
         parse_weights((f"{name}=1",))
 
 
@@ -43,7 +48,7 @@ def test_each_reward_by_name_and_their_sum_by_the_weights(make_record):
     assert scorer(wrong, make_record(), FREE) == {"format": 1.0, "accuracy": 0.0, "total": 0.5}
 
 
-def test_accuracy_is_told_without_a_weight(make_record):
+def test_accuracy_is_computed_without_a_weight(make_record):
     scored = make_scorer({"format": 1.0})(completion(), make_record(), FREE)
     assert scored == {"format": 1.0, "accuracy": 1.0, "total": 1.0}
 
@@ -65,7 +70,7 @@ def test_an_unknown_reward_is_refused():
 def own(tmp_path):
     path = tmp_path / "own.py"
     path.write_text(
-        "def brevity(completion, record, style):\n    return 1 - completion.tokens / completion.limit\n"
+        "def brevity(completion, record, style):\n    return 1 - completion.num_tokens / completion.limit\n"
         "def broken(completion, record, style):\n    return 1 / 0\n"
         "def endless(completion, record, style):\n    return float('inf')\n"
         "def wordy(completion, record, style):\n    return 'much'\n"

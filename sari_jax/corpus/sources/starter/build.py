@@ -1,8 +1,9 @@
-"""Drafts -> clips on disk and the records that name them."""
+"""Writing of the starter corpus: from drafts of questions to clips on disk and the records that name them."""
 
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ WEIGHTS = {"easy": 0.25, "medium": 0.35, "hard": 0.40}
 def build(
     out: Path, *, seed: int = 0, train: int = 4200, validation: int = 420, test: int = 600
 ) -> dict[str, Any]:
-    """Writes {train,validation,test}.jsonl, audio/*.flac, LICENCES.md and summary.json; the same bits for a seed.
+    """Writes {train,validation,test}.jsonl, audio/*.flac, LICENCES.md and summary.json; returns the summary.
+
+    The same seed gives the same bits.
 
     Raises:
-        InputError: a negative seed; `out` is not empty or cannot be written; a package cannot be fetched.
+        InputError: the seed is negative; `out` is not empty or cannot be written; a package cannot be fetched.
     """
     if seed < 0:
         raise InputError(f"seed {seed}: must be 0 or more")
@@ -46,9 +49,8 @@ def build(
             material = materials[SPLITS[split]]
             records = []
             for i in range(size):
-                rng = np.random.default_rng(
-                    [seed, number, i]
-                )  # a question does not depend on its neighbours
+                # A question does not depend on its neighbours.
+                rng = np.random.default_rng([seed, number, i])
                 difficulty = str(rng.choice(list(WEIGHTS), p=list(WEIGHTS.values())))
                 draft = KINDS[i % len(KINDS)](rng, difficulty)
                 records.append(_record(f"{split}-{i:05d}", draft, material, rng, aside))
@@ -94,7 +96,7 @@ def _record(
 
 
 def sources_of(record: Record) -> list[str]:
-    """The soundfonts, voices and recordings that a clip is made of; each belongs to train or to test."""
+    """Returns the soundfonts, voices and recordings of a clip; each belongs either to train or to test."""
     return record.source.removeprefix(PREFIX).split(SEPARATOR)
 
 
@@ -103,27 +105,32 @@ def licence(source: str) -> str:
 
 
 def _mix(draft: Draft, sounds: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """The sounds in order with silence between and around them, over noise that is louder where it is hard."""
+    """Joins the sounds with silence between and around them and adds noise, which is louder for hard questions."""
     gains = draft.gains or (1.0,) * len(sounds)
-    silence = lambda seconds: np.zeros(int(seconds * SAMPLE_RATE), np.float32)  # noqa: E731
-    parts = [silence(rng.uniform(0.05, 0.2))]
+    parts = [_silence(rng.uniform(0.05, 0.2))]
     for samples, gain in zip(sounds, gains, strict=True):
-        parts += [samples * gain, silence(draft.gap)]
-    mixed = np.concatenate([*parts, silence(0.1)])
+        parts += [samples * gain, _silence(draft.gap)]
+    mixed = np.concatenate([*parts, _silence(0.1)])
     noise = {"easy": 0.0005, "medium": 0.001, "hard": 0.003}[draft.difficulty]
     mixed = mixed * rng.uniform(0.6, 1.0) + noise * rng.standard_normal(len(mixed))
     return np.clip(mixed, -1, 1).astype(np.float32)
 
 
+def _silence(seconds: float) -> np.ndarray:
+    return np.zeros(int(seconds * SAMPLE_RATE), np.float32)
+
+
 def _summary(records: list[Record]) -> dict[str, Any]:
-    count = lambda name: dict(sorted(Counter(str(getattr(r, name)) for r in records).items()))  # noqa: E731
+    chances = [1 / len(record.choices) for record in records]
     return {
         "questions": len(records),
-        "chance": float(np.mean([1 / len(record.choices) for record in records]))
-        if records
-        else None,
-        "tasks": count("task"),
-        "kinds": count("kind"),
-        "difficulties": count("difficulty"),
-        "choices": dict(sorted(Counter(str(len(record.choices)) for record in records).items())),
+        "chance": float(np.mean(chances)) if records else None,
+        "tasks": _counts(record.task for record in records),
+        "kinds": _counts(record.kind for record in records),
+        "difficulties": _counts(record.difficulty for record in records),
+        "choices": _counts(len(record.choices) for record in records),
     }
+
+
+def _counts(values: Iterable[Any]) -> dict[str, int]:
+    return dict(sorted(Counter(str(value) for value in values).items()))

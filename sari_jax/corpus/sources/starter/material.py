@@ -1,4 +1,4 @@
-"""What the clips are made of: notes, recordings and words, for train and for test from different sources."""
+"""The sounds of the starter corpus: notes, recordings and words, from different sources for train and for test."""
 
 import dataclasses
 import functools
@@ -42,7 +42,7 @@ WORDS = (
     "dog cat horse bird fish "
     "house water apple window garden"
 ).split()
-# Language -> espeak-ng's code and what is said in it.
+# Language -> espeak-ng's code and phrases in it.
 PHRASES = {
     "English": (
         "en-us",
@@ -98,7 +98,7 @@ class Sources:
 
     @property
     def names(self) -> set[str]:
-        """Everything a clip can come from, for checking that splits are disjoint."""
+        """All sources that a clip can come from, to check that splits are disjoint."""
         return {
             self.soundfont,
             self.recordings,
@@ -116,7 +116,8 @@ TEST = Sources(
 )
 SPLITS = {"train": TRAIN, "validation": TRAIN, "test": TEST}
 
-# Short single events of the recording sets; file name stems. Of sonic-pi only what Debian lists as CC0.
+# Short single events of the recording sets, by file name without suffix. Of sonic-pi only those that Debian lists as
+# CC0.
 RECORDED_EVENTS = {
     "arcade-sounds": (
         "coin1 coin2 coin3 error1 error2 hit1 hit2 hit3 hit4 hurt1 hurt2 hurt3 jump1 jump2 jump3 "
@@ -144,11 +145,11 @@ DIGITS = dict(
 
 
 class Material:
-    """Renders a split's sounds on demand and keeps them. A sound comes with the name of its source."""
+    """Renders a split's sounds on demand and caches them. Most methods return a sound with the name of its source."""
 
     def __init__(self, sources: Sources):
         self.sources = sources
-        # Caches of this object, not of its class, which would keep every material for good.
+        # Caches of this object: one of the class would keep every material for good.
         self.note = functools.cache(self.note)
         self.recording = functools.cache(self.recording)
         self.word = functools.cache(self.word)
@@ -164,14 +165,14 @@ class Material:
             import tinysoundfont
         except ImportError as error:
             raise InputError(
-                "the starter corpus plays soundfonts through tinysoundfont: pip install --no-deps tinysoundfont"
+                "sari data build starter needs tinysoundfont; pip install --no-deps tinysoundfont"
             ) from error
         (path,) = assets.fetch(self.sources.soundfont).glob("*.sf2")
         synth = tinysoundfont.Synth(samplerate=SAMPLE_RATE)
         return synth, synth.sfload(str(path))
 
     def note(self, program: int | None, key: int, seconds: float) -> Float[np.ndarray, "S"]:
-        """A note held for 0.7 of `seconds`, mono, peak 0.5; program None is the drum kit."""
+        """Renders a note, held for 0.7 of `seconds`; mono, with peak 0.5. Program None is the drum kit."""
         synth, font = self._synth
         channel, bank = (9, 128) if program is None else (0, 0)
         synth.program_select(channel, font, bank, program or 0)
@@ -194,7 +195,7 @@ class Material:
         return self.note(programs[variant % len(programs)], key, seconds)
 
     def effect(self, name: str, variant: int) -> tuple[np.ndarray, str]:
-        """A named sound effect, from the soundfont or, where there is one, a recording."""
+        """Returns a named sound effect, from the soundfont or from a recording if there is one."""
         recorded = RECORDED_EFFECTS[self.sources.recordings].get(name, ())
         if recorded and variant % 2:
             return self.recording(recorded[variant // 2 % len(recorded)]), self.sources.recordings
@@ -204,7 +205,7 @@ class Material:
         return self.note(program, key + variant % 5, 0.9), self.sources.soundfont
 
     def event(self, variant: int) -> tuple[np.ndarray, str]:
-        """Some short event: a recording, or a drum."""
+        """Returns some short event: a recording or a drum."""
         events = RECORDED_EVENTS[self.sources.recordings]
         if variant % 3:
             samples = self.recording(events[variant // 3 % len(events)])
@@ -218,7 +219,7 @@ class Material:
         return trim(load_waveform(path))[: int(0.9 * SAMPLE_RATE)]
 
     def word(self, word: str, variant: int) -> tuple[np.ndarray, str]:
-        """A spoken word; of a test's digits every third is the recorded speaker's."""
+        """Returns a spoken word. Every third digit of the test split is by the recorded speaker."""
         if self.sources.speaker and word in DIGITS and variant % 3 == 0:
             path = assets.fetch(self.sources.speaker) / "digits" / f"{DIGITS[word]}.wav"
             return trim(load_waveform(path)), self.sources.speaker

@@ -1,6 +1,6 @@
-"""Spoken words through espeak-ng.
+"""Spoken words, by espeak-ng.
 
-The library is called by ctypes: the packages that wrap it play sound or return phonemes, none gives samples.
+The library is called through ctypes, as the packages that wrap it play audio or return phonemes but give no samples.
 """
 
 import ctypes
@@ -8,11 +8,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import librosa
 import numpy as np
 from jaxtyping import Float
 
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, require
 
 SYNCHRONOUS, RATE_PARAMETER = 2, 1
 SAMPLE_RATE = 16_000
@@ -26,14 +25,11 @@ class Speaker:
     """espeak-ng, one utterance at a time. The same utterances in the same order are the same bits."""
 
     def __init__(self):
-        try:
-            import espeakng_loader
-        except ImportError as error:
-            raise InputError(
-                "the starter corpus speaks through espeak-ng: pip install -e '.[starter]' in the checkout"
-            ) from error
-        # A copy of its own: the library keeps what the last utterance left behind in globals, so that a
-        # second corpus of the same process would not be the same bits.
+        require("sari data build starter", "corpus", "espeakng_loader", "librosa")
+        import espeakng_loader
+
+        # Each speaker loads its own copy of the library, whose globals keep state of the last utterance. With a shared
+        # copy a second corpus of the same process would not have the same bits.
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(shutil.copy(espeakng_loader.get_library_path(), folder))
             self._library = ctypes.CDLL(str(copy))
@@ -52,13 +48,13 @@ class Speaker:
         return 0
 
     def say(self, text: str, voice: str, words_per_minute: int = 165) -> Float[np.ndarray, "S"]:
-        """16 kHz float32 with the silence around it cut off.
+        """Returns an utterance at 16 kHz, without the silence around it.
 
         Args:
             voice: language and variant, such as "en-us+f2".
         """
         self._pieces.clear()
-        # Breath is noise from espeak-ng's own generator, seeded with the clock, and from the C library's.
+        # Breath is noise from espeak-ng's generator, which the clock seeds, and from the C library's generator.
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         self._libc.srand(1)
         if self._library.espeak_SetVoiceByName(voice.encode()):
@@ -66,6 +62,8 @@ class Speaker:
         self._library.espeak_SetParameter(RATE_PARAMETER, words_per_minute, 0)
         raw = text.encode()
         self._library.espeak_Synth(raw, len(raw) + 1, 0, 1, 0, 1, None, None)
+        import librosa
+
         samples = np.concatenate(self._pieces).astype(np.float32) / 32768
         return trim(
             librosa.resample(samples, orig_sr=self._rate, target_sr=SAMPLE_RATE, res_type="soxr_hq")
@@ -74,5 +72,7 @@ class Speaker:
 
 def trim(samples: Float[np.ndarray, "S"]) -> Float[np.ndarray, "T"]:
     """Cuts leading and trailing silence (30 dB below the peak) and brings the peak to 0.5."""
+    import librosa  # imported here, as assembling a model reads this package's texts alone
+
     samples, _ = librosa.effects.trim(samples, top_db=30, frame_length=512, hop_length=128)
     return samples * (0.5 / max(float(np.abs(samples).max()), 1e-6))

@@ -48,7 +48,9 @@ def test_an_unknown_voice(speaker):
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    with pytest.raises(InputError, match="pip install"):
+    with pytest.raises(
+        InputError, match=r"needs espeakng_loader; pip install 'sari_jax\[corpus\]'"
+    ):
         Speaker()
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from sari_jax.corpus.clean import sounds
+from sari_jax.corpus.clean import decoding
+from sari_jax.corpus.clean.decoding import fingerprint_clip, fingerprint_clips
 from sari_jax.corpus.clean.fingerprint import Fingerprint
-from sari_jax.corpus.clean.sounds import hear, listen
 from sari_jax.data.ledger import Drop
 from sari_jax.data.records import Clip
 
@@ -35,17 +35,17 @@ def test_why_a_clip_cannot_be_used(tone, tmp_path):
     }
     for reason, (clip, longest) in cases.items():
         with pytest.raises(Drop) as caught:
-            hear(clip, longest)
+            fingerprint_clip(clip, longest)
         assert caught.value.reason == reason and clip.path in str(caught.value)
-    assert hear(Clip(cases["sound too long"][0].path, 1, 2), 2).samples == 16_000
+    assert fingerprint_clip(Clip(cases["sound too long"][0].path, 1, 2), 2).samples == 16_000
 
 
 def test_what_many_processes_hear_stands_in_order(tone):
     clips = [tone(f"{i}.wav", 0.1 + i / 10) for i in range(6)] + [Clip("none.wav")]
-    found = listen(clips, longest=30, workers=2)
+    found = fingerprint_clips(clips, longest=30, workers=2)
     assert [f.samples for f in found[:6]] == [1600 * (i + 1) for i in range(6)]
     assert found[6].reason == "sound unreadable"
-    assert listen([], longest=30) == []
+    assert fingerprint_clips([], longest=30) == []
 
 
 def busy(line, longest):
@@ -61,14 +61,14 @@ def busy(line, longest):
             os.kill(os.getpid(), signal.SIGKILL)
         if "hang" in name:
             time.sleep(600)
-        line.send(hear(clip, longest))
+        line.send(fingerprint_clip(clip, longest))
 
 
 def test_a_decoder_that_crashes_or_hangs_takes_its_clip_alone(tone, monkeypatch):
-    monkeypatch.setattr(sounds, "_work", busy)
-    monkeypatch.setattr(sounds.multiprocessing, "get_context", forked)
+    monkeypatch.setattr(decoding, "_work", busy)
+    monkeypatch.setattr(decoding.multiprocessing, "get_context", forked)
     names = ["a.wav", "crash1.wav", "b.wav", "hang.wav", "crash2.wav", "c.wav"]
-    found = listen([tone(name) for name in names], longest=30, workers=2, patience=3.0)
+    found = fingerprint_clips([tone(name) for name in names], longest=30, workers=2, patience=3.0)
     assert [isinstance(f, Fingerprint) for f in found] == [True, False, True, False, False, True]
     assert found[1].reason == found[4].reason == "sound crashes the decoder"
     assert "crash1.wav" in str(found[1]) and found[3].reason == "sound takes too long to decode"
@@ -79,22 +79,22 @@ def dead(line, longest):
 
 
 def test_workers_that_never_start_are_no_endless_loop(tone, monkeypatch):
-    monkeypatch.setattr(sounds, "_work", dead)
-    monkeypatch.setattr(sounds.multiprocessing, "get_context", forked)
+    monkeypatch.setattr(decoding, "_work", dead)
+    monkeypatch.setattr(decoding.multiprocessing, "get_context", forked)
     with pytest.raises(RuntimeError, match="do not start"):
-        listen([tone("a.wav")], longest=30, workers=1)
+        fingerprint_clips([tone("a.wav")], longest=30, workers=1)
 
 
 def brief(line, longest):
     """A worker that ends after each answer."""
     line.send("ready")
     clip = line.recv()
-    line.send(hear(clip, longest))
+    line.send(fingerprint_clip(clip, longest))
     line.close()
     os._exit(0)
 
 
-class Slow(sounds.tqdm):
+class Slow(decoding.tqdm):
     """Gives a worker the time to end after its answer."""
 
     def update(self, n=1):
@@ -103,19 +103,19 @@ class Slow(sounds.tqdm):
 
 
 def test_a_worker_that_dies_idle_takes_no_clip(tone, monkeypatch):
-    monkeypatch.setattr(sounds, "_work", brief)
-    monkeypatch.setattr(sounds, "tqdm", Slow)
-    monkeypatch.setattr(sounds.multiprocessing, "get_context", forked)
+    monkeypatch.setattr(decoding, "_work", brief)
+    monkeypatch.setattr(decoding, "tqdm", Slow)
+    monkeypatch.setattr(decoding.multiprocessing, "get_context", forked)
     clips = [tone(f"{i}.wav", 0.1 + i / 10) for i in range(6)]
-    found = listen(clips, longest=30, workers=1)
+    found = fingerprint_clips(clips, longest=30, workers=1)
     assert [f.samples for f in found] == [1600 * (i + 1) for i in range(6)]
 
 
 def test_an_error_of_our_own_is_no_fault_of_the_file(tone, monkeypatch):
-    monkeypatch.setattr(sounds, "fingerprint", lambda waveform: waveform.nothing_of_the_kind)
-    monkeypatch.setattr(sounds.multiprocessing, "get_context", forked)
+    monkeypatch.setattr(decoding, "fingerprint", lambda waveform: waveform.nothing_of_the_kind)
+    monkeypatch.setattr(decoding.multiprocessing, "get_context", forked)
     with pytest.raises(RuntimeError, match=r"a\.wav(.|\n)*nothing_of_the_kind"):
-        listen([tone("a.wav")], longest=30, workers=1)
+        fingerprint_clips([tone("a.wav")], longest=30, workers=1)
 
 
 def greedy(waveform):
@@ -125,9 +125,9 @@ def greedy(waveform):
 
 
 def test_a_worker_takes_no_more_memory_than_it_may(tone, monkeypatch):
-    monkeypatch.setattr(sounds, "fingerprint", greedy)
-    monkeypatch.setattr(sounds.multiprocessing, "get_context", forked)
-    (found,) = listen([tone("a.wav")], longest=30, workers=1)
+    monkeypatch.setattr(decoding, "fingerprint", greedy)
+    monkeypatch.setattr(decoding.multiprocessing, "get_context", forked)
+    (found,) = fingerprint_clips([tone("a.wav")], longest=30, workers=1)
     assert found.reason == "sound unreadable" and "more memory" in str(found)
 
 
@@ -137,18 +137,18 @@ class Enough(Exception):
 
 @pytest.mark.parametrize(("cores", "most"), [(2, 2), (100, 32)])
 def test_as_many_workers_as_cores_are_ours(cores, most, monkeypatch):
-    def heard_of(running):
+    def due(running):
         raise Enough(len(running))
 
-    monkeypatch.setattr(sounds, "_start", lambda context, longest: context.worker())
-    monkeypatch.setattr(sounds.multiprocessing, "get_context", lambda kind: Mock())
+    monkeypatch.setattr(decoding, "_start", lambda context, longest: context.worker())
+    monkeypatch.setattr(decoding.multiprocessing, "get_context", lambda kind: Mock())
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
-    monkeypatch.setattr(sounds, "_heard_of", heard_of)
+    monkeypatch.setattr(decoding, "_due", due)
     with pytest.raises(Enough, match=f"^{most}$"):
-        listen([Clip("a.wav")] * 200, longest=30)
+        fingerprint_clips([Clip("a.wav")] * 200, longest=30)
 
 
-SPAWN = sounds.multiprocessing.get_context("spawn")
+SPAWN = decoding.multiprocessing.get_context("spawn")
 
 
 def forked(kind: str):
@@ -158,4 +158,4 @@ def forked(kind: str):
 
 
 class Forked(type(SPAWN)):
-    Process = sounds.multiprocessing.get_context("fork").Process
+    Process = decoding.multiprocessing.get_context("fork").Process

@@ -1,7 +1,7 @@
-"""Sounds to fingerprints in many processes, of which any may die or hang: its sound is dropped, all else goes on.
+"""Fingerprints of many clips, computed in worker processes. If a worker dies or hangs, only its clip is dropped.
 
-Decoders are C; a damaged file may crash them or keep them forever (libsndfile has open reports of both). A process pool
-of the standard library ends when a worker dies, and cannot end one that hangs.
+Decoders are written in C; a damaged file may crash them or keep them forever (libsndfile has open reports of both). The
+standard library's process pool is of no use here: it ends when a worker dies, and cannot end a worker that hangs.
 """
 
 import dataclasses
@@ -27,21 +27,32 @@ from sari_jax.errors import InputError
 UNREADABLE, LONG = "sound unreadable", "sound too long"
 SHORT, SILENT = "sound too short", "sound silent"
 CRASHED, HUNG = "sound crashes the decoder", "sound takes too long to decode"
-SHORTEST = 0.021  # seconds; shorter clips give a model nothing (see data/processor.py)
-STILL = 2 / 32_768  # of full scale: the last bit of 16
-PATIENCE = 60.0  # seconds for one sound
-STARTING = 300.0  # seconds in which a worker has to be there
-MOST_WORKERS = 32  # unless more are asked for: each holds some 100 MiB
-MEMORY = 2 * 2**30  # bytes that a worker may take beside what it has when it starts,
-PER_SAMPLE = (
-    64  # and for each sample of the longest clip: several copies, some of them in double precision
-)
+# Seconds. Shorter clips give a model nothing (see data/processor.py).
+SHORTEST = 0.021
+# A fraction of full scale: the last of 16 bits.
+STILL = 2 / 32_768
+# Seconds for one clip.
+PATIENCE = 60.0
+# Seconds in which a worker has to start.
+STARTING = 300.0
+# Workers, unless more are asked for: each holds some 100 MiB.
+MOST_WORKERS = 32
+# Bytes that a worker may take beside what it has when it starts.
+MEMORY = 2 * 2**30
+# The same for each sample of the longest clip: several copies, some of them in double precision.
+PER_SAMPLE = 64
 FAULT = "fault"
 
 
 @dataclasses.dataclass
 class Worker:
-    """A process, what it works on and until when it may; `ready` once it has taken work."""
+    """A worker process.
+
+    Attributes:
+        task: the index of the clip that it decodes.
+        ready: whether it has returned a result.
+        deadline: the time by which it must answer.
+    """
 
     process: multiprocessing.process.BaseProcess
     line: Connection
@@ -50,34 +61,37 @@ class Worker:
     deadline: float = math.inf
 
 
-def listen(
+def fingerprint_clips(
     clips: Sequence[Clip],
     *,
     longest: float,
     workers: int = 0,
     patience: float = PATIENCE,
-    what: str = "sounds",
+    description: str = "sounds",
 ) -> list[Fingerprint | Drop]:
-    """Of each clip its fingerprint, or why there is none.
+    """Returns for each clip its fingerprint, or the Drop that says why there is none.
 
     Args:
         longest: seconds.
-        workers: processes, 0 for as many as there are cores for this one, MOST_WORKERS at most.
+        workers: processes; 0 is one for each core of this process, MOST_WORKERS at most.
         patience: seconds for one clip.
+        description: what the progress bar shows.
 
     Raises:
-        RuntimeError: a worker met an error of this program's, not of a file's; or none starts.
+        RuntimeError: no worker starts, or a worker met an error that is a bug of this program and not the file's.
     """
     found: list[Fingerprint | Drop | None] = [None] * len(clips)
-    todo, running = list(range(len(clips)))[::-1], []
+    todo = list(range(len(clips)))[::-1]
+    running: list[Worker] = []
     most = min(workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS), len(clips))
-    context, failures = multiprocessing.get_context("spawn"), 0
+    context = multiprocessing.get_context("spawn")
+    failures = 0
     try:
-        with tqdm(total=len(clips), desc=what, disable=None) as bar:
+        with tqdm(total=len(clips), desc=description, disable=None) as bar:
             while todo or any(worker.task is not None for worker in running):
                 while len(running) < min(most, len(running) + len(todo)):
                     running.append(_start(context, longest))
-                for worker in _heard_of(running):
+                for worker in _due(running):
                     lost = _attend(worker, clips, todo, found, bar, patience)
                     if lost:
                         running.remove(worker)
@@ -95,12 +109,13 @@ def _start(context: multiprocessing.context.SpawnContext, longest: float) -> Wor
     here, there = context.Pipe()
     process = context.Process(target=_work, args=(there, longest), daemon=True)
     process.start()
-    there.close()  # else its death would not end the connection
+    # Otherwise the worker's death would not end the connection.
+    there.close()
     return Worker(process, here, deadline=time.monotonic() + STARTING)
 
 
-def _heard_of(running: list[Worker]) -> list[Worker]:
-    """Workers that have said something, have died or have run out of time."""
+def _due(running: list[Worker]) -> list[Worker]:
+    """Waits for and returns the workers that have sent a result, have died or have run out of time."""
     first = min(worker.deadline for worker in running)
     lines = wait([w.line for w in running], timeout=max(0.0, min(first - time.monotonic(), 10.0)))
     now = time.monotonic()
@@ -115,8 +130,13 @@ def _attend(
     bar: tqdm,
     patience: float,
 ) -> str:
-    """Takes a worker's result and hands it the next clip; the reason, if it is lost."""
-    lost, result = "", None
+    """Takes a worker's result and hands it the next clip; returns why the worker is lost, or "".
+
+    Raises:
+        RuntimeError: the worker met an error that is not the file's.
+    """
+    lost = ""
+    result = None
     if worker.line.poll():
         try:
             result = worker.line.recv()
@@ -132,16 +152,21 @@ def _attend(
             result = lost, f"{path}: the process that read it ended with {code}; leave it out"
         if isinstance(result, tuple) and result[0] == FAULT:
             raise RuntimeError(f"{path}: an error that is not the file's:\n{result[1]}")
-        found[worker.task] = Drop(*result) if isinstance(result, tuple) else result
+        if isinstance(result, tuple):
+            reason, detail = result
+            result = Drop(reason, detail)
+        found[worker.task] = result
         bar.update()
         worker.ready = True
-    worker.task, worker.deadline = None, math.inf
+    worker.task = None
+    worker.deadline = math.inf
     if todo and not lost:
         task = todo.pop()
         try:
             worker.line.send(clips[task])
-            worker.task, worker.deadline = task, time.monotonic() + patience
-        except OSError:  # it died with nothing to do: the clip is another's
+            worker.task = task
+            worker.deadline = time.monotonic() + patience
+        except OSError:  # it died while it had nothing to do: another worker gets the clip
             todo.append(task)
             lost = _lost(worker, CRASHED)
     return lost
@@ -155,8 +180,9 @@ def _lost(worker: Worker, why: str) -> str:
 
 
 def _work(line: Connection, longest: float) -> None:
-    """A worker: says that it is there, then answers each clip."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 writes a line for each damaged frame
+    """Runs in a worker: reports that it has started, then answers each clip."""
+    # libmpg123 writes a line for each damaged frame to stderr.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     _limit_memory(longest)
     line.send("ready")
     while True:
@@ -165,15 +191,15 @@ def _work(line: Connection, longest: float) -> None:
         except EOFError:
             return
         try:
-            line.send(hear(clip, longest))
+            line.send(fingerprint_clip(clip, longest))
         except Drop as drop:
             line.send((drop.reason, str(drop)))
-        except Exception:  # told by who started this process, whose own stderr is kept
+        except Exception:  # the parent raises it: this process has no stderr
             line.send((FAULT, traceback.format_exc()))
 
 
 def _limit_memory(longest: float) -> None:
-    """More than a worker needs is not given to it: it gets a MemoryError, and the machine lives on."""
+    """Limits this process's memory, so that a bad file ends in a MemoryError and the machine stays usable."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + MEMORY + int(longest * 16_000) * PER_SAMPLE
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -181,24 +207,24 @@ def _limit_memory(longest: float) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
 
-def hear(clip: Clip, longest: float) -> Fingerprint:
-    """A clip's fingerprint.
+def fingerprint_clip(clip: Clip, longest: float) -> Fingerprint:
+    """Decodes a clip of at most `longest` seconds and returns its fingerprint.
 
     Raises:
-        Drop: why it cannot be used.
+        Drop: the clip cannot be used.
     """
     try:
         waveform = load_clip(clip.path, clip.start, clip.end, longest=longest)
         if len(waveform) <= SHORTEST * 16_000:
             seconds = len(waveform) / 16_000
             raise Drop(SHORT, f"{clip.path}: {seconds:.4f} s is under {SHORTEST} s")
-        heard = fingerprint(waveform)
+        found = fingerprint(waveform)
     except TooLong as error:
         raise Drop(LONG, str(error)) from error
     except InputError as error:
         raise Drop(UNREADABLE, str(error)) from error
     except MemoryError as error:
-        raise Drop(UNREADABLE, f"{clip.path}: takes more memory than there is") from error
-    if heard.peak < STILL:
-        raise Drop(SILENT, f"{clip.path}: no sample is louder than {heard.peak:.1e} of full scale")
-    return heard
+        raise Drop(UNREADABLE, f"{clip.path}: takes more memory than a worker may use") from error
+    if found.peak < STILL:
+        raise Drop(SILENT, f"{clip.path}: no sample is louder than {found.peak:.1e} of full scale")
+    return found
