@@ -138,7 +138,7 @@ def of_each(paths: list[Path]) -> Callable[[Callable[[Path], None]], Callable[[]
 def test_imports_run_downwards_only(path):
     part = part_of(path)
     if part == "__init__":
-        return  # the public names, which test_the_package_imports_nothing_at_first keeps lazy
+        return  # the public names; test_api.py checks that they are lazy
     assert part in DEPTH, f"give {part} its place in LAYERS"
     for name in imports(path):
         if name.startswith("sari_jax."):

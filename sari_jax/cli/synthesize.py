@@ -232,7 +232,8 @@ def caption_clips(args: argparse.Namespace) -> int:
     from sari_jax.data.ledger import Ledger
     from sari_jax.generate.engine import Engine
 
-    out, ledger = Path(args.out), Ledger()
+    out = Path(args.out)
+    ledger = Ledger()
     refuse_existing(out)  # before the model is loaded
     captions = read_captions(args.captions, ledger=ledger)
     engine = Engine(args.model, dtype=args.dtype)

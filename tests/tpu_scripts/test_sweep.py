@@ -145,10 +145,10 @@ def test_without_a_cluster_or_settings(sweep, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--storage", "sqlite:///a.db"], "name --trials N too"),
+        (["--storage", "sqlite:///a.db"], "name --trials N, too"),
         (["--trials", "3", "--launch", "print"], "leave --launch out"),
         (["--at-once", "3", "--launch", "xpk"], "--at-once is for local runs"),
-        (["--settings", "a.env"], "--settings is of --launch xpk and queued"),
+        (["--settings", "a.env"], "--settings is for --launch xpk and queued"),
         (["--trials", "1"], "has no suggest()"),
     ],
 )
