@@ -29,7 +29,7 @@ def report(
         How much of everything is on the page, and the `pictures`.
 
     Raises:
-        InputError: a folder is neither, or nothing can be written there.
+        InputError: a folder is neither, nothing can be written there, or the extra `report` is not installed.
     """
     require("sari report", "report", "plotly", "matplotlib", "librosa")
     from sari_jax.report.experiment import read_experiment

@@ -8,8 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sari_jax.audio.spans import SAMPLE_RATE
-from sari_jax.data.processor import Batch, Example, Processor, Shapes
+from sari_jax.data.processor import SAMPLE_RATE, Batch, Example, Processor, Shapes
 from sari_jax.errors import InputError, require
 from sari_jax.generate.engine import Engine
 from sari_jax.hf.config import read_family

@@ -61,18 +61,14 @@ def sft_update(
     """
     *first, last = parts
     config = with_dropout(config, dropout)
+    static = {"config": config, "optimizer": optimizer, "seed": seed}
     if not first:
-        return _sft_finish(
-            state, None, frozen, last, None, None, config=config, optimizer=optimizer, seed=seed
-        )
+        return _sft_finish(state, None, frozen, last, None, None, **static)
     masks = [part.mask for part in parts]
     total, num_tokens, keys = _sft_start(state, frozen, first[0], masks, config=config, seed=seed)
     for part, key in zip(first, keys[:-1], strict=True):
         total = _sft_add(total, state.params, frozen, part, num_tokens, key, config=config)
-    return _sft_finish(
-        state, total, frozen, last, num_tokens, keys[-1],
-        config=config, optimizer=optimizer, seed=seed,
-    )  # fmt: skip
+    return _sft_finish(state, total, frozen, last, num_tokens, keys[-1], **static)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "seed"))

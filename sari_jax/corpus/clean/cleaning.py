@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from sari_jax.atomic import vacant
+from sari_jax.audio.spans import SAMPLE_RATE
 from sari_jax.corpus.clean.balance import LENGTH, balance_positions, excess_lengths, length_report
 from sari_jax.corpus.clean.contamination import (
     SOUND,
@@ -123,7 +124,7 @@ def clean(files: Sequence[str | Path], out: str | Path, plan: Cleaning) -> dict[
         ledger,
         records,
         renamed=renamed,
-        sounds={"distinct": len(sounds), "hours": round(samples / 16_000 / 3600, 4)},
+        sounds={"distinct": len(sounds), "hours": round(samples / SAMPLE_RATE / 3600, 4)},
         against=against,
         templates=templates,
         positions=positions,

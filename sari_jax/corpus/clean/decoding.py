@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sari_jax.audio.clips import load_clip
-from sari_jax.audio.spans import TooLong
+from sari_jax.audio.spans import SAMPLE_RATE, TooLong
 from sari_jax.corpus.clean.fingerprint import Fingerprint, fingerprint
 from sari_jax.data.ledger import Drop
 from sari_jax.data.records import Clip
@@ -201,7 +201,7 @@ def _work(line: Connection, longest: float) -> None:
 def _limit_memory(longest: float) -> None:
     """Limits this process's memory, so that a bad file ends in a MemoryError and the machine stays usable."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + MEMORY + int(longest * 16_000) * PER_SAMPLE
+    most = pages * resource.getpagesize() + MEMORY + int(longest * SAMPLE_RATE) * PER_SAMPLE
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, hard))
@@ -215,8 +215,8 @@ def fingerprint_clip(clip: Clip, longest: float) -> Fingerprint:
     """
     try:
         waveform = load_clip(clip.path, clip.start, clip.end, longest=longest)
-        if len(waveform) <= SHORTEST * 16_000:
-            seconds = len(waveform) / 16_000
+        if len(waveform) <= SHORTEST * SAMPLE_RATE:
+            seconds = len(waveform) / SAMPLE_RATE
             raise Drop(SHORT, f"{clip.path}: {seconds:.4f} s is under {SHORTEST} s")
         found = fingerprint(waveform)
     except TooLong as error:

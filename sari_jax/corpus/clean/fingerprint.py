@@ -20,6 +20,8 @@ import numpy as np
 import soxr
 from jaxtyping import Bool, Float, Int64, UInt32, UInt64
 
+from sari_jax.audio.spans import SAMPLE_RATE
+
 # Hz, enough for the bands.
 RATE = 5_000
 # Samples: 0.41 s and 12.8 ms. The overlap is so large that a shift by half a hop changes few bits.
@@ -80,7 +82,7 @@ def fingerprint(waveform: Float[np.ndarray, "S"]) -> Fingerprint:
 def _frames(
     waveform: Float[np.ndarray, "S"],
 ) -> tuple[UInt64[np.ndarray, "N"], Bool[np.ndarray, "N"]]:
-    slow = soxr.resample(waveform, 16_000, RATE, quality="MQ")
+    slow = soxr.resample(waveform, SAMPLE_RATE, RATE, quality="MQ")
     # Silence on both sides, so that a sound shorter than a frame has frames too.
     slow = np.pad(slow, FRAME // 2)
     frames = np.lib.stride_tricks.sliding_window_view(slow, FRAME)[::HOP]

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from sari_jax.assets import ASSETS
 from sari_jax.atomic import new_directory
+from sari_jax.audio.spans import SAMPLE_RATE
 from sari_jax.corpus.sources.starter.material import SPLITS, Material
 from sari_jax.corpus.sources.starter.questions import KINDS, Draft
-from sari_jax.corpus.sources.starter.speech import SAMPLE_RATE
 from sari_jax.data.records import SECTIONS, Clip, Record, write_records
 from sari_jax.errors import InputError
 

@@ -8,7 +8,8 @@ from jaxtyping import Float
 
 from sari_jax import assets
 from sari_jax.audio.files import load_waveform
-from sari_jax.corpus.sources.starter.speech import SAMPLE_RATE, Speaker, trim
+from sari_jax.audio.spans import SAMPLE_RATE
+from sari_jax.corpus.sources.starter.speech import Speaker, trim
 from sari_jax.errors import InputError
 
 # General MIDI programs, the two most alike of each family.

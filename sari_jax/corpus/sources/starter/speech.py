@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from sari_jax.audio.spans import SAMPLE_RATE
 from sari_jax.errors import InputError, require
 
 SYNCHRONOUS, RATE_PARAMETER = 2, 1
-SAMPLE_RATE = 16_000
 
 _CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p

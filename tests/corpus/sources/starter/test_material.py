@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sari_jax import assets
+from sari_jax.audio.spans import SAMPLE_RATE
 from sari_jax.corpus.sources.starter.material import (
     EFFECTS,
     INSTRUMENTS,
@@ -20,7 +21,6 @@ from sari_jax.corpus.sources.starter.material import (
     WORDS,
     Material,
 )
-from sari_jax.corpus.sources.starter.speech import SAMPLE_RATE
 from sari_jax.errors import InputError
 
 

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from sari_jax.corpus.sources.starter.speech import SAMPLE_RATE, Speaker, trim
+from sari_jax.audio.spans import SAMPLE_RATE, Speaker, trim
 from sari_jax.errors import InputError
 
 
