@@ -23,6 +23,8 @@ TOUCHES: dict[str, tuple[str, ...]] = {
     "assemble": ("numerics",),
     "train/": ("runs",),
     "train/steps": ("numerics", "runs"),
+    "train/updates": ("numerics", "runs"),
+    "train/state": ("numerics", "runs"),
     "train/optimizer": ("numerics", "runs"),
     "train/adapters": ("numerics", "runs"),
     "parallel": ("numerics", "runs"),
@@ -39,6 +41,7 @@ TOUCHES: dict[str, tuple[str, ...]] = {
     "report": ("tools",),
     "scale": ("tools",),
     "evaluate": ("tools",),
+    "api": ("tools",),
     "cli": ("tools",),
     "noise": ("tools",),
 }
