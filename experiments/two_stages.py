@@ -25,7 +25,7 @@ class Size:
 
     Attributes:
         questions, attempts: how many questions are scored for difficulty, and how often each is answered for that. GRPO
-            learns from those that are neither solved nor unsolved.
+            learns from those whose pass rate is neither 0 nor 1.
         held_out: validation questions that a run is evaluated on during training.
         test: questions that each model answers at the end.
         tokens: limit of an answer.

@@ -118,6 +118,10 @@ class _CalledPackage(types.ModuleType):
         return getattr(importlib.import_module(_CALLED[name]), name)
 
     @property
+    def __doc__(self) -> str | None:  # what help() and a notebook show
+        return self._function.__doc__
+
+    @property
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(self._function)
 

@@ -54,9 +54,9 @@ class Feed:
         except NothingReadable as error:
             failure = str(error)
         found = {
-            self._questions.roster[number].id: one_line(why)
-            for number, why in self._batches.bad.items()
-            if self._questions.records[number] is not None  # a removed record counts as mended
+            self._questions.roster[index].id: one_line(why)
+            for index, why in self._batches.bad.items()
+            if self._questions.records[index] is not None  # a removed record counts as mended
         }
         mine = {id: why for id, why in found.items() if id not in self.skipped}
         for other, failed in gather_from_hosts(mine, failure):

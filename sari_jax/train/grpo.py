@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from sari_jax.data.processor import Batch, Processor
 from sari_jax.generate.rollout import Completions
@@ -125,17 +125,23 @@ class GrpoStage:
         self._score.wait(rollout)
         watch.lap("score")
 
-        advantages = compute_advantages(rewards, rollout.rows_only(), objective=self._objective)
+        advantages = compute_advantages(
+            rewards,
+            rollout.completions.mask,
+            rollout.old,
+            rollout.reference,
+            rollout.unmoved,
+            objective=self._objective,
+        )
         rollout = rollout._replace(advantages=advantages)
         state, metrics = self._update(state, self._frozen, rollout)
         watch.lap("update", metrics)
         # Hosts exchange what they graded here. Earlier, the exchange would wait for the next step's completions.
         drawn = drawn or self._as_drawn(graded, rollout)
         metrics = to_host(metrics) | {"updates_behind": float(updates_behind)}
-        metrics |= grpo_metrics(self._run.grpo, self._config, self._mesh, state.params, drawn)
         return StepResult(
             state=state,
-            metrics={**reward_means(drawn), **metrics, **watch.seconds},
+            metrics=self._with_rewards(metrics, state, drawn) | watch.seconds,
             samples=self._samples(drawn, rollout) if sample else [],
             indices=drawn.of_all_rows(lambda batch: batch.indices).tolist(),
             pass_rates=[rate for batch in drawn.graded for rate in batch.pass_rates],
@@ -207,6 +213,15 @@ class GrpoStage:
                 rollout = take(rollout, fresh.rows_only(), on_devices, self._processor.pad_id)
         return rollout, drawn
 
+    def _with_rewards(
+        self, metrics: dict[str, float], state: TrainState, drawn: DrawnBatches
+    ) -> dict[str, float]:
+        """The means of the rewards, the update's metrics, and those of all drawn groups."""
+        metrics |= grpo_metrics(self._run.grpo, self._config, self._mesh, state.params, drawn)
+        means = reward_means(drawn)
+        assert not means.keys() & metrics.keys(), means.keys() & metrics.keys()
+        return means | metrics
+
     def _samples(self, drawn: DrawnBatches, rollout: Rollout) -> list[Sample]:
         """The groups that the step learned from, with every completion's rewards and advantage."""
         arrays = (rollout.completions.tokens, rollout.advantages)
@@ -233,13 +248,22 @@ class GrpoStage:
 
 @functools.partial(jax.jit, static_argnames="objective")
 def compute_advantages(
-    rewards: Float[Array, "B G"], rollout: Rollout, *, objective: Objective
+    rewards: Float[Array, "B G"],
+    mask: Bool[Array, "B G T"],
+    old: Float[Array, "B G T"] | None = None,
+    reference: Float[Array, "B G T"] | None = None,
+    unmoved: Bool[Array, ""] | None = None,
+    *,
+    objective: Objective,
 ) -> Float[Array, "B G"]:
-    """Computes the advantages from total rewards, less the KL where the objective has it in the reward."""
-    reference = rollout.reference
+    """Computes the advantages from total rewards, less the KL where the objective has it in the reward.
+
+    Args:
+        mask: the completions' tokens.
+        old, reference, unmoved: see `Rollout`.
+    """
     if reference is not None and objective.kl in IN_REWARD:
-        if rollout.unmoved is not None:  # otherwise rounding errors would become advantages
-            reference = jnp.where(rollout.unmoved, rollout.old, reference)
-        mask = rollout.completions.mask
-        rewards = penalised(rewards, rollout.old, reference, mask, objective.kl_coefficient)
+        if unmoved is not None:  # otherwise rounding errors would become advantages
+            reference = jnp.where(unmoved, old, reference)
+        rewards = penalised(rewards, old, reference, mask, objective.kl_coefficient)
     return ADVANTAGES[objective.advantages](rewards)

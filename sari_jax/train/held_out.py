@@ -27,7 +27,7 @@ from sari_jax.train.samples import Sample, described
 from sari_jax.train.state import TrainState
 
 
-class Answered(NamedTuple):
+class HeldOutResult(NamedTuple):
     """The result of asking all held-out questions once.
 
     Attributes:
@@ -79,7 +79,7 @@ class HeldOut:
         every = self._run.held_out.every
         return every > 0 and (step % every == 0 or step == self._run.steps)
 
-    def __call__(self, state: TrainState, stop: Stop = lambda: False) -> Answered | None:
+    def __call__(self, state: TrainState, stop: Stop = lambda: False) -> HeldOutResult | None:
         """Asks every question once; all hosts call this.
 
         Args:
@@ -124,7 +124,7 @@ class HeldOut:
             "format": float(np.mean([self._style.matches(row["text"]) for row in scores])),
             "completion_tokens": float(np.mean([row["tokens"] for row in scores])),
         }
-        return Answered(values, samples, skipped)
+        return HeldOutResult(values, samples, skipped)
 
     def _skipped(self, bad: dict[int, str]) -> dict[str, str]:
         """The questions of all hosts that could not be read: why, by id."""

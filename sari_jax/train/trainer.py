@@ -101,18 +101,31 @@ class Trainer:
         self.state = put_on_mesh(mesh, create_state(trainable, optimizer))
         del trainable  # every step donates the state: no other reference may be left
         rollouts = Rollouts(run, inputs.config, mesh, self._frozen)
-        parts = {
-            "optimizer": optimizer,
-            "frozen": self._frozen,
-            "rollouts": rollouts,
-            "compute_rewards": inputs.compute_rewards,
-        }
         self._held_out = HeldOut(
             run, inputs.held_out, inputs.processor, mesh, rollouts, inputs.compute_rewards
         )
         if run.stage == "sft":
-            return SftStage(run, inputs.config, inputs.processor, mesh, **parts)
-        return GrpoStage(run, inputs.config, inputs.processor, mesh, reference=reference, **parts)
+            return SftStage(
+                run,
+                inputs.config,
+                inputs.processor,
+                mesh,
+                optimizer=optimizer,
+                frozen=self._frozen,
+                rollouts=rollouts,
+                compute_rewards=inputs.compute_rewards,
+            )
+        return GrpoStage(
+            run,
+            inputs.config,
+            inputs.processor,
+            mesh,
+            optimizer=optimizer,
+            frozen=self._frozen,
+            reference=reference,
+            rollouts=rollouts,
+            compute_rewards=inputs.compute_rewards,
+        )
 
     def _make_feed(self) -> Feed:
         run, questions = self.run, self._questions
@@ -320,7 +333,9 @@ class Trainer:
             prefetched = None if self._updating else self._stage.prefetched()
             if prefetched:
                 data[PREFETCHED_DIGEST] = self._questions_digest(self._next_batch)
-            self._checkpoints.save(self.state, data, vars(self.totals), prefetched)
+            # A copy: the checkpoint is written while the next step changes the totals.
+            totals = dataclasses.asdict(self.totals)
+            self._checkpoints.save(self.state, data, totals, prefetched)
 
     def _questions_digest(self, batch: Batch) -> str:
         """A digest of a batch's questions over all hosts, row by row, and of how often each was asked before."""
