@@ -49,7 +49,8 @@ def train(
             function calls is not part of the digest.
         callbacks: each is called with a `StepEvent` after every step, in the main thread of the first host alone. An
             exception in one ends the run; the same call goes on from the last checkpoint.
-        stop: called before every step; once it returns True, the run saves a checkpoint and ends.
+        stop: called before every step and before every batch of held-out questions; once it returns True, the run
+            saves a checkpoint and ends. On several hosts it must return the same on all of them.
 
     Returns:
         The last step's metrics, its number `step`, and whether the run is `finished`.
