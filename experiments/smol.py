@@ -2,8 +2,8 @@
 
 The model is SmolLM2-135M behind Whisper-tiny's encoder, with a new projector between them. Adapters are trained by SFT
 on structured chains, then by GRPO on other questions from easy to hard. It is tested on the starter corpus's test part,
-whose soundfonts, voices and recordings are not in its training data. Settings are those of
-configs/{sft,grpo}_smol.py: ours.
+whose soundfonts, voices and recordings are not in its training data. The settings of
+configs/{sft,grpo}_smol.py are ours.
 
 Every step is a command that a user could type; the same command goes on where it stopped. It leaves summary.json,
 curves.png, samples.md, report.html, and `grpo`, the trained model as a Hugging Face directory.

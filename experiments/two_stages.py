@@ -24,12 +24,13 @@ class Size:
     """The amount of data and work.
 
     Attributes:
-        questions, attempts: how many questions are scored for difficulty, and how often each is answered for that. GRPO
-            learns from those whose pass rate is neither 0 nor 1.
-        held_out: validation questions that a run is evaluated on during training.
-        test: questions that each model answers at the end.
-        tokens: limit of an answer.
-        rows: questions in a batch when scoring and when answering.
+        questions: the number of questions that are scored for difficulty. GRPO learns from those whose attempts are
+            neither all right nor all wrong.
+        attempts: the number of answers to each of these questions.
+        held_out: the number of validation questions that a run is evaluated on during training.
+        test: the number of questions that each model answers at the end.
+        tokens: the limit of an answer in tokens.
+        rows: the number of questions in a batch when scoring, and when answering the test questions.
     """
 
     questions: int
@@ -49,7 +50,7 @@ def two_stages(
     configs/{sft,grpo}_MODEL.py.
 
     Args:
-        every: each stage's steps between its evaluations.
+        every: for each stage, the number of steps between evaluations.
     """
     begin(out, model, seed, **dataclasses.asdict(size), every=every)
     write_unscored(out, config_of("sft", model), size)

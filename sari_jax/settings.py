@@ -76,7 +76,7 @@ def setting(default: Any, *, doc: str, choices: Iterable[str] | None = None, **l
     """Returns a dataclass field with its default, its meaning and its limit.
 
     Args:
-        doc: what the setting means, in one line; docs/settings.md shows it.
+        doc: the meaning of the setting in one line; docs/settings.md shows it.
         choices, limits: the attributes of its `Limit`.
     """
     limit = Limit(choices=None if choices is None else tuple(choices), **limits)

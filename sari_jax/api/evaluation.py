@@ -10,7 +10,7 @@ from sari_jax.data.records import Record, read_records, write_records
 from sari_jax.data.styles import style as style_named
 from sari_jax.errors import InputError
 from sari_jax.evaluate import difficulty
-from sari_jax.evaluate.attempts import Attempts
+from sari_jax.evaluate.attempts import AttemptSettings
 from sari_jax.evaluate.compare import compare_results
 from sari_jax.evaluate.difficulty import Rated, drop_by_pass_rate
 from sari_jax.evaluate.examination import Examination, examine
@@ -143,13 +143,13 @@ def score(
 
 def _attempts(
     count: int, style: str, temperature: float, max_tokens: int | None, rows: int, seed: int
-) -> Attempts:
+) -> AttemptSettings:
     answer_style = style_named(style)
-    return Attempts(
+    return AttemptSettings(
         style=answer_style,
         count=count,
         temperature=temperature,
-        max_tokens=max_tokens or answer_style.max_tokens,
+        max_tokens=answer_style.max_tokens if max_tokens is None else max_tokens,
         rows=rows,
         seed=seed,
     )

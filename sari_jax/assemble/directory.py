@@ -114,8 +114,7 @@ def assemble(
         size: the sizes of nano's decoder.
         max_shard_bytes: larger weights are divided among several files with an index.
         captioned: records with structured chains; the projector is fitted to their audio and captions. Without them it
-            is
-            random.
+            is random.
 
     Raises:
         InputError: the name is unknown, a package cannot be fetched, or `out` cannot be written.

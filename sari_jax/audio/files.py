@@ -59,7 +59,7 @@ def load_waveform(
         end: seconds, default the end.
         sample_rate: Hz of the result.
         longest: the limit in seconds.
-        name: of the audio in messages, default the path.
+        name: the audio's name in messages; default the path.
 
     Raises:
         TooLong: longer than `longest`.
@@ -159,7 +159,7 @@ def _open_bytes(source: Source, name: str) -> Iterator[Any]:
 class _AudioFile(soundfile.SoundFile):
     """An audio file whose header may not give its length.
 
-    Then it claims not to be seekable, so that soundfile reads it up to its end.
+    In that case it claims not to be seekable, so that soundfile reads it up to its end.
     """
 
     def seekable(self) -> bool:

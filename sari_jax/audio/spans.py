@@ -49,7 +49,7 @@ def span(
     """The samples to read of audio with this many samples at this rate.
 
     Args:
-        name: of the audio in messages.
+        name: the audio's name in messages.
         start, end: seconds, default the beginning and the end.
         longest: the limit in seconds.
 

@@ -16,8 +16,8 @@ class Caption:
 
     Attributes:
         task: sound, music or speech.
-        caption: a sentence or more; None where a model is still to write it.
-        labels: what the clip holds according to its source, in the source's words.
+        caption: a sentence or more; None if a model has still to write it.
+        labels: the source's own words for the content of the clip.
     """
 
     id: str

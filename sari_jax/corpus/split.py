@@ -36,8 +36,7 @@ def split(
 
     Args:
         chains: the chains that SFT's questions must have, a key of `CHAINS`. With "none" any question will do, and
-            `sari
-            data synthesize --records` can write the chains later.
+            `sari data synthesize --records` can write the chains later.
 
     Raises:
         InputError: there are not enough questions with these chains.

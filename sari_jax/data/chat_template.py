@@ -28,7 +28,7 @@ class ChatTemplate:
     """A template with the tokenizer whose special tokens it may use.
 
     Args:
-        place: where the template comes from, for messages: a file, or a class of transformers.
+        place: the template's origin, for messages: a file, or a class of transformers.
         text: the template.
         tokenizer: transformers' own of the directory.
     """
@@ -69,7 +69,7 @@ class ChatTemplate:
 
         Args:
             audio: the audio placeholder.
-            audio_id: its token.
+            audio_id: the token of the audio placeholder.
 
         Raises:
             InputError: a prompt does not have one placeholder for each clip, or does not contain the question.
@@ -122,7 +122,7 @@ class ChatTemplates:
         Args:
             tokenizer: transformers' own of the directory.
             audio: the audio placeholder.
-            audio_id: its token.
+            audio_id: the token of the audio placeholder.
 
         Raises:
             InputError: there is no template, it is broken, or it does not fit the tokenizer and config.json.

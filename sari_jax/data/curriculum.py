@@ -88,9 +88,9 @@ def order(records: Sequence[Ranked], name: str, seed: int, *, stages: int = 3) -
     """Returns every record's index once, in the order of that name.
 
     Args:
-        records: all of them.
+        records: the records to order.
         name: one of ORDERS.
-        seed: it decides random orders, and the order of equal pass rates.
+        seed: the seed of random orders, and of the order of equal pass rates.
         stages: number of parts of the order `staged`.
 
     Raises:

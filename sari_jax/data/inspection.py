@@ -25,8 +25,9 @@ class Inspected(NamedTuple):
     """The result of an inspection.
 
     Attributes:
-        bad: the records that cannot be used, and why.
-        fits: how many clips end before the end that was asked for, or are cut to the model's limit.
+        bad: the records that cannot be used, with the reason.
+        fits: misfit -> the number of clips with it. A clip may end before its requested end, or exceed the model's
+            limit and be cut.
     """
 
     bad: list[Dropped]

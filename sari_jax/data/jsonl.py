@@ -31,7 +31,7 @@ def read_items(
     be bad.
 
     Args:
-        path: of the file.
+        path: the file's path.
         parse: a line -> an item with an `id`; raises ValueError for a bad line.
         max_bad_fraction: share of bad lines that is accepted.
         ledger: takes the bad lines.

@@ -14,7 +14,7 @@ class Dropped:
     Attributes:
         where: `file:line`, or the id of a record.
         reason: a few words, the same for all inputs that are counted together.
-        detail: what was wrong with this input.
+        detail: the fault of this input.
     """
 
     where: str

@@ -37,7 +37,7 @@ def pack(folder: Path, records: list[Record], ledger: Ledger, *, clips: int = CL
         folder: an empty one.
         records: the corpus.
         ledger: counts the records that are kept, and takes those that are dropped.
-        clips: how many a shard holds.
+        clips: the number of clips in a shard.
 
     Returns:
         The number of clips.

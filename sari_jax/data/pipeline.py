@@ -34,10 +34,10 @@ class Reader:
     sampled twice with different seeds. The batch and the files alone decide which question that is.
 
     Attributes:
-        records: all of them; None for one that is gone from the data file.
-        processor: the model directory's.
+        records: the records of the dataset; None for a record that is gone from the data file.
+        processor: the processor of the model directory.
         style: the run's answer style.
-        shapes: the run's sizes.
+        shapes: the run's batch shapes.
         answers: whether batches have supervised answers.
         rows: this process's rows of the global batch; None for all.
     """
@@ -54,7 +54,7 @@ class Reader:
 
         If a row has no substitute either, `bad` is returned alone.
         """
-        turns = repeats(indices)
+        counts = repeats(indices)
         bad: dict[int, str] = {}
         examples: list[Example] = []
         asked: list[int] = []
@@ -67,8 +67,9 @@ class Reader:
                 except InputError as error:
                     bad[index] = str(error)
                     continue
-                # A substitute's turn differs from the question's own and from those of other rows it replaces.
-                asked.append(turns[row] if distance == 0 else 255 - distance % 128)
+                # A substitute's repeat count, an offset of its sampling seed, differs from the question's own
+                # and from those of the other rows that the question replaces.
+                asked.append(counts[row] if distance == 0 else 255 - distance % 128)
                 break
             else:
                 return {"bad": list(bad.items())}
@@ -140,13 +141,13 @@ class Batches(Iterator[Batch]):
 
     Args:
         schedule: the indices of each batch.
-        reader: it reads a batch.
+        reader: the reader of a batch.
         workers: processes that read; 0 for two threads of this one.
         read_ahead: batches that each worker prefetches.
 
     Attributes:
         position: the index of the next batch.
-        bad: why records could not be read by this process so far, by index.
+        bad: index -> the reason why this process could not read the record.
     """
 
     def __init__(

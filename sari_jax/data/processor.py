@@ -62,9 +62,9 @@ class Example:
 
     Attributes:
         text: the prompt after the chat template.
-        tokens: its ids, with one placeholder for each audio frame.
-        waveforms: its clips at 16 kHz.
-        record: the question it was made of.
+        tokens: the prompt's token ids, with one placeholder for each audio frame.
+        waveforms: the question's clips at 16 kHz.
+        record: the record that the example was made from.
         answer: ids of the supervised answer; None without one.
         index: the record's place in the dataset.
     """
@@ -100,8 +100,8 @@ class Batch:
     repeats: np.ndarray | None = None
 
     @property
-    def draws(self) -> np.ndarray:
-        """[B] seeds for sampling. An example that is repeated in a batch gets different seeds."""
+    def sampling_seeds(self) -> np.ndarray:
+        """The [B] seeds for sampling. An example that is repeated in a batch gets different seeds."""
         return self.indices if self.repeats is None else self.indices + self.repeats * REPEAT
 
     def parts(self, count: int, shapes: Shapes) -> list["Batch"]:
@@ -256,7 +256,7 @@ class Processor:
         Args:
             text: the prompt, with one placeholder per clip.
             waveforms: the clips at 16 kHz.
-            names: what messages call the clips; default "clip 1" and so on.
+            names: the names of the clips in messages; default "clip 1" and so on.
 
         Raises:
             InputError: placeholders and clips differ in number; a clip is too short or too long.
@@ -307,7 +307,7 @@ class Processor:
             style: the form that the answer is asked for in.
             index: the record's place in the dataset.
             answer: whether to make the supervised target too.
-            waveforms: its clips; None reads them from disk.
+            waveforms: the record's clips; None reads them from disk.
 
         Raises:
             InputError: the record cannot be used; see `encode` and `Style.render`.

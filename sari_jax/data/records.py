@@ -35,10 +35,12 @@ class Record:
         id: unique within a file.
         audio: the clips that the question is about, in order.
         choices: two or more; some rows of MMAU list one twice, even the right one.
-        answer_index: which choice is right.
+        answer_index: the index of the right choice.
         task: sound, music or speech.
-        source, licence: where its audio comes from, and on what terms.
-        kind, difficulty: what is asked and how hard it was meant to be, if the source says so.
+        source: the data set that the audio comes from.
+        licence: the terms of the audio.
+        kind: the kind of question, if the source gives it.
+        difficulty: the difficulty that the source intends, if it gives one.
         pass_rate: fraction of a model's attempts that were right, once scored.
         chain_structured: a chain of thought by sections, name -> text.
         chain_free: a chain of thought in one piece.
@@ -73,7 +75,7 @@ def read_records(
     Bad lines are skipped and listed in the ledger, or on standard error if there is none. Unknown fields are ignored.
 
     Args:
-        path: of the file.
+        path: the file's path.
         max_bad_fraction: share of bad lines that is accepted.
         audio_root: the folder that relative paths start from; default the file's own.
         check_audio: whether a clip whose file is missing makes a line bad.

@@ -44,8 +44,8 @@ class Matched(NamedTuple):
     """A roster matched with the records that are in the data file now.
 
     Attributes:
-        records: the record of each entry; None if it is gone.
-        gone, changed, new: how many records are so.
+        records: the record of each entry; None for a removed record.
+        gone, changed, new: the number of removed, changed and new records.
     """
 
     records: list[Record | None]
@@ -72,9 +72,9 @@ def match(roster: Sequence[Entry], records: Sequence[Record], name: str) -> Matc
     """Finds each entry's record by its id.
 
     Args:
-        roster: the run's.
-        records: those that are in the data file now.
-        name: of the data file, for messages.
+        roster: the roster of the run.
+        records: the records that are in the data file now.
+        name: the name of the data file, for messages.
 
     Raises:
         InputError: less than the share `LEAST_KEPT` of the entries is in the file unchanged.

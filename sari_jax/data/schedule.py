@@ -31,10 +31,10 @@ class Fixed:
     through its own questions at the pace of its weight.
 
     Args:
-        records: all of them, or a run's roster.
+        records: the records of the data file, or the entries of a run's roster.
         curriculum: the order and its settings.
-        batch_size: questions of a global batch.
-        seed: it decides shuffles, and the order of equal pass rates.
+        batch_size: the number of questions of a global batch.
+        seed: the seed of shuffles, and of the order of equal pass rates.
         lengths: [N] each record's audio length, in any unit, equal within a bucket; None not to batch by length.
     """
 
@@ -96,7 +96,11 @@ class Adaptive:
     draw does not count yet, since its rollouts may not be finished.
 
     Args:
-        As `Fixed`.
+        records: the records of the data file, or the entries of a run's roster.
+        curriculum: the order and its settings.
+        batch_size: the number of questions of a global batch.
+        seed: the seed of the draws.
+        lengths: [N] each record's audio length, in any unit, equal within a bucket; None not to batch by length.
     """
 
     def __init__(
@@ -186,7 +190,11 @@ def make_schedule(
     """Makes the schedule of a curriculum.
 
     Args:
-        As `Fixed`.
+        records: the records of the data file, or the entries of a run's roster.
+        curriculum: the order and its settings.
+        batch_size: the number of questions of a global batch.
+        seed: the seed of shuffles, draws and the order of equal pass rates.
+        lengths: [N] each record's audio length, in any unit, equal within a bucket; None not to batch by length.
 
     Raises:
         InputError: an order by pass rate over records without one; a mix that does not match the records.

@@ -33,12 +33,15 @@ SETTINGS = "settings.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Attempts:
-    """Settings of asking a model.
+class AttemptSettings:
+    """The way each question is asked.
 
     Attributes:
-        count: attempts at each question.
-        rows: questions in a batch.
+        count: the number of attempts at each question.
+        rows: the number of questions in a batch.
+
+    Raises:
+        InputError: a number is below its limit.
     """
 
     style: Style
@@ -49,12 +52,21 @@ class Attempts:
     seed: int = 0
     shapes: Shapes = Shapes()
 
+    def __post_init__(self):
+        for name, value in (
+            ("attempts", self.count),
+            ("max_tokens", self.max_tokens),
+            ("rows", self.rows),
+        ):
+            if value < 1:
+                raise InputError(f"{name} = {value}: must be at least 1")
+
     def settings(self) -> dict[str, Any]:
         """Returns the settings in the form in which they are written beside the attempts."""
         return json.loads(json.dumps(dataclasses.asdict(self) | {"style": self.style.name}))
 
     def settings_with(self, model: str, data: str, dtype: str) -> dict[str, Any]:
-        """Returns all that an attempt depends on: these settings, and the model and the questions by content."""
+        """Returns these settings with digests of the model and the questions: all that an attempt depends on."""
         read = {"model": model_digest(model), "data": corpus_digest(Path(data)), "dtype": dtype}
         return read | self.settings()
 
@@ -62,7 +74,7 @@ class Attempts:
 def attempted(
     engine: Engine,
     records: Sequence[Record],
-    attempts: Attempts,
+    attempts: AttemptSettings,
     folder: Path,
     settings: dict[str, Any],
     what: str,
@@ -73,7 +85,7 @@ def attempted(
     They take batches in turn, each on its own devices alone.
 
     Args:
-        folder: where attempts are written; batches that are there already are not done again.
+        folder: the folder for the attempts; batches that it already holds are not repeated.
         settings: all that an attempt depends on; a folder with other settings is refused.
         what: the name of the progress bar.
 

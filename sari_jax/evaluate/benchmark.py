@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from sari_jax.data.records import Record
-from sari_jax.evaluate.attempts import Attempts, attempted
+from sari_jax.evaluate.attempts import AttemptSettings, attempted
 from sari_jax.generate.engine import Engine
 
 
 def predict(
     engine: Engine,
     records: Sequence[Record],
-    attempts: Attempts,
+    attempts: AttemptSettings,
     folder: Path,
     settings: dict[str, Any],
 ) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 SPOKEN = "Answer the question that is asked in the recording."
 
 
-def _said(row: Row, answer: str) -> str:
+def _unchanged(row: Row, answer: str) -> str:
     return answer
 
 
@@ -40,25 +40,25 @@ class Benchmark:
     """A benchmark's form and rule.
 
     Attributes:
-        version: which version of the name it is.
-        rule: where the rule comes from.
+        version: the version that the name stands for.
+        rule: the source of the rule.
         key: the field of a prediction.
         audio: the field of a row's audio path.
         groups: fields by which scores are grouped, one or "two / of them"; a value may be a list of texts.
-        scored: fields that hold a row's choices and its answer.
+        answer_fields: the fields that hold a row's choices and its answer.
         choices: row -> its choices.
         answer: row -> its right text; None if the answers are withheld.
-        right: (row, prediction) -> whether it is right; None if it cannot be read, which counts as wrong.
-        said: (row, the extracted answer) -> the prediction to write under `key`.
+        is_right: (row, prediction) -> whether it is right; None for an unreadable prediction, which counts as wrong.
+        format_prediction: (row, the extracted answer) -> the prediction to write under `key`.
         question: row -> the question to ask beside the audio.
         name_of_row: the field that identifies a row.
         task: the task of a row that names none.
         absent: the prediction that the benchmark's script assumes for a row without the key; None if it skips the row.
-        unread: (row, prediction) -> what the script counts for a prediction that it cannot read: 0 is wrong, between
-            0 and 1 is the chance of its guess, None is a row that it leaves out.
+        score_of_unreadable: (row, prediction) -> the score that the script gives a prediction that it cannot read. It
+            is 0 for wrong, or between 0 and 1 for the chance of the script's guess. None leaves the row out.
         guesses: whether the script guesses one of the choices for a prediction that it cannot read.
-        lines: whether its files are JSON lines rather than a list.
-        size: the number of its rows, if the content of its file is not known here.
+        is_jsonl: whether its files are JSON lines rather than a list.
+        size: the number of its rows, for a benchmark that has no digest in `DIGESTS`; None if it is unknown.
     """
 
     name: str
@@ -67,18 +67,18 @@ class Benchmark:
     key: str
     audio: str
     groups: tuple[str, ...]
-    scored: tuple[str, ...]
+    answer_fields: tuple[str, ...]
     choices: Callable[[Row], Any]
     answer: Callable[[Row], Any] | None
-    right: Callable[[Row, str], bool | None]
-    said: Callable[[Row, str], str] = _said
+    is_right: Callable[[Row, str], bool | None]
+    format_prediction: Callable[[Row, str], str] = _unchanged
     question: Callable[[Row], Any] = _question
     name_of_row: str = "id"
     task: str = "sound"
     absent: str | None = None
-    unread: Callable[[Row, str], float | None] = _wrong
+    score_of_unreadable: Callable[[Row, str], float | None] = _wrong
     guesses: bool = False
-    lines: bool = False
+    is_jsonl: bool = False
     size: int | None = None
 
     @property
@@ -89,12 +89,12 @@ class Benchmark:
         """Returns what the benchmark's script counts for a row: 1 for a right answer; None if it leaves the row out.
 
         Args:
-            verdict: the result of `right`; None if there is no prediction.
+            verdict: the result of `is_right`; None if there is no prediction.
         """
         said = row.get(self.key, self.absent)
         if said is None:
             return None
-        return self.unread(row, said) if verdict is None else float(verdict)
+        return self.score_of_unreadable(row, said) if verdict is None else float(verdict)
 
 
 def _matched(row: Row, prediction: str) -> bool:
@@ -142,10 +142,10 @@ def _mmau(name: str, version: str, answer: Callable[[Row], Any] | None) -> Bench
         key="model_output",
         audio="audio_id",
         groups=("task", "category", "sub-category", "difficulty"),
-        scored=("choices", "answer"),
+        answer_fields=("choices", "answer"),
         choices=_choices,
         answer=answer,
-        right=_matched,
+        is_right=_matched,
     )
 
 
@@ -179,10 +179,10 @@ BENCHMARKS = {
             key="answer_prediction",
             audio="audio_path",
             groups=("modality", "category", "sub-category"),
-            scored=("choices", "answer"),
+            answer_fields=("choices", "answer"),
             choices=_choices,
             answer=_answer,
-            right=_matched,
+            is_right=_matched,
         ),
         Benchmark(
             name="mmsu",
@@ -191,34 +191,35 @@ BENCHMARKS = {
             key="response",
             audio="audio_path",
             groups=("task_name", "category", "sub-category", "category / sub-category"),
-            scored=(*(f"choice_{letter.lower()}" for letter in LETTERS), "answer_gt"),
+            answer_fields=(*(f"choice_{letter.lower()}" for letter in LETTERS), "answer_gt"),
             choices=_four,
             answer=lambda row: row["answer_gt"],
-            right=_lettered,
-            said=_letter,
+            is_right=_lettered,
+            format_prediction=_letter,
             task="speech",
             absent="",
-            unread=_failed,
-            lines=True,
+            score_of_unreadable=_failed,
+            is_jsonl=True,
         ),
         Benchmark(
             name="voicebench-mmsu",
             version="VoiceBench's mmsu, 3,074 rows; not MMSU_Bench",
-            rule="the phrases of MCQEvaluator of VoiceBench's mcq.py; unreadable is wrong",
+            rule="the phrases of MCQEvaluator of VoiceBench's mcq.py; an unreadable answer is wrong in `accuracy` and"
+            " counts as the chance of a guess in `official`",
             key="response",
             audio="audio_path",
             groups=("category",),
-            scored=("reference",),
+            answer_fields=("reference",),
             # The recording alone says what the letters stand for.
             choices=lambda row: list(LETTERS),
             answer=lambda row: row["reference"],
-            right=_spoken,
+            is_right=_spoken,
             question=lambda row: SPOKEN,
             name_of_row="question_id",
             task="speech",
-            unread=_chance,
+            score_of_unreadable=_chance,
             guesses=True,
-            lines=True,
+            is_jsonl=True,
             size=3074,
         ),
     )

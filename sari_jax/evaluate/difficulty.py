@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sari_jax.data.ledger import Ledger
 from sari_jax.data.records import Record
-from sari_jax.evaluate.attempts import Attempts, attempted
+from sari_jax.evaluate.attempts import AttemptSettings, attempted
 from sari_jax.generate.engine import Engine
 
 UNREADABLE = "sound cannot be taken"
@@ -23,7 +23,7 @@ class Rated(NamedTuple):
 def rated(
     engine: Engine,
     records: Sequence[Record],
-    attempts: Attempts,
+    attempts: AttemptSettings,
     folder: Path,
     settings: dict[str, Any],
 ) -> list[Rated]:

@@ -12,7 +12,7 @@ from sari_jax.data.records import Record, read_records
 from sari_jax.data.styles import question_text
 from sari_jax.digests import corpus_digest, files_digest
 from sari_jax.errors import InputError
-from sari_jax.evaluate.attempts import Attempts
+from sari_jax.evaluate.attempts import AttemptSettings
 from sari_jax.evaluate.benchmark import predict
 from sari_jax.evaluate.benchmarks import (
     BENCHMARKS,
@@ -42,8 +42,8 @@ class Examination:
         out: a new folder for the results.
         predictions: a file of answers to judge; without it, `model` answers.
         model: a model directory.
-        attempts: how the model is asked, once each.
-        dtype: of its activations.
+        attempts: settings with which the model answers each question once.
+        dtype: the dtype of the model's activations.
         questions: the file of a benchmark that is given by name.
         audio_root: the folder that audio paths start from (default: that of the questions).
     """
@@ -52,7 +52,7 @@ class Examination:
     out: Path
     predictions: str | None = None
     model: str | None = None
-    attempts: Attempts | None = None
+    attempts: AttemptSettings | None = None
     dtype: str = "float32"
     questions: str | None = None
     audio_root: str | None = None
@@ -141,7 +141,7 @@ def _official(exam: Examination, benchmark: Benchmark) -> Results:
         scores = {"benchmark": benchmark.name, "version": benchmark.version}
         scores |= {"checked": is_version(benchmark, predictions)}
         scores |= {"rows": len(predictions), "answered": count}
-    form = "predictions.jsonl" if benchmark.lines else "predictions.json"
+    form = "predictions.jsonl" if benchmark.is_jsonl else "predictions.json"
     return {form: predictions, "scores.json": scores} | more
 
 
@@ -150,7 +150,7 @@ def _prediction(benchmark: Benchmark, row: Row, answer: dict[str, Any]) -> Row:
     if benchmark.answer:
         answer["answer"] = benchmark.answer(row)  # may be none of the choices
     said = answer.get(KEY)  # None if the audio could not be used
-    given = {} if said is None else {benchmark.key: benchmark.said(row, said)}
+    given = {} if said is None else {benchmark.key: benchmark.format_prediction(row, said)}
     return {name: value for name, value in row.items() if name != benchmark.key} | given
 
 

@@ -19,21 +19,22 @@ from sari_jax.evaluate.scores import bootstrap_interval
 
 
 def score_rows(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Any]:
-    """Scores rows one by one, as the benchmark's script does: a repeated id counts as often as it comes.
+    """Scores rows one by one, as the benchmark's script does. A repeated id counts each time.
 
     Args:
-        rows: what `joined` returns; a row without a prediction under the benchmark's key is unanswered.
+        rows: the rows that `joined` returns; a row without a prediction under the benchmark's key is unanswered.
 
     Returns:
         A dictionary with
 
         - `checked`: whether these are known to be all rows of this version;
-        - `rows`, the number of rows; `answered`, those with a prediction, "" too; `unreadable` and `empty` ones of
-          these; `repeated` ids; `answer_not_a_choice`, rows whose right answer is none of their choices;
+        - `rows`, the number of rows; `answered`, the number of rows with a prediction, which may be ""; `unreadable`
+          and `empty`, the numbers of such predictions; `repeated`, the number of repeated ids;
+          `answer_not_a_choice`, the number of rows whose right answer is none of their choices;
         - `official`: the `accuracy` that the benchmark's script gives, on average if it guesses, and the number of
           `rows` that it counts; None if it counts none;
-        - `accuracy` over the `answered` rows (None if there are none) and over `all`; what cannot be read is wrong in
-          both; `interval`, 95 % of the latter;
+        - `accuracy` over the `answered` rows (None if there are none) and over `all`; an unreadable prediction is
+          wrong in both; `interval`, the 95 % interval of the accuracy over `all`;
         - `by` group and value: `accuracy` over all `rows`, how many were `answered` and `right`, `official`;
         - `published` figures of the same version; none if it is not known to be the same;
         - `fail_rate`, if the script guesses: the fraction of the answered rows that it cannot read.
@@ -44,7 +45,7 @@ def score_rows(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Any]:
     checked = is_version(benchmark, rows)
     said = [row.get(benchmark.key) for row in rows]
     judged = [
-        None if text is None else benchmark.right(row, text)
+        None if text is None else benchmark.is_right(row, text)
         for row, text in zip(rows, said, strict=True)
     ]
     counted = [benchmark.counted(row, verdict) for row, verdict in zip(rows, judged, strict=True)]
@@ -124,7 +125,7 @@ def joined(
 
 
 def _check_same(benchmark: Benchmark, row: Row, question: Row, where: str) -> None:
-    for field in (*benchmark.scored, *benchmark.group_fields):
+    for field in (*benchmark.answer_fields, *benchmark.group_fields):
         if field in row and field in question and row[field] != question[field]:
             raise InputError(
                 f"{where}: its {field} is {row[field]!r}, and {question[field]!r} in the benchmark's file; give two"
@@ -142,7 +143,7 @@ def verdicts(benchmark: Benchmark, rows: Sequence[Row]) -> list[Row]:
         {
             "id": row.get(benchmark.name_of_row, index),
             "right": row.get(benchmark.key) is not None
-            and benchmark.right(row, row[benchmark.key]) is True,
+            and benchmark.is_right(row, row[benchmark.key]) is True,
         }
         for index, row in enumerate(rows)
     ]

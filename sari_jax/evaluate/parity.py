@@ -25,7 +25,7 @@ class Parity:
 
     Attributes:
         max_abs_logit_diff: the largest difference of a logit.
-        mean_kl: of transformers' distributions from ours, in nats per position.
+        mean_kl: the mean KL divergence of transformers' distributions from ours, in nats per position.
         greedy_equal: whether greedy decoding gives the same tokens.
         ok: whether the difference is within `TOLERANCE` and the tokens are the same.
     """
@@ -42,7 +42,7 @@ class Reference:
 
     Attributes:
         model: the model, in float32.
-        extractor: what makes its features.
+        extractor: the feature extractor of the model.
         end_ids, pad_id: the tokens that end and pad a completion.
     """
 
@@ -88,7 +88,7 @@ def check(
     """Compares logits and greedy tokens on two synthetic clips of different lengths, in float32.
 
     Args:
-        tokens: how many to decode.
+        tokens: the number of tokens to decode.
         engine: the directory in float32, if it is in memory already.
 
     Raises:

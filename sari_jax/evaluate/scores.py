@@ -27,19 +27,19 @@ def score_predictions(
     """Scores predictions for records, by the rule of `sari_jax.data.answers`.
 
     Args:
-        predictions: as read from JSON: a list of objects with the record's `id` and, under `model_output`, the
-            extracted answer. A record without an object or a key, or with null, is unanswered; "" is answered, and
-            wrong.
+        predictions: the content of the JSON file: a list of objects with the record's `id` and, under `model_output`,
+            the extracted answer. A record without an object or a key, or with null, is unanswered. "" is a wrong
+            answer.
 
     Returns:
-        `rows`, the number of records; `answered`, how many have an answer, and `empty`, how many answers are "";
+        `rows`, the number of records; `answered`, the number with an answer; `empty`, the number of answers "";
         `accuracy` over the `answered` rows, as MMAU's script counts (None if there are none), and over `all`;
-        `interval`, 95 % of the latter; `by` task, kind and difficulty, for each value the `accuracy` over all its
-        rows, its `rows` and its `interval`. All are fractions.
+        `interval`, the 95 % interval of the accuracy over `all`; `by` task, kind and difficulty, for each value the
+        `accuracy` over all its rows, its `rows` and its `interval`. Accuracies and intervals are fractions.
 
     Raises:
-        InputError: there are no records, an id comes twice in either, or a prediction has another form or an unknown
-            id.
+        InputError: there are no records, an id comes twice among the records or the predictions, or a prediction has
+            another form or an unknown id.
     """
     verdicts = judge(records, predictions)
     right = np.array([verdict is True for verdict in verdicts])
@@ -139,7 +139,7 @@ def seen_keys(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def doubts(scores: dict[str, Any]) -> list[str]:
-    """Returns what a reader of the scores should know first, a line each."""
+    """Returns warnings about the scores for their reader, one line each."""
     found = []
     rows = scores["rows"]
     empty = scores.get("empty", 0)

@@ -34,10 +34,10 @@ class Answered:
     """The G completions of one prompt.
 
     Attributes:
-        texts: each without its end token.
-        token_ids: those of each, the end token included.
-        logprobs: of each token under the sampling policy, see `generate.sampling.sample`.
-        done: whether each ended before the limit.
+        texts: the text of each completion, without its end token.
+        token_ids: the token ids of each completion, its end token included.
+        logprobs: the log-probability of each token under the sampling policy; see `generate.sampling.sample`.
+        done: whether each completion ended before the limit.
     """
 
     example: Example
@@ -53,7 +53,7 @@ class Engine:
     The layers are split over as many of this host's devices as their heads allow, and the prompts over the rest.
 
     Args:
-        dtype: of activations; parameters keep the directory's own.
+        dtype: the dtype of activations; parameters keep the dtype of the directory.
     """
 
     def __init__(self, model_dir: Path | str, *, dtype: str = "float32"):
@@ -115,8 +115,8 @@ class Engine:
         asked about, its InputError stands in the place of its answers.
 
         Args:
-            rows: records in a batch, at most.
-            batches: for each batch, indices of `records`.
+            rows: the largest number of records in a batch.
+            batches: the indices into `records` of each batch.
         """
 
         def read(batch: Sequence[int]) -> list[Example | InputError]:

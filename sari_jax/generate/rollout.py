@@ -56,9 +56,9 @@ class _State:
     """The state of the decode loop, over I data shards with R completions each, of which N rows are active.
 
     Attributes:
-        step: of the token that is sampled next, from 0.
-        rows_decoded: rows that were decoded so far, summed over steps.
-        rows: which completions the active rows are.
+        step: the index of the token that is sampled next, from 0.
+        rows_decoded: the number of rows decoded so far, summed over steps.
+        rows: the completion of each active row.
         hidden: the final hidden state of each active row, which predicts its next token.
         completion_cache: keys and values of the active rows, [L, I, N, K, T, D].
         tokens: sampled tokens of all completions, then `pad_id`.

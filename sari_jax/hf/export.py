@@ -36,7 +36,7 @@ def export(params: Params, config: AudioLMConfig, source: Path | str, out: Path 
     holds one tensor.
 
     Args:
-        params: all of them, or those that were trained; the others are copied from the source.
+        params: all parameters, or the trained ones; the others are copied from the source.
 
     Raises:
         InputError: the source cannot be read; `out` exists and is not empty, or cannot be written.

@@ -41,8 +41,8 @@ def load_params(
     A process reads only what its own devices hold. Beside the parameters, memory holds one tensor.
 
     Args:
-        dtype: of all parameters, or of each by its flat path; default the source's, and the widest if its layers
-            differ. int8 applies to the decoder's projections, whose scales become parameters beside them
+        dtype: the dtype of all parameters, or of each by its flat path; default the source's, and the widest if its
+            layers differ. int8 applies to the decoder's projections, whose scales become parameters beside them
             (`models.quantized`). With int8, other parameters keep the source's dtype.
         mesh: the parameters' mesh, over which `rules` shard them; default one device.
 

@@ -78,11 +78,11 @@ class AudioLMConfig:
     """An audio encoder, a linear projector and a language model.
 
     Attributes:
-        dtype: of activations. Parameters keep the dtype that they are loaded in.
-        remat: what the backward pass computes again. "none": nothing; "products": all but the results of linear maps;
-            "layer": all but each layer's input.
+        dtype: the dtype of activations. Parameters keep the dtype that they are loaded in.
+        remat: the activations that the backward pass computes again. "none": nothing; "products": all but the results
+            of linear maps; "layer": all but each layer's input.
         attention: the back end of attention everywhere but in single decode steps: see `kernels`.
-        quantized: how the decoder's frozen projections are stored: "" or "int8" (`models.quantized`).
+        quantized: the storage of the decoder's frozen projections: "" for their dtype, or "int8" (`models.quantized`).
         adapter: adds parameters. Without it and without them, the network is the base model. Its dropout needs keys
             beside the parameters (`lora.with_noise`), and is 0 except in the pass that is differentiated.
     """

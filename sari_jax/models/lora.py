@@ -70,8 +70,8 @@ def init_adapter(
     A is uniform in [-1 / sqrt(inputs), 1 / sqrt(inputs)], which is Kaiming's with a = sqrt(5). B is zero.
 
     Args:
-        shapes: of all parameters, by flat path.
-        shardings: of each parameter, by flat path; default one device.
+        shapes: the shapes of all parameters, by flat path.
+        shardings: the sharding of each parameter, by flat path; default one device.
     """
     adapters = {path: leaf.shape for path, leaf in shapes.items() if is_adapter(path)}
 

@@ -90,15 +90,15 @@ def step_flops(
     """FLOPs of a training step.
 
     Args:
-        samples: of each clip at 16 kHz; 0 for none.
-        prompts: tokens of each prompt, audio included.
-        completions: tokens of each completion.
+        samples: the number of samples of each clip at 16 kHz; 0 for no clip.
+        prompts: the number of tokens of each prompt, audio included.
+        completions: the number of tokens of each completion.
         passes: forward passes: 1 in SFT; 3 in GRPO, because sampling and the reference are one each. A frozen tower is
             run once in any case.
         updates: passes that are differentiated.
-        learns: which of tower, projector and decoder are trained. If the decoder is not, its weights' gradients are
+        learns: the trained parts among tower, projector and decoder. For a frozen decoder, its weights' gradients are
             left out; its inputs' gradients are still needed for the projector.
-        adapted: which of them have adapters, through which gradients flow. The adapters' own FLOPs are not counted:
+        adapted: the parts that have adapters, through which gradients flow. The adapters' own FLOPs are not counted:
             they are rank / width of their kernels', a few hundredths.
     """
     frames = frame_counts(samples[samples > 0])[0]

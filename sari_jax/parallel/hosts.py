@@ -124,7 +124,8 @@ def assert_same_on_all_hosts(facts: Mapping[str, object]) -> None:
     """Checks that these settings are the same on all hosts, before any of them writes.
 
     Raises:
-        InputError: the same on every host. It names each setting that differs, and a host that differs from most.
+        InputError: the settings differ. The message is the same on every host; it names each setting that differs, and
+            a host that differs from most.
     """
     hosts = [json.loads(text) for text in all_gather_text(json.dumps(facts, default=str))]
     differing = []

@@ -206,7 +206,7 @@ class PassRates(NamedTuple):
 
     Attributes:
         before, after: counts per bin.
-        before_is: what `before` shows, in words.
+        before_is: the description of `before` in the chart.
     """
 
     before: list[float]

@@ -86,7 +86,7 @@ def leave_one_out_advantages(rewards: Float[Array, "B G"]) -> Float[Array, "B G"
 def zero_spread(rewards: Float[Array | np.ndarray, "B G"]) -> Bool[Array | np.ndarray, "B"]:
     """Returns which groups have equal rewards throughout.
 
-    Such a group teaches nothing. If many groups are so, the sampling or the questions are at fault.
+    The advantages of such a group are zero. If many groups are like this, the sampling or the questions are at fault.
 
     >>> print(zero_spread(jnp.array([[1.0, 1.0], [1.0, 0.0]])))
     [ True False]

@@ -57,7 +57,7 @@ def take(kept: Any, fresh: Any, places: Int[Array, "B"], pad_id: int) -> Any:
 
     Args:
         kept, fresh: trees of the same structure, with arrays [B, ...] and `Prompts` as leaves.
-        places: what `refill` returns.
+        places: the result of `refill`.
         pad_id: the token that fills up prompts.
 
     Returns:

@@ -29,9 +29,9 @@ def clipped_gain(
     True
 
     Args:
-        ratio: between the policy that learns and the policy that sampled.
+        ratio: the probability ratio of the policy that learns to the policy that sampled.
         advantages: one for each completion.
-        clip_low, clip_high: of the objective.
+        clip_low, clip_high: the clipping limits of the objective.
 
     Returns:
         The gain, and whether the ratio is outside the clip, whatever the advantage's sign.

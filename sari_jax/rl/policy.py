@@ -50,8 +50,8 @@ def reference_logprobs(
     """Computes log-probabilities under parameters that do not learn; no gradient is kept.
 
     Args:
-        config: of the model.
-        params: the reference's, or the policy's before its first update.
+        config: the model's config.
+        params: the parameters of the reference, or of the policy before its first update.
         prompts, tokens, features, temperature: as in `completion_logprobs`.
 
     Returns:

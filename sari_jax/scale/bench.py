@@ -29,8 +29,8 @@ class Row:
 
     Attributes:
         tower: trained or frozen.
-        form: how PyTorch does it. `repeated`: prompt and audio for each completion; `once`: the audio encoded once per
-            group; `padded`: all examples in one batch; `parts`: in the same micro-batches as here.
+        form: the way PyTorch batches the work. `repeated`: prompt and audio for each completion; `once`: the audio
+            encoded once per group; `padded`: all examples in one batch; `parts`: in the same micro-batches as here.
         changes: fields of `Work` that differ from the config.
     """
 

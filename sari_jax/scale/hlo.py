@@ -36,8 +36,9 @@ class Moved:
     """Bytes that one chip sends, by kind of collective.
 
     Attributes:
-        once: outside of loops of unknown length. A loop of known length counts as often as it runs.
-        per_turn: in one turn of each loop of unknown length, which is a decoding stage, in the order of the text.
+        once: the traffic outside of loops of unknown length. A loop of known length counts as often as it runs.
+        per_turn: the traffic in one turn of each loop of unknown length, in the order of the text. Each such loop is a
+            decoding stage.
     """
 
     once: Counter

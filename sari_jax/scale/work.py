@@ -24,8 +24,8 @@ class Work:
         num_completions, new_tokens: G and T. Every completion has T tokens: no end token is drawn.
         sft_rows: examples of an SFT step; their lengths differ, with clips of up to `audio_seconds`.
         sft_parts: `micro_batches` of our side. PyTorch's side pads all rows to the longest, as its trainers do.
-        threads: processors of each side.
-        rounds: how often each phase is timed on each side.
+        threads: the number of processors of each side.
+        rounds: the number of times each phase is timed on each side.
     """
 
     mel_bins: int = 80

@@ -162,9 +162,9 @@ class _Process:
     Attributes:
         resident: bytes that it and its child processes hold.
         peak: the most of them that was measured.
-        stepped: whether it has made a step since it started.
-        killed: how often a signal has killed the run.
-        said_before: bytes of its log that earlier starts wrote.
+        stepped: whether the run has made a step since it started.
+        killed: the number of times a signal has killed the run.
+        said_before: the number of bytes in its log that earlier starts wrote.
     """
 
     def __init__(self, run: Planned, killed: int, lock: IO):

@@ -74,7 +74,7 @@ def sampled(
     A larger `count` with the same seed begins with the same draws.
 
     Args:
-        values: by the dotted names of settings: `uniform`, `log_uniform`, or a list, whose values are equally likely.
+        values: dotted name of a setting -> `uniform`, `log_uniform`, or a list, whose values are equally likely.
             Numbers have four digits; they are whole if the setting is.
 
     Raises:

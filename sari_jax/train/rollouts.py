@@ -108,7 +108,7 @@ class GroupSampler:
         if number:
             key = _fold_in(key, put_on_mesh(self._mesh, jax.device_put(np.int32(number))))
         prompts, features = self.place(state, batch)
-        seeds = shard_batch(self._mesh, batch.draws)
+        seeds = shard_batch(self._mesh, batch.sampling_seeds)
         completions = self._rollouts(self._sampler, state, prompts, seeds, key, features)
         return Rollout(prompts, completions, features)
 

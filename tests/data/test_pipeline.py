@@ -96,11 +96,11 @@ def test_a_curriculum_is_walked_again_in_the_same_sequence(make, records, curric
 def test_a_question_that_stands_in_a_batch_again_is_sampled_anew(make):
     assert doctest.testmod(pipeline) == (0, 1) and repeats([]) == []
     once = next(make())
-    np.testing.assert_array_equal(once.draws, once.indices)
+    np.testing.assert_array_equal(once.sampling_seeds, once.indices)
     twice = next(make("as_written", batch_size=2 * EPOCH))
-    assert len(set(twice.indices.tolist())) < len(set(twice.draws.tolist())) == 2 * EPOCH
+    assert len(set(twice.indices.tolist())) < len(set(twice.sampling_seeds.tolist())) == 2 * EPOCH
     part = next(make("as_written", batch_size=2 * EPOCH, rows=range(5, 9)))
-    np.testing.assert_array_equal(part.draws, twice.draws[5:9])
+    np.testing.assert_array_equal(part.sampling_seeds, twice.sampling_seeds[5:9])
 
 
 def test_random_shuffles_anew_each_epoch(make):
@@ -249,7 +249,9 @@ def test_what_cannot_be_read_is_skipped_and_another_question_of_its_batch_is_ask
         # Each row's own question, or the next one of the batch that can be read.
         assert batch.indices.tolist() == [0, 2, 2, 0, 0, 0, 0]
         assert [record.id for record in batch.records] == ["r0", "r2", "r2", "r0", "r0", "r0", "r0"]
-        assert len(set(zip(batch.indices.tolist(), batch.draws.tolist(), strict=True))) == 7
+        assert (
+            len(set(zip(batch.indices.tolist(), batch.sampling_seeds.tolist(), strict=True))) == 7
+        )
     assert iterator.bad.keys() == why.keys()
     for index, reason in why.items():
         assert reason in iterator.bad[index]
@@ -259,7 +261,9 @@ def test_what_cannot_be_read_is_skipped_and_another_question_of_its_batch_is_ask
 def test_hosts_skip_alike(damaged, make):
     whole = next(make("random", batch_size=6))
     parts = [next(make("random", batch_size=6, rows=rows)) for rows in ([0, 1, 2], [3, 4, 5])]
-    np.testing.assert_array_equal(whole.draws, np.concatenate([part.draws for part in parts]))
+    np.testing.assert_array_equal(
+        whole.sampling_seeds, np.concatenate([part.sampling_seeds for part in parts])
+    )
     np.testing.assert_array_equal(whole.indices, np.concatenate([part.indices for part in parts]))
 
 

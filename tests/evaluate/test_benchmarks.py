@@ -56,12 +56,12 @@ def test_what_is_not_the_benchmarks_form(tmp_path, rows, match):
 )  # fmt: skip
 def test_mmsu_reads_a_letter_at_either_end(response, right):
     """By the first character, or else by the last but one. "The answer is C." ends well but begins with no choice."""
-    found = BENCHMARKS["mmsu"].right(MMSU, response)
+    found = BENCHMARKS["mmsu"].is_right(MMSU, response)
     assert found == (True if response == "The answer is C." else right)
 
 
 def test_what_is_written_for_mmsu_is_a_letter():
-    said = BENCHMARKS["mmsu"].said
+    said = BENCHMARKS["mmsu"].format_prediction
     assert [said(MMSU, answer) for answer in ("blue", "Green.", "D", "pink")] == ["C", "B", "D", ""]
 
 

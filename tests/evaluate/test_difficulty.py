@@ -13,11 +13,11 @@ from sari_jax.data.lengths import by_length
 from sari_jax.data.records import Clip, read_records
 from sari_jax.data.styles import STYLES
 from sari_jax.errors import InputError
-from sari_jax.evaluate.attempts import Attempts, attempted
+from sari_jax.evaluate.attempts import AttemptSettings, attempted
 from sari_jax.evaluate.difficulty import UNREADABLE, Rated, drop_by_pass_rate, rated
 from sari_jax.generate.engine import Engine
 
-ATTEMPTS = Attempts(style=STYLES["direct"], count=2, max_tokens=4, rows=2, seed=1)
+ATTEMPTS = AttemptSettings(style=STYLES["direct"], count=2, max_tokens=4, rows=2, seed=1)
 
 
 @pytest.fixture(scope="module")

@@ -35,13 +35,13 @@ Found = dict[int, tuple[str, str]]  # row -> reason and detail
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cleaning:
-    """The options of a cleaning.
+    """Options of `sari data clean`.
 
     Attributes:
         against: files of benchmarks.
         against_audio: folders of benchmarks' audio.
         max_bad_fraction: the largest allowed fraction of bad lines in a file.
-        seconds: the longest clip.
+        seconds: the longest clip that is kept.
         balance_lengths: whether to leave out records until the answer's length gives nothing away.
         workers: processes that decode; 0 is one for each core of this process.
     """

@@ -159,7 +159,7 @@ def template_rows(
     many sounds, and a corpus may hold all of them.
 
     Args:
-        sounds: for each record the indices of its clips' audio; equal audio has equal indices.
+        sounds: the indices of the audio of each record's clips; equal audio has equal indices.
     """
     about = defaultdict(set)
     for row in found:

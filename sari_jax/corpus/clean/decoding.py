@@ -74,8 +74,8 @@ def fingerprint_clips(
     Args:
         longest: seconds.
         workers: processes; 0 is one for each core of this process, MOST_WORKERS at most.
-        patience: seconds for one clip.
-        description: what the progress bar shows.
+        patience: the limit in seconds for one clip.
+        description: the label of the progress bar.
 
     Raises:
         RuntimeError: no worker starts, or a worker met an error that is a bug of this program and not the file's.

@@ -25,7 +25,7 @@ def find_duplicates(
     The repeated record always stands before the row and is itself kept.
 
     Args:
-        sounds: for each record the indices of its clips' audio; equal audio has equal indices.
+        sounds: the indices of the audio of each record's clips; equal audio has equal indices.
         near: pairs of indices whose audio is nearly the same, and the fraction of bits in which the two differ.
     """
     errors = {(a, b): share for i, j, share in near for a, b in ((i, j), (j, i))}

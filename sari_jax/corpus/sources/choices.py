@@ -10,7 +10,7 @@ from sari_jax.data.answers import choice_index
 from sari_jax.data.ledger import Drop
 
 NO_ANSWER = "answer not among the choices"
-NO_WRONG = "no wrong choices to be had"
+NO_WRONG = "the file gives no wrong choice"
 _LETTER = re.compile(r"\(?([a-z])\)?[.:]?")
 
 
@@ -26,8 +26,7 @@ def mixed(
 
     Args:
         wrong: the wrong choices, with weights if some should be drawn more often. A choice that is often right
-            elsewhere
-            must be wrong as often, or the text alone gives it away.
+            elsewhere must be wrong as often; otherwise the text alone gives it away.
 
     Raises:
         Drop: there is no wrong choice.

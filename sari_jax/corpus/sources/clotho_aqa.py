@@ -33,7 +33,7 @@ class Asked:
     """A question with the majority's answer.
 
     Attributes:
-        others: all answers that anybody gave to the question.
+        others: the answers that all annotators gave to the question.
         pool: the answers of all questions, with the number of questions that each answers.
     """
 

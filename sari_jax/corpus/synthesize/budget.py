@@ -13,10 +13,10 @@ class Limits:
     """Spending limits; None is no limit.
 
     Attributes:
-        tokens: of prompts and replies together.
-        cost: in the currency of the prices.
-        price_in: of a million tokens of prompts.
-        price_out: of a million tokens of replies.
+        tokens: the limit on the tokens of prompts and replies together.
+        cost: the limit on the cost, in the currency of the prices.
+        price_in: the price of a million tokens of prompts.
+        price_out: the price of a million tokens of replies.
     """
 
     tokens: int | None = None

@@ -26,8 +26,8 @@ class Reply:
 
     Attributes:
         text: the text of the first and only choice.
-        finish: why the text ended: "stop", "length", ...
-        prompt_tokens, completion_tokens: as the endpoint counts them.
+        finish: the reason why the text ended: "stop", "length", ...
+        prompt_tokens, completion_tokens: the endpoint's token counts.
     """
 
     text: str

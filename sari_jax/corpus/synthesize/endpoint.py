@@ -39,7 +39,7 @@ class Settings:
 
     Attributes:
         url: the address before /chat/completions.
-        temperature, max_tokens: of each reply; the defaults are ours.
+        temperature, max_tokens: settings of each reply; the defaults are ours.
         length_field: the endpoint's name for `max_tokens`.
         timeout: seconds without a byte before an attempt is given up; waiting in a server's queue counts.
         retries: attempts after the first.

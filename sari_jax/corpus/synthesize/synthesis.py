@@ -42,8 +42,7 @@ class Writer:
     Attributes:
         chains: the kinds of chains to write, of CHAINS.
         attempts: requests, each with the next seed, before a question or chain is given up. At temperature zero there
-            is
-            one request, as all replies would be the same.
+            is one request, as all replies would be the same.
         concurrency: requests at once.
     """
 

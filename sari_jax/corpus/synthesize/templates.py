@@ -24,7 +24,7 @@ class Prompts:
     """The prompts by name.
 
     Args:
-        folder: its question.txt, structured.txt, free.txt and caption.txt replace ours; it needs not have all of them.
+        folder: a folder whose question.txt, structured.txt, free.txt and caption.txt replace ours; it may lack some.
 
     Raises:
         InputError: the folder has none of them, or one that cannot be read or is not a template.

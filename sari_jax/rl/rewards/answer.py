@@ -22,7 +22,7 @@ def format_reward(completion: str, record: Record, style: Style) -> float:
     Args:
         completion: the text.
         record: the question; unused here.
-        style: its grammar decides, see `Style.matches`.
+        style: the answer style, whose grammar decides; see `Style.matches`.
 
     Returns:
         1.0 or 0.0.
@@ -49,8 +49,9 @@ def accuracy_reward(completion: str, record: Record, style: Style) -> float:
 
     Args:
         completion: the text.
-        record: the question, whose choices and right answer count.
-        style: it finds the answer in the text, see `Style.answer`. The rest of the text need not be in the style.
+        record: the question with its choices and right answer.
+        style: the answer style, which finds the answer in the text; see `Style.answer`. The rest of the text need not
+            be in the style.
 
     Returns:
         1.0 or 0.0, by the rule of `data.answers.choice_index`.

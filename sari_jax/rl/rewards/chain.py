@@ -35,7 +35,7 @@ def sections_reward(completion: str, record: Record, style: Style) -> float:
     Args:
         completion: the text.
         record: the question.
-        style: it names the sections and finds them.
+        style: the answer style, which names the sections and finds them.
 
     Returns:
         The reward, from 0 to 1; 1 for a style without sections.
@@ -69,7 +69,7 @@ def consistency_reward(completion: str, record: Record, style: Style) -> float:
     Args:
         completion: the text.
         record: the question, whose choices count; the right one does not matter.
-        style: it finds the last section and the answer.
+        style: the answer style, which finds the last section and the answer.
 
     Returns:
         1.0 or 0.0; 1.0 for a style without a chain.

@@ -9,8 +9,8 @@ class Completion(str):
     (True, 7, 48)
 
     Attributes:
-        num_tokens: its length, the end token included.
-        limit: the most tokens it could have had.
+        num_tokens: the number of its tokens, the end token included.
+        limit: the largest number of tokens that it could have.
     """
 
     num_tokens: int

@@ -15,8 +15,8 @@ def load_rewards(
     """Loads functions from a Python file; each is called as `name(completion, record, style)` and returns a number.
 
     Args:
-        path: of the file.
-        names: of the functions to load.
+        path: the file's path.
+        names: the names of the functions to load.
         taken: names that the file must not define.
 
     Raises:

@@ -14,7 +14,7 @@ def check_functions(functions: Functions, names: Collection[str], taken: Collect
     """Checks that there is a function `name(completion, record, style)` for each of these names, and no other.
 
     Args:
-        functions: by name.
+        functions: name -> function.
         names: `grpo.reward_functions` of the run.
         taken: names of built-in rewards.
 
@@ -46,7 +46,7 @@ def check_functions(functions: Functions, names: Collection[str], taken: Collect
 def functions_digest(functions: Functions) -> str:
     """Returns a hash of the functions' names and source; a run with different functions is not resumed.
 
-    Only the source of each function counts: neither what it calls nor values from outside change the hash.
+    Only the source of each function counts. Functions that it calls and values from outside do not change the hash.
 
     Raises:
         InputError: a function has no source of its own, for instance a lambda, a builtin or a partial.

@@ -36,7 +36,7 @@ def length_reward(completion: Completion, record: Record, style: Style) -> float
     Args:
         completion: the text, its number of tokens and their limit.
         record: the question.
-        style: it finds the answer in the text.
+        style: the answer style, which finds the answer in the text.
 
     Returns:
         The reward, from -1 to 1.
@@ -68,7 +68,7 @@ def overlong_reward(completion: Completion, record: Record, style: Style) -> flo
     [0.0, -0.5, -1.0]
 
     Args:
-        completion: its number of tokens and their limit.
+        completion: the number of its tokens and their limit.
         record: the question; unused here.
         style: the answer style; unused here.
 

@@ -89,7 +89,7 @@ def make_scorer(
     {'accuracy': 1.0, 'format': 0.0, 'total': 2.0}
 
     Args:
-        weights: by name, of rewards in REWARDS, in the reward file or among the functions.
+        weights: name -> weight, for rewards in REWARDS, in the reward file or among the functions.
         reward_file: a user's Python file with a function for each name that is unknown otherwise; "" for none.
         functions: the user's functions by name, which `check_functions` has accepted.
 

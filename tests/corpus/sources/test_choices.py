@@ -35,7 +35,7 @@ def test_few_or_none_that_are_wrong():
     assert set(mixed("a", ["b"], 0, "x")["choices"]) == {"a", "b"}
     with pytest.raises(Drop) as caught:
         mixed("a", ["a"], 0, "x")
-    assert caught.value.reason == "no wrong choices to be had"
+    assert caught.value.reason == "the file gives no wrong choice"
 
 
 @pytest.mark.parametrize(

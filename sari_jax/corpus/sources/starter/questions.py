@@ -22,8 +22,8 @@ class Draft:
     """A question whose clip is still to be made.
 
     Attributes:
-        chain: planning, caption, reasoning and summary.
-        free: the same in one piece.
+        chain: the sections of a structured chain: planning, caption, reasoning and summary.
+        free: a chain of thought without sections.
         sounds: makes from a material the sounds in order, each with the name of its source.
         gap: seconds of silence between the sounds.
         gains: the loudness of each sound; 1 without it.
