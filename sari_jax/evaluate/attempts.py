@@ -34,7 +34,7 @@ SETTINGS = "settings.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttemptSettings:
-    """How each question is asked.
+    """The way each question is asked.
 
     Attributes:
         count: the number of attempts at each question.
