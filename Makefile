@@ -30,7 +30,7 @@ PART := $(PARTS)
 SHARE := 1/1
 
 # Tests that import JAX. `recorded` are those that compare with what PyTorch found, the proofs among them too.
-WITH_JAX := $(addprefix tests/,api assemble audio evaluate generate hf models parallel rl sft train)
+WITH_JAX := $(addprefix tests/,api assemble audio evaluate generate hf models parallel rl sft train) tests/corpus/test_captioning.py
 
 # make demo SEED=1 OUT=runs/demo-1
 SEED := 0

@@ -3,10 +3,10 @@
     import sari_jax as sari
 
     model = sari.load("Qwen2-Audio-7B-Instruct", dtype="bfloat16")
-    model.ask("dog.wav", "Which animal is it?", choices=("cat", "dog")).answer
+    model.ask("my_clip.wav", "Which animal is it?", choices=("cat", "dog")).answer
 
-docs/api.md explains every name. Importing this package imports neither JAX nor anything else of it, and touches no
-device: a name is loaded when it is first used.
+Here my_clip.wav is a clip of yours. docs/api.md explains every name. Importing this package imports neither JAX nor
+anything else of it, and touches no device: a name is loaded when it is first used.
 """
 
 import importlib
@@ -116,6 +116,10 @@ class _CalledPackage(types.ModuleType):
     def _function(self) -> Any:
         name = self.__name__.rpartition(".")[2]
         return getattr(importlib.import_module(_CALLED[name]), name)
+
+    @property
+    def __doc__(self) -> str | None:  # what help() and a notebook show
+        return self._function.__doc__
 
     @property
     def __signature__(self) -> inspect.Signature:

@@ -21,7 +21,12 @@ def require(user: str, extra: str, *modules: str) -> None:
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"{user} needs {', '.join(missing)}; pip install 'sari_jax[{extra}]'")
+        raise InputError(f"{user} needs {', '.join(missing)}; {install(extra)}")
+
+
+def install(extra: str) -> str:
+    """Says how an extra is installed."""
+    return f"pip install 'sari_jax[{extra}]', or in a checkout pip install -e '.[{extra}]'"
 
 
 def one_line(text: str, longest: int = 1000) -> str:

@@ -88,6 +88,8 @@ def written(heading: str) -> Parameters:
 
 
 def actual(heading: str) -> Parameters:
+    from sari_jax.train.loop import never
+
     owner, name = heading.partition("(")[0].split(".")
     function = getattr(sari if owner == "sari" else sari.Model, name)
     found = []
@@ -98,7 +100,8 @@ def actual(heading: str) -> Parameters:
         if default is parameter.empty:
             shown = None
         elif callable(default):
-            shown = default.__name__
+            assert default is never
+            shown = "lambda: False"
         else:
             shown = repr(dict(default) if isinstance(default, Mapping) else default)
         found.append((parameter.name, parameter.kind is parameter.KEYWORD_ONLY, shown))

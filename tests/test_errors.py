@@ -11,7 +11,8 @@ def test_a_missing_module_is_named_with_its_extra(monkeypatch):
     with pytest.raises(InputError) as caught:
         require("sari report", "report", "json", "plotly", "no_such_module")
     assert str(caught.value) == (
-        "sari report needs plotly, no_such_module; pip install 'sari_jax[report]'"
+        "sari report needs plotly, no_such_module; pip install 'sari_jax[report]',"
+        " or in a checkout pip install -e '.[report]'"
     )
 
 

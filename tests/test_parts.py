@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
         (["tests/models/test_encoder.py"], ["numerics"]),
         (["sari_jax/train/loop.py", "tpu_scripts/host.sh"], ["runs", "tools"]),
         (["tests/train/test_steps.py"], ["numerics", "runs"]),
+        (["sari_jax/train/updates.py"], ["numerics", "runs"]),
         (["tests/tpu_scripts/test_host.py"], ["tools"]),
         (["constraints.txt"], [*PARTS]),
         (["tests/conftest.py"], [*PARTS]),

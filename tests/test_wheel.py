@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sari_jax.errors import install
+
 pytestmark = pytest.mark.tools
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +30,8 @@ SHORT = (
 def run(*words: object, folder: Path) -> subprocess.CompletedProcess:
     # PYTHONPATH would lead to the checkout. One device, as on a user's machine.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment["XLA_FLAGS"] = environment["XLA_FLAGS"].replace("device_count=8", "device_count=1")
+    flags = environment.get("XLA_FLAGS", "")
+    environment["XLA_FLAGS"] = flags.replace("device_count=8", "device_count=1")
     return subprocess.run(
         [str(word) for word in words], cwd=folder, env=environment, capture_output=True, text=True
     )
@@ -142,4 +145,4 @@ def test_a_missing_extra_is_named_in_one_line(sari, words, line):
     needs, extra = line.split("|")
     done = sari(*words)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"sari: sari {needs}; pip install 'sari_jax[{extra}]'\n"
+    assert done.stderr == f"sari: sari {needs}; {install(extra)}\n"

@@ -57,7 +57,8 @@ def evaluate(
     """
     if predictions is None and model is None:
         raise InputError(
-            "an evaluation needs a model to answer (--model DIR) or a file to score (--predictions FILE)"
+            "an evaluation needs a model to answer: model (--model DIR); or a file to score: predictions (--predictions"
+            " FILE)"
         )
     attempts = None
     if predictions is None:
@@ -157,7 +158,7 @@ def _attempts(
 def _questions(data: Path, out: Path, max_bad_fraction: float, ledger: Ledger) -> list[Record]:
     if not out.parent.is_dir():
         raise InputError(
-            f"{out}: cannot be written: no such folder; make it, or name another --out"
+            f"{out}: cannot be written: no such folder; make it, or name another out (--out)"
         )
     records = read_records(data, max_bad_fraction=max_bad_fraction, ledger=ledger)
     if not records:
@@ -195,8 +196,8 @@ def _report(
         dropped = ledger.report()["dropped"]
         why = "; ".join(f"{reason}: {count}" for reason, count in dropped.items())
         raise InputError(
-            f"{data}: none of {len(scored)} questions is left ({why}); train the model further, or raise --attempts."
-            f" {out.with_suffix('.report.json')} has their pass rates"
+            f"{data}: none of {len(scored)} questions is left ({why}); train the model further, or raise attempts"
+            f" (--attempts). {out.with_suffix('.report.json')} has their pass rates"
         )
     if hosts.is_primary():
         write_records(out, kept)

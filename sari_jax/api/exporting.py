@@ -39,13 +39,14 @@ def export(
 
     Args:
         workdir: of the run.
-        out: the new directory.
+        out: the new directory. A folder that is not empty is refused.
         step: which checkpoint; None for the newest.
         model: where the run's model directory is now, if it has moved.
         adapter: write the adapter alone.
 
     Raises:
-        InputError: not a run's workdir, no such checkpoint, another model in its directory, or `out` exists.
+        InputError: not a run's workdir, no such checkpoint, another model in its directory, or an `out`
+            that is not empty.
     """
     run = read_run(Path(workdir), model)
     config, params = trained_params(run, Path(workdir), step)

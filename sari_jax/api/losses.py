@@ -1,4 +1,8 @@
-"""Losses to use alone: `sari.losses`."""
+"""Losses to use alone: `sari.losses`.
+
+`grpo_loss` takes arrays. `sft_loss` takes an `AudioLM` with its parameters and its `Prompts`, both of
+`sari_jax.models.audio_lm`.
+"""
 
 from sari_jax.rl.loss import grpo_loss
 from sari_jax.rl.objectives import OBJECTIVES, Objective

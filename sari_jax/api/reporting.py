@@ -23,22 +23,26 @@ def report(
         folders: workdirs of runs, and folders that `evaluate` wrote.
         out: the page, a FILE.html, new or to replace.
         pictures: a folder for each chart as a PNG.
-        megabytes: the page's largest size.
+        megabytes: the page's largest size. To fit, the page shows fewer rollouts and leaves out audio.
 
     Returns:
-        How much of everything is on the page, and the `pictures`.
+        With `out`: its path, its size in `megabytes`, and counts of what is on the page, such as `runs`, `charts` and
+        `questions`. With `pictures`: the paths of the PNG files.
 
     Raises:
-        InputError: a folder is neither, nothing can be written there, or the extra `report` is not installed.
+        InputError: a folder is neither, nothing can be written there, the page does not fit, or the extra `report` is
+            not installed.
     """
     require("sari report", "report", "plotly", "matplotlib", "librosa")
     from sari_jax.report.experiment import read_experiment
     from sari_jax.report.page import write_page, write_pictures
 
     if out is None and pictures is None:
-        raise InputError("a report needs a place: --out FILE.html for the page, or --png DIR")
+        raise InputError(
+            "a report needs a place: out (--out FILE.html) for the page, or pictures (--png DIR) for the charts"
+        )
     if out is not None and Path(out).suffix != ".html":
-        raise InputError(f"{out}: a page's name ends in .html; name another --out")
+        raise InputError(f"{out}: a page's name ends in .html; name another out (--out)")
     named = [folders] if isinstance(folders, str | Path) else folders
     experiment = read_experiment([str(folder) for folder in named])
     written: dict[str, Any] = {}

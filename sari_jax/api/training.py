@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from sari_jax.errors import InputError
@@ -14,7 +15,7 @@ from sari_jax.parallel import hosts
 from sari_jax.parallel.hosts import initialize_distributed as distributed
 from sari_jax.rl.objectives import OBJECTIVES
 from sari_jax.train.callbacks import Callback
-from sari_jax.train.config import Run, freeze
+from sari_jax.train.config import Run, defaults, freeze
 from sari_jax.train.flags import check_key, read_config_file
 from sari_jax.train.loop import never
 from sari_jax.train.loop import train as run_to_the_end
@@ -48,7 +49,8 @@ def train(
             function calls is not part of the digest.
         callbacks: each is called with a `StepEvent` after every step, in the main thread of the first host alone. An
             exception in one ends the run; the same call goes on from the last checkpoint.
-        stop: called before every step; once it returns True, the run saves a checkpoint and ends.
+        stop: called before every step and before every batch of held-out questions; once it returns True, the run
+            saves a checkpoint and ends. On several hosts it must return the same on all of them.
 
     Returns:
         The last step's metrics, its number `step`, and whether the run is `finished`.
@@ -84,23 +86,36 @@ def _run(
 ) -> Run:
     if isinstance(config, Run):
         settings = ConfigDict(dataclasses.asdict(config))
-    elif isinstance(config, ConfigDict):
-        settings = ConfigDict(config.to_dict())
     else:
-        settings = read_config_file(str(config), [])
+        is_config = isinstance(config, ConfigDict)
+        given = config if is_config else read_config_file(str(config), [])
+        settings = ConfigDict(_merged(defaults().to_dict(), given.to_dict()))
     _override(settings, overrides)
+    if not isinstance(rewards, Mapping) or not all(map(callable, rewards.values())):
+        raise InputError("rewards: give a dictionary of functions by name, as {'brevity': brevity}")
     if rewards:
         _name_rewards(settings, rewards)
     return freeze(settings)
 
 
+def _merged(settings: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the given ones in their place; those may leave some out."""
+    for key, value in given.items():
+        known = settings.get(key)
+        both = isinstance(known, dict) and isinstance(value, Mapping)
+        settings[key] = _merged(known, value) if both else value
+    return settings
+
+
 def _override(settings: ConfigDict, overrides: Mapping[str, Any]) -> None:
     for key, value in overrides.items():
-        check_key(settings, key)
+        check_key(settings, str(key))
         if isinstance(value, os.PathLike):
             value = os.fspath(value)
         if isinstance(value, list):
             value = tuple(value)
+        if isinstance(value, np.generic):
+            value = value.item()
         try:
             settings.update_from_flattened_dict({key: value})
         except (TypeError, ValueError) as error:

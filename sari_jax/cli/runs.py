@@ -94,16 +94,17 @@ def train(args: argparse.Namespace) -> int:
         from sari_jax.api.training import distributed
         from sari_jax.api.training import train as run
         from sari_jax.parallel import hosts
+        from sari_jax.train.config import freeze
         from sari_jax.train.flags import read_config_file
 
         with distributed():
             with hosts.raise_on_all_hosts():
-                config = read_config_file(args.config, args.overrides)
-            last = run(config, args.workdir, stop=stop)
+                settings = freeze(read_config_file(args.config, args.overrides))
+            last = run(settings, args.workdir, stop=stop)
             if hosts.is_primary():
                 table = "\n".join(f"  {name:<20}{value:>14.6g}" for name, value in last.items())
                 state = "done" if last["finished"] else "stopped"
-                steps = f"{config.stage} {state} after {last['step']} steps"
+                steps = f"{settings.stage} {state} after {last['step']} steps"
                 print_result(args, last, f"{args.workdir}: {steps}\n{table}")
     return 0
 

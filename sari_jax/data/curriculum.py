@@ -19,7 +19,8 @@ class Curriculum:
     Attributes:
         order: one of ORDERS; or `adaptive`, which follows the pass rates of the model in training.
         stages: number of parts of the order `staged`.
-        window: the number of batches within which questions may change places. So clips of similar length share a batch.
+        window: the number of batches within which questions may change places, so that clips of similar
+            length share a batch.
         mix: "SOURCE=WEIGHT", a pattern of the records' source and its share; empty for no mix. The shares hold over the
             whole stream. Within a window, sources whose clips have the same length come together.
         refresh: the number of batches that `adaptive` draws before it looks at the pass rates again.

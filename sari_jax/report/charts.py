@@ -19,7 +19,8 @@ GROUPS = ("task", "kind", "difficulty")
 COMPILES = 5.0
 # Labels of the bins of pass rates.
 LEVELS = ("0", "to 1/4", "to 1/2", "to 3/4", "below 1", "1")
-PARTS = ("data", "rollout", "reward", "reference", "sample", "update")
+# Phases of a step, in the order of the legend: the laps of `train.grpo` and `train.sft`, and reading data.
+PARTS = ("data", "generate", "grade", "resample", "score", "sample", "update")
 
 # Metric -> title, axis, and whether it is a fraction.
 CURVES = {

@@ -11,6 +11,7 @@ import numpy as np
 
 from sari_jax.atomic import os_errors_as_input_error, write_text
 from sari_jax.data.ledger import Ledger
+from sari_jax.errors import install
 
 
 def report_difficulty(
@@ -46,7 +47,7 @@ def plot_pass_rates(rates: Sequence[float], attempts: int, out: Path) -> dict[st
     counts = np.bincount(right, minlength=attempts + 1)
     mean_and_counts = {"mean_pass_rate": float(np.mean(rates)), "histogram": counts.tolist()}
     if importlib.util.find_spec("matplotlib") is None:
-        line = f"{out} is not drawn: it needs matplotlib; pip install 'sari_jax[report]'"
+        line = f"{out} is not drawn: it needs matplotlib; {install('report')}"
         print(line, file=sys.stderr)
         return mean_and_counts
     from sari_jax.report.curves import BLUE, GREY, new_figure, save_figure

@@ -5,7 +5,7 @@ import os
 import re
 from typing import Any
 
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, install
 from sari_jax.models.work import CHIPS
 
 GIB = 2**30
@@ -92,6 +92,6 @@ def topology(name: str, slices: int = 1) -> Topology:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"topology {name}: the TPU compiler does not know it ({reason}); name a shape that {found[1]} comes in, and"
-            " check that libtpu is installed (pip install 'sari_jax[tpu]')"
+            f" check that libtpu is installed ({install('tpu')})"
         ) from error
     return Topology(name=name, kind=found[1], slices=slices, devices=tuple(described.devices))

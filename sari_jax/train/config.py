@@ -48,8 +48,8 @@ class Model:
     frozen_dtype: str = setting(
         "",
         choices=("", *DTYPES, *QUANTIZED),
-        doc='Dtype of parameters that are not trained; "": as `param_dtype`. int8 is of the decoder\'s projections; the'
-        " rest is then in `dtype`.",
+        doc='Dtype of parameters that are not trained; "": as `param_dtype`. int8 applies to the decoder\'s'
+        " projections only; other frozen parameters then use `dtype`.",
     )
     remat: str = setting(
         "none", choices=REMAT, doc="What the backward pass computes again instead of keeping it."
@@ -58,7 +58,7 @@ class Model:
     attention: str = setting(
         "xla",
         hint="`xla`, `splash` (TPU), `cudnn` (GPU)",
-        doc="Kernel of attention, but for single decode steps.",
+        doc="Attention kernel. Decoding one token always uses xla.",
     )
     reference_dtype: str = setting(
         "", choices=("", *DTYPES), doc='Dtype of GRPO\'s reference; "": as `param_dtype`.'
@@ -136,7 +136,10 @@ class Data:
     )
     drop_solved: bool = setting(False, doc="GRPO: leave out questions of pass rate 1.")
     max_bad_fraction: float = setting(
-        0.0, at_least=0, at_most=1, doc="Share of unreadable lines above which the run stops."
+        0.0,
+        at_least=0,
+        at_most=1,
+        doc="Share of unusable lines and records above which the run stops.",
     )
     keep_features_gb: float = setting(
         0.0,
@@ -170,7 +173,7 @@ class Optimizer:
         doc="The learning rate after warm-up; ours, after R1-AQA and Ke-Omni-R.",
     )
     warmup_steps: int = setting(
-        0, at_least=0, doc="Steps in which the learning rate rises linearly from zero."
+        0, at_least=0, doc="Updates in which the learning rate rises linearly from zero."
     )
     schedule: str = setting(
         "constant",
@@ -184,7 +187,7 @@ class Optimizer:
         1.0,
         finite=True,
         above=0,
-        hint="; 1e9 is off",
+        hint="; 1e9 turns clipping off",
         doc="Global norm to which gradients are clipped.",
     )
     moments_dtype: str = setting(
@@ -210,7 +213,7 @@ class Grpo:
         1.0,
         above=0,
         at_most=1,
-        hint=", which is off",
+        hint="; 1 keeps all tokens",
         doc="Sample from the likeliest tokens that hold this probability together.",
     )
     objective: str = setting("grpo", choices=OBJECTIVES, doc="A row of sari_jax/rl/objectives.py.")
@@ -330,8 +333,8 @@ class Mesh:
     decode_tensor: int = setting(
         0,
         at_least=0,
-        doc="Devices, of fsdp x tensor, that share a layer while decoding; 0: as `tensor`; 1: each holds the whole"
-        " policy.",
+        doc="How many of the fsdp x tensor devices share a layer while decoding; 0: as `tensor`; 1: each holds the"
+        " whole policy.",
     )
 
 
@@ -349,7 +352,9 @@ class Run:
     )
     seed: int = setting(0, at_least=0, doc="Seed of all randomness.")
     samples_every: int = setting(
-        25, at_least=1, doc="Steps between two sample completions in the log."
+        25,
+        at_least=1,
+        doc="N: at step 1 and every N steps, samples.jsonl gets questions with all of their completions.",
     )
     max_skipped: int = setting(
         10, at_least=1, doc="Non-finite updates in a row after which the run stops; ours."

@@ -54,12 +54,12 @@ class Feed:
         except NothingReadable as error:
             failure = str(error)
         found = {
-            self._questions.roster[number].id: one_line(why)
-            for number, why in self._batches.bad.items()
-            if self._questions.records[number] is not None  # a removed record counts as mended
+            self._questions.roster[index].id: one_line(why)
+            for index, why in self._batches.bad.items()
+            if self._questions.records[index] is not None  # a removed record counts as mended
         }
         mine = {id: why for id, why in found.items() if id not in self.skipped}
-        for other, failed in exchanged(mine, failure):
+        for other, failed in gather_from_hosts(mine, failure):
             failure = failure or failed
             self._skip(other)
         bad = self._known | self.skipped.keys()
@@ -89,7 +89,7 @@ class Feed:
         numbers = {entry.id: number for number, entry in enumerate(self._questions.roster)}
         mine = list(before)[jax.process_index() :: jax.process_count()]
         mended = {id: "" for id in mine if self._readable(numbers[id])}
-        gone = {id for other, _ in exchanged(mended, "") for id in other}
+        gone = {id for other, _ in gather_from_hosts(mended, "") for id in other}
         self.skipped = {id: why for id, why in before.items() if id not in gone}
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class Feed:
             self.skipped.setdefault(id, why)
 
 
-def exchanged(found: dict[str, str], failure: str) -> list[tuple[dict[str, str], str]]:
+def gather_from_hosts(found: dict[str, str], failure: str) -> list[tuple[dict[str, str], str]]:
     """(what was found, what failed) on each host, in order. Hosts exchange texts only where one has any."""
     if not hosts.is_multihost():
         return [(found, failure)]

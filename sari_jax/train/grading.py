@@ -21,7 +21,7 @@ class GradedBatch(NamedTuple):
     """A batch whose completions have rewards, on the host: this process's rows, or those of all processes.
 
     Attributes:
-        samples: [B, A] samples of each clip.
+        audio_samples: [B, A] samples of each clip.
         prompt_lengths: [B] tokens of each prompt.
         lengths: [B, G] tokens of each completion.
         done: [B, G] whether each completion ended before the limit.
@@ -29,7 +29,7 @@ class GradedBatch(NamedTuple):
         rewards: [B, G] by name, `accuracy` and `total` among them.
     """
 
-    samples: np.ndarray
+    audio_samples: np.ndarray
     prompt_lengths: np.ndarray
     lengths: np.ndarray
     done: np.ndarray
@@ -59,21 +59,22 @@ class DrawnBatches(NamedTuple):
     rows: np.ndarray
     rows_decoded: list[jax.Array]
 
-    def all(self, values: Callable[[GradedBatch], np.ndarray]) -> np.ndarray:
-        """The values of all batches, concatenated."""
+    def of_all_rows(self, values: Callable[[GradedBatch], np.ndarray]) -> np.ndarray:
+        """The values of all rows of all batches, concatenated."""
         return np.concatenate([values(graded) for graded in self.graded])
 
-    def learned(self, values: Callable[[GradedBatch], np.ndarray]) -> np.ndarray:
+    def of_kept_rows(self, values: Callable[[GradedBatch], np.ndarray]) -> np.ndarray:
         """[B, ...] the values of the rows that the step learns from."""
-        return self.all(values)[self.rows]
+        return self.of_all_rows(values)[self.rows]
 
 
 class Grader:
     """Decodes completions to text and computes their rewards."""
 
-    def __init__(self, run: Run, processor: Processor, mesh: Mesh, score: Scorer):
+    def __init__(self, run: Run, processor: Processor, mesh: Mesh, compute_rewards: Scorer):
         self._settings, self._style = run.grpo, style(run.data.style)
-        self._processor, self._mesh, self._score = processor, mesh, score
+        self._processor, self._mesh = processor, mesh
+        self._compute_rewards = compute_rewards
 
     def __call__(self, batch: Batch, completions: Completions) -> GradedBatch:
         """Grades this process's rows of a batch.
@@ -86,16 +87,16 @@ class Grader:
         texts = self._processor.texts(tokens.reshape(-1, tokens.shape[-1]), lengths.reshape(-1))
         group, limit = self._settings.num_completions, self._settings.max_tokens
         records = [record for record in batch.records for _ in range(group)]
-        scores = [
-            self._score(Completion(text, int(length), limit), record, self._style)
+        rows = [
+            self._compute_rewards(Completion(text, int(length), limit), record, self._style)
             for text, length, record in zip(texts, lengths.flat, records, strict=True)
         ]
         rewards = {
-            name: np.array([row[name] for row in scores], np.float32).reshape(lengths.shape)
-            for name in scores[0]
+            name: np.array([row[name] for row in rows], np.float32).reshape(lengths.shape)
+            for name in rows[0]
         }
         return GradedBatch(
-            samples=batch.prompts.samples,
+            audio_samples=batch.prompts.samples,
             prompt_lengths=batch.prompts.lengths,
             lengths=lengths,
             done=done,

@@ -2,10 +2,14 @@
 
 generate     the policy samples a group of G completions for each prompt
 grade        the host decodes them to text and computes their rewards [B, G]
-resample     groups whose rewards are all equal are replaced by groups of further batches (DAPO only)
-score        log-probabilities [B, G, T] under the reference and under the policy that sampled
+resample     groups whose rewards are all equal are replaced by groups of further batches, as in DAPO; only with
+             grpo.max_generation_batches above 1
+score        log-probabilities [B, G, T]: the reference's, if there is a KL, and the sampling policy's, if the update
+             cannot compute them itself
 advantages   each reward relative to its group, for instance (r - mean r) / (std r + eps)
 update       gradient steps on the clipped objective: see `rl.loss` and `rl.objectives`
+
+In a step that does not resample, the devices score while the host grades.
 """
 
 import functools
@@ -15,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from sari_jax.data.processor import Batch, Processor
 from sari_jax.generate.rollout import Completions
@@ -37,7 +41,7 @@ from sari_jax.train.grading import DrawnBatches, GradedBatch, Grader
 from sari_jax.train.optimizer import Flat
 from sari_jax.train.rollouts import GroupSampler, Rollouts
 from sari_jax.train.samples import Sample, described
-from sari_jax.train.scoring import RolloutScorer
+from sari_jax.train.scoring import LogprobScorer
 from sari_jax.train.stages import DrawBatch, StepResult, Stopwatch, to_host
 from sari_jax.train.state import TrainState
 from sari_jax.train.step_metrics import grpo_metrics, reward_means
@@ -49,8 +53,8 @@ class GrpoStage:
 
     Args:
         frozen: the parameters that do not learn.
-        reference: the trained parameters as they were before step 1; empty where the objective has no KL.
-        score: computes the rewards of a completion by name.
+        reference: the trained parameters before step 1, without adapters; empty where the objective has no KL.
+        compute_rewards: computes the rewards of a completion by name.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class GrpoStage:
         frozen: Flat,
         reference: Flat,
         rollouts: Rollouts,
-        score: Scorer,
+        compute_rewards: Scorer,
     ):
         self._run, self._config, self._mesh = run, config, mesh
         self._processor, self._frozen = processor, frozen
@@ -72,8 +76,8 @@ class GrpoStage:
         self._generate = GroupSampler(
             run, config, processor, mesh, frozen=frozen, rollouts=rollouts
         )
-        self._grade = Grader(run, processor, mesh, score)
-        self._score = RolloutScorer(run.grpo, config, frozen=frozen, reference=reference)
+        self._grade = Grader(run, processor, mesh, compute_rewards)
+        self._score = LogprobScorer(run.grpo, config, frozen=frozen, reference=reference)
         self._update = functools.partial(
             grpo_update,
             config=config,
@@ -116,25 +120,31 @@ class GrpoStage:
             rollout, drawn = self._resample(state, rollout, graded, draw_batch)
             watch.lap("resample")
             rollout = self._score(state, rollout)
-            rewards = drawn.learned(lambda graded: graded.rewards["total"])[self._local_rows]
+            rewards = drawn.of_kept_rows(lambda batch: batch.rewards["total"])[self._local_rows]
         rewards = shard_batch(self._mesh, rewards)
         self._score.wait(rollout)
         watch.lap("score")
 
-        advantages = compute_advantages(rewards, rollout.rows_only(), objective=self._objective)
+        advantages = compute_advantages(
+            rewards,
+            rollout.completions.mask,
+            rollout.old,
+            rollout.reference,
+            rollout.unmoved,
+            objective=self._objective,
+        )
         rollout = rollout._replace(advantages=advantages)
         state, metrics = self._update(state, self._frozen, rollout)
         watch.lap("update", metrics)
         # Hosts exchange what they graded here. Earlier, the exchange would wait for the next step's completions.
-        drawn = drawn or self._only(graded, rollout)
+        drawn = drawn or self._as_drawn(graded, rollout)
         metrics = to_host(metrics) | {"updates_behind": float(updates_behind)}
-        metrics |= grpo_metrics(self._run.grpo, self._config, self._mesh, state.params, drawn)
         return StepResult(
             state=state,
-            metrics={**reward_means(drawn), **metrics, **watch.seconds},
+            metrics=self._with_rewards(metrics, state, drawn) | watch.seconds,
             samples=self._samples(drawn, rollout) if sample else [],
-            indices=drawn.all(lambda graded: graded.indices).tolist(),
-            pass_rates=[rate for graded in drawn.graded for rate in graded.pass_rates],
+            indices=drawn.of_all_rows(lambda batch: batch.indices).tolist(),
+            pass_rates=[rate for batch in drawn.graded for rate in batch.pass_rates],
         )
 
     def prefetched(self) -> dict[str, np.ndarray] | None:
@@ -170,8 +180,8 @@ class GrpoStage:
     def _local_rows(self) -> list[int]:
         return local_row_indices(self._mesh, self._run.batch_size)
 
-    def _only(self, graded: GradedBatch, rollout: Rollout) -> DrawnBatches:
-        """The one batch of a step that does not resample."""
+    def _as_drawn(self, graded: GradedBatch, rollout: Rollout) -> DrawnBatches:
+        """The first batch of a step, with the rows of all hosts, before any resampling."""
         rows_decoded = [rollout.completions.rows_decoded]
         return DrawnBatches(
             [all_rows(self._mesh, graded)], np.arange(self._run.batch_size), rows_decoded
@@ -181,13 +191,14 @@ class GrpoStage:
         self, state: TrainState, rollout: Rollout, graded: GradedBatch, draw_batch: DrawBatch
     ) -> tuple[Rollout, DrawnBatches]:
         """Draws further batches until every group has spread, or the limit is reached; see `rl.groups`."""
-        drawn, spread = self._only(graded, rollout), self._objective.spread
+        drawn = self._as_drawn(graded, rollout)
+        spread = self._objective.spread
         rollout, size = rollout.rows_only(), self._run.batch_size
         zero_spread = drawn.graded[0].zero_spread(spread)
         while zero_spread.any() and len(drawn.graded) < self._objective.max_generation_batches:
             count, last = len(drawn.graded), drawn.graded[-1]
             batch = self._generate.padded(draw_batch(last.indices.tolist(), last.pass_rates))
-            fresh = self._generate(state, batch, draw=count)
+            fresh = self._generate(state, batch, number=count)
             graded = all_rows(self._mesh, self._grade(batch, fresh.completions))
             fresh_zero_spread = graded.zero_spread(spread)
             places = refill(zero_spread, fresh_zero_spread)
@@ -202,17 +213,26 @@ class GrpoStage:
                 rollout = take(rollout, fresh.rows_only(), on_devices, self._processor.pad_id)
         return rollout, drawn
 
+    def _with_rewards(
+        self, metrics: dict[str, float], state: TrainState, drawn: DrawnBatches
+    ) -> dict[str, float]:
+        """The means of the rewards, the update's metrics, and those of all drawn groups."""
+        metrics |= grpo_metrics(self._run.grpo, self._config, self._mesh, state.params, drawn)
+        means = reward_means(drawn)
+        assert not means.keys() & metrics.keys(), means.keys() & metrics.keys()
+        return means | metrics
+
     def _samples(self, drawn: DrawnBatches, rollout: Rollout) -> list[Sample]:
         """The groups that the step learned from, with every completion's rewards and advantage."""
         arrays = (rollout.completions.tokens, rollout.advantages)
         tokens, advantages = fetch_global(self._mesh, arrays)
-        indices = drawn.learned(lambda graded: graded.indices)
-        lengths = drawn.learned(lambda graded: graded.lengths)
-        done = drawn.learned(lambda graded: graded.done)
+        indices = drawn.of_kept_rows(lambda batch: batch.indices)
+        lengths = drawn.of_kept_rows(lambda batch: batch.lengths)
+        done = drawn.of_kept_rows(lambda batch: batch.done)
         # One order on any number of hosts; rewards that hosts exchange come back sorted by name.
         names = sorted(drawn.graded[0].rewards, key=lambda name: (name == "total", name))
         rewards = {
-            name: drawn.learned(lambda graded, name=name: graded.rewards[name]) for name in names
+            name: drawn.of_kept_rows(lambda batch, name=name: batch.rewards[name]) for name in names
         }
         samples = []
         for row, index in enumerate(indices.tolist()):
@@ -228,13 +248,22 @@ class GrpoStage:
 
 @functools.partial(jax.jit, static_argnames="objective")
 def compute_advantages(
-    rewards: Float[Array, "B G"], rollout: Rollout, *, objective: Objective
+    rewards: Float[Array, "B G"],
+    mask: Bool[Array, "B G T"],
+    old: Float[Array, "B G T"] | None = None,
+    reference: Float[Array, "B G T"] | None = None,
+    unmoved: Bool[Array, ""] | None = None,
+    *,
+    objective: Objective,
 ) -> Float[Array, "B G"]:
-    """Computes the advantages from total rewards, less the KL where the objective has it in the reward."""
-    reference = rollout.reference
+    """Computes the advantages from total rewards, less the KL where the objective has it in the reward.
+
+    Args:
+        mask: the completions' tokens.
+        old, reference, unmoved: see `Rollout`.
+    """
     if reference is not None and objective.kl in IN_REWARD:
-        if rollout.unmoved is not None:  # otherwise rounding errors would become advantages
-            reference = jnp.where(rollout.unmoved, rollout.old, reference)
-        mask = rollout.completions.mask
-        rewards = penalised(rewards, rollout.old, reference, mask, objective.kl_coefficient)
+        if unmoved is not None:  # otherwise rounding errors would become advantages
+            reference = jnp.where(unmoved, old, reference)
+        rewards = penalised(rewards, old, reference, mask, objective.kl_coefficient)
     return ADVANTAGES[objective.advantages](rewards)

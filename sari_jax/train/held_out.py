@@ -19,7 +19,7 @@ from sari_jax.parallel.mesh import all_rows, local_row_indices, local_rows, put_
 from sari_jax.rl.rewards.completion import Completion
 from sari_jax.rl.rewards.registry import Scorer
 from sari_jax.train.config import Run
-from sari_jax.train.feed import TooManyBad, exchanged
+from sari_jax.train.feed import TooManyBad, gather_from_hosts
 from sari_jax.train.preemption import Stop
 from sari_jax.train.questions import Questions, too_many
 from sari_jax.train.rollouts import Rollouts
@@ -27,7 +27,7 @@ from sari_jax.train.samples import Sample, described
 from sari_jax.train.state import TrainState
 
 
-class Answered(NamedTuple):
+class HeldOutResult(NamedTuple):
     """The result of asking all held-out questions once.
 
     Attributes:
@@ -55,11 +55,15 @@ class HeldOut:
         processor: Processor,
         mesh: Mesh,
         rollouts: Rollouts,
-        score: Scorer,
+        compute_rewards: Scorer,
     ):
         self._run, self._questions, self._mesh = run, questions, mesh
         self._records = questions.records
-        self._processor, self._rollouts, self._score = processor, rollouts, score
+        self._processor, self._rollouts, self._compute_rewards = (
+            processor,
+            rollouts,
+            compute_rewards,
+        )
         self._style = style(run.data.style)
         self._sampler = Sampler(
             num_completions=1,
@@ -75,7 +79,7 @@ class HeldOut:
         every = self._run.held_out.every
         return every > 0 and (step % every == 0 or step == self._run.steps)
 
-    def __call__(self, state: TrainState, stop: Stop = lambda: False) -> Answered | None:
+    def __call__(self, state: TrainState, stop: Stop = lambda: False) -> HeldOutResult | None:
         """Asks every question once; all hosts call this.
 
         Args:
@@ -120,13 +124,13 @@ class HeldOut:
             "format": float(np.mean([self._style.matches(row["text"]) for row in scores])),
             "completion_tokens": float(np.mean([row["tokens"] for row in scores])),
         }
-        return Answered(values, samples, skipped)
+        return HeldOutResult(values, samples, skipped)
 
     def _skipped(self, bad: dict[int, str]) -> dict[str, str]:
         """The questions of all hosts that could not be read: why, by id."""
         found: dict[str, str] = {}
         mine = {self._records[number].id: one_line(why) for number, why in bad.items()}
-        for other, _ in exchanged(mine, ""):
+        for other, _ in gather_from_hosts(mine, ""):
             found |= other
         for id, why in found.items():
             hosts.log(f"held out: skipped record {id}: {why}")
@@ -145,7 +149,7 @@ class HeldOut:
         samples = []
         for row, index in enumerate(indices.tolist()):
             completion = Completion(texts[row], int(lengths[row, 0]), self._sampler.max_tokens)
-            scores = [self._score(completion, self._records[index], self._style)]
-            shown = described([texts[row]], lengths[row], done[row], scores)
+            rewards = self._compute_rewards(completion, self._records[index], self._style)
+            shown = described([texts[row]], lengths[row], done[row], [rewards])
             samples.append(Sample(index, shown))
         return samples

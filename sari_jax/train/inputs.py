@@ -1,4 +1,4 @@
-"""Everything that a run reads before any weights: it is refused here, before anything is written."""
+"""The inputs of a run: they are read and checked before weights are loaded and before anything is written."""
 
 import dataclasses
 import zlib
@@ -29,14 +29,14 @@ class Inputs:
 
     Attributes:
         settings: what config.json holds: the run's settings and fingerprints.
-        score: computes the rewards of a completion by name.
+        compute_rewards: computes the rewards of a completion by name.
         held_out: the held-out questions; none if none are to be answered.
     """
 
     settings: dict[str, Any]
     config: AudioLMConfig
     processor: Processor
-    score: Scorer
+    compute_rewards: Scorer
     mesh: Mesh
     questions: Questions
     held_out: Questions
@@ -55,7 +55,7 @@ def read_inputs(run: Run, workdir: Path, rewards: Functions = MappingProxyType({
         config = read_config(run.model.path, **run.model.network)
         processor = Processor(run.model.path, config)
         check_functions(rewards, run.grpo.reward_functions, taken=REWARDS)
-        score = make_scorer(run.reward_weights, run.grpo.reward_file, rewards)
+        compute_rewards = make_scorer(run.reward_weights, run.grpo.reward_file, rewards)
         settings = {**dataclasses.asdict(run), "fingerprints": fingerprints(run, rewards)}
         refuse_changes(workdir, settings)
     hosts.assert_same_on_all_hosts({**flat(settings), **hosts.versions()})
@@ -66,7 +66,7 @@ def read_inputs(run: Run, workdir: Path, rewards: Functions = MappingProxyType({
         settings=settings,
         config=config,
         processor=processor,
-        score=score,
+        compute_rewards=compute_rewards,
         mesh=mesh,
         questions=read_questions(run, workdir, processor),
         held_out=read_held_out(run, processor),

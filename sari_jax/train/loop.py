@@ -41,7 +41,8 @@ def train(
     On several hosts all of them call it; the first one writes metrics and samples.
 
     Args:
-        stop: asked before every step, whether to end there.
+        stop: asked before every step and every held-out batch, whether to end there. It must answer the same on all
+            hosts.
         rewards: a function for each name of `grpo.reward_functions`.
         callbacks: each is called after every step, in the main thread of the first host. An exception in one ends the
             run; the same call goes on from the last checkpoint.
@@ -67,7 +68,7 @@ def train(
                 trainer.call_back(callbacks, result)
                 trainer.save_if_due()
                 trainer.evaluate_if_due(stop)
-            summary = trainer.summary()
+            summary = trainer.finish()
     hosts.log(f"{run.stage}: {programs}")
     return summary
 

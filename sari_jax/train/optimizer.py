@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -57,6 +58,7 @@ def learning_rates(settings: Optimizer, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup, 1)), rest], [warmup])
 
 
+@functools.cache  # runs of one process with the same settings then share their jitted updates
 def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformation:
     """AdamW or Muon on globally clipped gradients; norms and biases are not decayed.
 

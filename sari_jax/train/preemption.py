@@ -9,9 +9,9 @@ Stop = Callable[[], bool]
 
 @contextmanager
 def noticed() -> Iterator[Stop]:
-    """Yields a function that says, before a step, whether to end there. It says the same on every host.
+    """Yields a function that says, before a step or a held-out batch, whether to end there: the same on every host.
 
-    Every host calls it once before each of its steps. A notice to one host is enough: JAX finds the step that all of
+    Every host calls it equally often. A notice to one host is enough: JAX finds the step that all of
     them can still reach, by the number of calls, since hosts that have not begun are at none. JAX's own handler of
     SIGTERM replaces this one when the hosts connect.
     """

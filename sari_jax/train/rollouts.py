@@ -22,7 +22,7 @@ from sari_jax.train.updates import Rollout
 class Rollouts:
     """Samples in the layout of decoding, and returns completions in the layout of training.
 
-    The policy is laid out once for all tokens of a rollout. It exists twice while both layouts are needed.
+    The policy is laid out once for all tokens of a rollout. Both copies are in memory meanwhile.
     """
 
     def __init__(self, run: Run, config: AudioLMConfig, mesh: Mesh, frozen: Flat):
@@ -96,17 +96,17 @@ class GroupSampler:
         return prompts, self._tower.unless_trained(state, self._frozen, batch, prompts)
 
     def __call__(
-        self, state: TrainState, batch: Batch, *, next_step: bool = False, draw: int = 0
+        self, state: TrainState, batch: Batch, *, next_step: bool = False, number: int = 0
     ) -> Rollout:
         """Samples completions of a padded batch.
 
         Args:
             next_step: whether the batch belongs to the step after the state's.
-            draw: the number of the batch within its step.
+            number: the number of the batch within its step; 0 for the first one.
         """
         key = _fold_in(self._root, _after(state.step) if next_step else state.step)
-        if draw:
-            key = _fold_in(key, put_on_mesh(self._mesh, jax.device_put(np.int32(draw))))
+        if number:
+            key = _fold_in(key, put_on_mesh(self._mesh, jax.device_put(np.int32(number))))
         prompts, features = self.place(state, batch)
         seeds = shard_batch(self._mesh, batch.sampling_seeds)
         completions = self._rollouts(self._sampler, state, prompts, seeds, key, features)

@@ -1,4 +1,4 @@
-"""The log-probabilities that an update compares its own with: the sampling policy's and the reference's."""
+"""Old and reference log-probabilities, which an update compares its own with."""
 
 import jax
 from jaxtyping import Array, Float
@@ -14,7 +14,7 @@ from sari_jax.train.state import TrainState
 from sari_jax.train.updates import Rollout
 
 
-class RolloutScorer:
+class LogprobScorer:
     """Adds log-probabilities to rollouts, as far as the objective needs them."""
 
     def __init__(self, settings: Grpo, config: AudioLMConfig, *, frozen: Flat, reference: Flat):
@@ -42,7 +42,7 @@ class RolloutScorer:
         return rollout._replace(old=self._logprobs(self._config, params, rollout))
 
     def wait(self, rollout: Rollout) -> None:
-        """Waits until they are computed."""
+        """Waits until the old and the reference log-probabilities are computed."""
         jax.block_until_ready((rollout.reference, rollout.old))
 
     def _logprobs(

@@ -38,10 +38,10 @@ class SftStage:
         optimizer: optax.GradientTransformation,
         frozen: Flat,
         rollouts: Rollouts,
-        score: Scorer,
+        compute_rewards: Scorer,
     ):
         self._run, self._config, self._mesh = run, config, mesh
-        self._processor, self._score = processor, score
+        self._processor, self._compute_rewards = processor, compute_rewards
         self._optimizer, self._frozen, self._rollouts = optimizer, frozen, rollouts
         self._tower = TowerFeatures(config, mesh, run.data.keep_features_gb)
         # Greedy decoding takes a key and does not use it.
@@ -122,7 +122,7 @@ class SftStage:
         samples = []
         for row, (text, record) in enumerate(zip(texts, batch.records, strict=False)):
             completion = Completion(text, int(lengths[row, 0]), sampler.max_tokens)
-            scores = [self._score(completion, record, style(self._run.data.style))]
-            shown = described([text], lengths[row], done[row], scores)
+            rewards = self._compute_rewards(completion, record, style(self._run.data.style))
+            shown = described([text], lengths[row], done[row], [rewards])
             samples.append(Sample(int(batch.indices[row]), shown))
         return samples

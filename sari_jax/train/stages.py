@@ -11,7 +11,7 @@ from sari_jax.data.processor import Batch
 from sari_jax.train.samples import Sample
 from sari_jax.train.state import TrainState
 
-# (a batch's indices, its pass rates) -> the batch that comes after it.
+# (indices, pass rates) of the last batch -> the batch after it. The order of the data may follow the pass rates.
 DrawBatch = Callable[[list[int], list[float]], Batch]
 
 
@@ -19,7 +19,8 @@ class StepResult(NamedTuple):
     """The result of one step.
 
     Attributes:
-        metrics: over all hosts' rows.
+        state: the state after the update.
+        metrics: over all hosts' rows. The loop needs `loss`, `skipped`, `examples`, `audio_seconds` and `model_tflop`.
         samples: completions for people to read: of all groups that GRPO learns from, of a few of this host's rows in
             SFT. Empty unless asked for.
         indices: the dataset index of every row, batch by batch if the step drew several.
@@ -51,7 +52,7 @@ class Stage(Protocol):
         Args:
             state: donated.
             next_batch: the batch of the next step, if its completions are to be decoded in this one.
-            draw_batch: draws a further batch for this step.
+            draw_batch: reports the last batch's pass rates to the order of the data, and returns the batch after it.
             sample: whether to return sample completions.
         """
 
@@ -65,14 +66,14 @@ class Stage(Protocol):
 
 
 class Stopwatch:
-    """Splits a step's time into named phases. A phase ends when its arrays are ready."""
+    """Splits a step's time into named phases."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def lap(self, name: str, wait_for: Any = None) -> None:
-        """Ends a phase, once the arrays of `wait_for` are computed."""
+        """Ends a phase: once the arrays of `wait_for` are computed, or at once if there are none."""
         jax.block_until_ready(wait_for)
         now = time.perf_counter()
         self.seconds[f"seconds_{name}"] = now - self._last

@@ -59,9 +59,9 @@ def grpo_metrics(
 ) -> dict[str, float]:
     """Metrics over all groups that a step drew, and the step's work."""
     objective = settings.resolved_objective
-    zero_spread = drawn.all(lambda graded: graded.zero_spread(objective.spread))
-    lengths = drawn.all(lambda graded: graded.lengths)
-    done = drawn.all(lambda graded: graded.done)
+    zero_spread = drawn.of_all_rows(lambda batch: batch.zero_spread(objective.spread))
+    lengths = drawn.of_all_rows(lambda batch: batch.lengths)
+    done = drawn.of_all_rows(lambda batch: batch.done)
     rows_decoded = sum(fetch_global(mesh, drawn.rows_decoded))
     metrics = {
         "zero_spread": float(zero_spread.mean()),
@@ -78,20 +78,24 @@ def grpo_metrics(
 def _grpo_work(
     settings: Grpo, config: AudioLMConfig, trainable: Mapping[str, Any], drawn: DrawnBatches
 ) -> dict[str, float]:
-    """The work of all drawn rows: those that are only sampled, and those that the step learns from too."""
+    """The work of all drawn rows: rows that are only sampled, and rows that are also trained on."""
     updates = settings.updates_per_rollout
     # Sampling, the reference, the old log-probabilities, and the updates.
     passes = 1 + settings.uses_reference + settings.needs_old_logprobs + updates
     total: dict[str, float] = {}
     size = len(drawn.rows)
     for number, graded in enumerate(drawn.graded):
-        learned = np.isin(np.arange(size) + number * size, drawn.rows)
+        trained = np.isin(np.arange(size) + number * size, drawn.rows)
         for rows, counts in (
-            (learned, {"passes": passes, "updates": updates}),
-            (~learned, {"passes": 1, "updates": 0}),
+            (trained, {"passes": passes, "updates": updates}),
+            (~trained, {"passes": 1, "updates": 0}),
         ):
             if rows.any():
-                sizes = (graded.samples[rows], graded.prompt_lengths[rows], graded.lengths[rows])
+                sizes = (
+                    graded.audio_samples[rows],
+                    graded.prompt_lengths[rows],
+                    graded.lengths[rows],
+                )
                 for name, value in step_work(config, trainable, *sizes, **counts).items():
                     total[name] = total.get(name, 0) + value
     return total
@@ -101,7 +105,7 @@ def reward_means(drawn: DrawnBatches) -> dict[str, float]:
     """The mean of each reward over all groups that a step drew; the total is called `reward` and comes first."""
     means = {
         name: float(
-            drawn.all(lambda graded, name=name: graded.rewards[name]).mean(dtype=np.float64)
+            drawn.of_all_rows(lambda batch, name=name: batch.rewards[name]).mean(dtype=np.float64)
         )
         for name in drawn.graded[0].rewards
     }

@@ -38,9 +38,10 @@ from sari_jax.train.sft import SftStage
 from sari_jax.train.stages import Stage, StepResult
 from sari_jax.train.state import create_state
 
-NAMED = 8  # records of a batch in a message
-DECODED = "decoded"  # a digest of the questions whose completions a checkpoint holds
-SHOWN = ("loss", "reward", "accuracy", "format")
+NAMED = 8  # records that a message names
+# The key of a digest of the questions whose prefetched completions a checkpoint holds.
+PREFETCHED_DIGEST = "decoded"
+SHOWN = ("loss", "reward", "accuracy", "format")  # metrics beside the progress bar
 
 
 class NotFinite(InputError):
@@ -57,10 +58,10 @@ class Totals:
     skipped_total: int = 0
 
     def add(self, metrics: dict[str, float], updates: int) -> None:
-        """Adds a step of so many updates, and takes its summands out of the metrics."""
+        """Adds a step's metrics. Updates are skipped in a row as long as all `updates` of every step are."""
         skipped = int(metrics["skipped"])
-        self.audio_seconds += metrics.pop("audio_seconds")
-        self.examples += metrics.pop("examples")
+        self.audio_seconds += metrics["audio_seconds"]
+        self.examples += metrics["examples"]
         self.skipped_in_a_row = self.skipped_in_a_row + skipped if skipped == updates else 0
         self.skipped_total += skipped
 
@@ -100,18 +101,31 @@ class Trainer:
         self.state = put_on_mesh(mesh, create_state(trainable, optimizer))
         del trainable  # every step donates the state: no other reference may be left
         rollouts = Rollouts(run, inputs.config, mesh, self._frozen)
-        parts = {
-            "optimizer": optimizer,
-            "frozen": self._frozen,
-            "rollouts": rollouts,
-            "score": inputs.score,
-        }
         self._held_out = HeldOut(
-            run, inputs.held_out, inputs.processor, mesh, rollouts, inputs.score
+            run, inputs.held_out, inputs.processor, mesh, rollouts, inputs.compute_rewards
         )
         if run.stage == "sft":
-            return SftStage(run, inputs.config, inputs.processor, mesh, **parts)
-        return GrpoStage(run, inputs.config, inputs.processor, mesh, reference=reference, **parts)
+            return SftStage(
+                run,
+                inputs.config,
+                inputs.processor,
+                mesh,
+                optimizer=optimizer,
+                frozen=self._frozen,
+                rollouts=rollouts,
+                compute_rewards=inputs.compute_rewards,
+            )
+        return GrpoStage(
+            run,
+            inputs.config,
+            inputs.processor,
+            mesh,
+            optimizer=optimizer,
+            frozen=self._frozen,
+            reference=reference,
+            rollouts=rollouts,
+            compute_rewards=inputs.compute_rewards,
+        )
 
     def _make_feed(self) -> Feed:
         run, questions = self.run, self._questions
@@ -120,8 +134,8 @@ class Trainer:
             self._inputs.processor,
             style(run.data.style),
             run.data.shapes,
-            run.stage == "sft",
-            tuple(local_row_indices(self.mesh, run.batch_size)),
+            answers=run.stage == "sft",
+            rows=tuple(local_row_indices(self.mesh, run.batch_size)),
         )
         batches = Batches(questions.schedule(run), reader, workers=run.data.workers)
         return Feed(run, questions, reader, batches)
@@ -138,7 +152,7 @@ class Trainer:
                 " many at least, or name a new --workdir"
             )
         data = dict(restored.data)
-        decoded = data.pop(DECODED, "")
+        decoded = data.pop(PREFETCHED_DIGEST, "")
         self._feed.restore(data)
         self._position = self._feed.position
         if restored.prefetched is not None:
@@ -154,11 +168,11 @@ class Trainer:
         self._announce()
         # A checkpoint holds a step before its held-out questions are answered: if a kill cut that short, it is redone.
         answered = resumed and self.step in examined(self.workdir)
-        self._owed = self._held_out.due(self.step) and not answered
+        self._held_out_due = self._held_out.due(self.step) and not answered
         self._metrics = None
         if hosts.is_primary():
             start = self.step + 1 if resumed else 0
-            self._metrics = Metrics(self.workdir, start, owed=self._owed)
+            self._metrics = Metrics(self.workdir, start, owed=self._held_out_due)
         # What a finished run returns again.
         self._row = (read_metrics(self.workdir) or [{}])[-1]
         self._bar = tqdm(
@@ -218,7 +232,7 @@ class Trainer:
         return metrics
 
     def log(self, result: StepResult) -> None:
-        """Writes a step's metrics, questions and samples.
+        """Writes a step's metrics, questions and samples. Call it before `save_if_due` and `evaluate_if_due`.
 
         Raises:
             NotFinite: it is the last of `max_skipped` updates in a row that were not finite.
@@ -236,7 +250,7 @@ class Trainer:
         self._bar.update()
         if self.totals.skipped_in_a_row >= self.run.max_skipped:
             raise NotFinite(self._not_finite())
-        self._owed = self._held_out.due(self.step)
+        self._held_out_due = self._held_out.due(self.step)
 
     def call_back(self, callbacks: Sequence[Callback], result: StepResult) -> None:
         """Calls each callback with the step that was just logged, on the first host."""
@@ -254,12 +268,12 @@ class Trainer:
     def save_if_due(self) -> None:
         """Saves a checkpoint where one is due: by its interval, at the end, or before held-out questions."""
         due = self.step % self.run.checkpoint.every == 0 or self.step == self.run.steps
-        if due or self._owed:
+        if due or self._held_out_due:
             self._save()
 
     def evaluate_if_due(self, stop: Stop) -> None:
         """Answers the held-out questions where they are due, unless it is asked to stop before it has them all."""
-        if not self._owed:
+        if not self._held_out_due:
             return
         with jax.transfer_guard("disallow"), jax.set_mesh(self.mesh):
             found = self._held_out(self.state, stop)
@@ -272,11 +286,11 @@ class Trainer:
             self._metrics.examine(self.step, found.scores)
         accuracy, rows = found.scores["accuracy"], found.scores["rows"]
         hosts.log(f"held out after step {self.step}: accuracy {accuracy:.3f} of {rows}")
-        self._owed = False
+        self._held_out_due = False
 
-    def summary(self) -> dict[str, Any]:
-        """The last step's metrics, `step`, and whether the run is `finished`. An unfinished run is saved first."""
-        finished = self.step == self.run.steps and not self._owed
+    def finish(self) -> dict[str, Any]:
+        """Saves an unfinished run. Returns the last step's metrics, `step`, and whether the run is `finished`."""
+        finished = self.step == self.run.steps and not self._held_out_due
         if not finished:
             self._save()
             self._checkpoints.wait()
@@ -285,9 +299,11 @@ class Trainer:
 
     @contextmanager
     def closing(self) -> Iterator[None]:
-        """Saves what was trained, whatever ends the run inside, and finishes what is being written.
+        """Closes the run, whatever ends it inside, and finishes what is being written.
 
-        On several hosts, a host that fails alone leaves at once instead: the others would wait for it.
+        An InputError saves what was trained first. Another exception, such as a callback's, does not: the run goes on
+        from its last checkpoint. On several hosts, a host that fails alone leaves at once, since the others would wait
+        for it.
         """
         try:
             yield
@@ -300,23 +316,26 @@ class Trainer:
             hosts.raise_collectively(f"{error}{safe}")
         except BaseException as error:
             if not hosts.is_multihost():
-                with suppress(InputError):  # a full disk; `error` is what the user has to know
-                    if isinstance(error, InputError):
+                if isinstance(error, InputError):
+                    with suppress(InputError):  # a full disk; `error` is what the user has to know
                         self._save()
+                with suppress(InputError):
                     self._close()
             raise
         self._close()
 
     def _save(self) -> None:
-        """Saves what the last step left, unless that is what the run started from."""
+        """Saves the state, if a step was made and no update that failed has donated it."""
         whole = not any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state))
         if self.step > self.start and whole:
             data = self._resume_from or self._feed.state(self._position)
             # An update that was cut short has used what was decoded for it.
             prefetched = None if self._updating else self._stage.prefetched()
             if prefetched:
-                data[DECODED] = self._questions_digest(self._next_batch)
-            self._checkpoints.save(self.state, data, vars(self.totals), prefetched)
+                data[PREFETCHED_DIGEST] = self._questions_digest(self._next_batch)
+            # A copy: the checkpoint is written while the next step changes the totals.
+            totals = dataclasses.asdict(self.totals)
+            self._checkpoints.save(self.state, data, totals, prefetched)
 
     def _questions_digest(self, batch: Batch) -> str:
         """A digest of a batch's questions over all hosts, row by row, and of how often each was asked before."""

@@ -23,7 +23,7 @@ from sari_jax.train.optimizer import Flat, merge
 from sari_jax.train.state import TrainState, add_gradient, apply_gradient, in_place, zero_sum
 
 Metrics = dict[str, Array]
-Sum = tuple[Metrics, Flat]  # metrics and gradient
+MetricsAndGradient = tuple[Metrics, Flat]
 
 
 class SftPart(NamedTuple):
@@ -80,8 +80,8 @@ def _sft_start(
     *,
     config: AudioLMConfig,
     seed: int,
-) -> tuple[Sum, Array, list[Array]]:
-    """(the sum over no rows, the number of tokens in all parts, each part's key)"""
+) -> tuple[MetricsAndGradient, Array, list[Array]]:
+    """(metrics and gradient of no rows, the number of tokens in all parts, each part's key)"""
     num_tokens = sum(mask.sum() for mask in masks)
     keys = [_dropout_key(seed, state.step, index) for index in range(len(masks))]
     loss = _sft_loss(frozen, part, num_tokens, keys[0], config)
@@ -90,7 +90,7 @@ def _sft_start(
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="total")
 def _sft_add(
-    total: Sum,
+    total: MetricsAndGradient,
     params: Flat,
     frozen: Flat,
     part: SftPart,
@@ -98,7 +98,7 @@ def _sft_add(
     key: Array,
     *,
     config: AudioLMConfig,
-) -> Sum:
+) -> MetricsAndGradient:
     """The sum with one more part's metrics and gradient."""
     return add_gradient(params, _sft_loss(frozen, part, num_tokens, key, config), total)
 
@@ -108,7 +108,7 @@ def _sft_add(
 )
 def _sft_finish(
     state: TrainState,
-    total: Sum | None,
+    total: MetricsAndGradient | None,
     frozen: Flat,
     part: SftPart,
     num_tokens: Array | None,
@@ -143,7 +143,7 @@ def _dropout_key(seed: int, step: Array, part: int) -> Array:
 
 
 class Rollout(NamedTuple):
-    """The input of a GRPO update. Each array's first axis is the batch's prompts.
+    """The input of a GRPO update. Each array but `unmoved` has the batch's prompts as its first axis.
 
     Attributes:
         features: the tower's output, where it is computed before the update.
@@ -162,7 +162,7 @@ class Rollout(NamedTuple):
     unmoved: Bool[Array, ""] | None = None
 
     def rows_only(self) -> "Rollout":
-        """The rollout without `completions.rows_decoded`, its only array that has no axis of prompts."""
+        """The rollout without `completions.rows_decoded`, which has no axis of prompts."""
         return self._replace(completions=self.completions.replace(rows_decoded=None))
 
 
@@ -253,7 +253,7 @@ def _grpo_update(
     leaves, form = jax.tree.flatten(batch)
     parts = [split(x, micro_batches) for x in leaves]
 
-    def add(total: Sum, part: list[Array]) -> tuple[Sum, None]:
+    def add(total: MetricsAndGradient, part: list[Array]) -> tuple[MetricsAndGradient, None]:
         return add_gradient(state.params, loss_of(form.unflatten(part)), total), None
 
     zeros = zero_sum(state.params, loss_of(form.unflatten([x[0] for x in parts])))

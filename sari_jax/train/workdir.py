@@ -96,6 +96,13 @@ def changes(workdir: Path | str, config: dict[str, Any]) -> list[str]:
     bound = () if (Path(workdir) / FILE).exists() else ("fingerprints.data",)
     # A setting that is newer than the run has its default, and a newer digest is not known.
     fresh = flat(json.loads(_text(defaults().to_dict())))
+    if unknown := [
+        key for key in before if key not in fresh and not key.startswith("fingerprints")
+    ]:
+        raise InputError(
+            f"{Path(workdir) / NAME}: setting {unknown[0]} is unknown; another version wrote it, see docs/glossary.md;"
+            " name a new --workdir"
+        )
     fresh[f"fingerprints.{PROMPTS}"] = now.get(f"fingerprints.{PROMPTS}")
     return [
         key

@@ -35,7 +35,10 @@ def test_answers_are_scored_and_compared(questions, tmp_path):
         assert scores == json.loads((tmp_path / name / "scores.json").read_text())
     result = sari.compare(tmp_path / "a", tmp_path / "b")
     assert result["difference"] == 0.5 and len(result["gained"]) == 2
-    with pytest.raises(InputError, match=r"needs a model to answer \(--model DIR\) or a file"):
+    with pytest.raises(
+        InputError,
+        match=r"a model to answer: model \(--model DIR\); or a file to score: predictions",
+    ):
         sari.evaluate(questions, tmp_path / "c")
 
 
@@ -65,5 +68,5 @@ def test_pass_rates_that_are_kept(questions, small_model, tmp_path, monkeypatch)
     ((attempts, folder, settings),) = seen
     assert (attempts.count, attempts.temperature, attempts.max_tokens) == (2, 1.0, 256)
     assert folder == tmp_path / "scored.attempts" and settings["dtype"] == "float32"
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match=r"no such folder; make it, or name another out \(--out\)"):
         sari.score(small_model, questions, tmp_path / "no" / "scored.jsonl")

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from sari_jax.cli import main
+from sari_jax.errors import install
 
 ROOT = Path(__file__).parents[2]
 KEY = "sk-very-secret"
@@ -165,7 +166,7 @@ def test_bad_input_is_told_in_a_line_and_nothing_is_sent(capsys, server, caption
 def test_without_the_client_it_says_how_to_get_it(capsys, server, captions, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     line = refused(capsys, words(server, captions, tmp_path / "out"))
-    assert line == "sari: sari data synthesize needs openai; pip install 'sari_jax[corpus]'"
+    assert line == f"sari: sari data synthesize needs openai; {install('corpus')}"
 
 
 @pytest.mark.tools

@@ -1,10 +1,20 @@
+import inspect
 import math
+import re
 
 import numpy as np
 import pytest
 
-from sari_jax.report.charts import Line, before_and_after, line, make_charts, moving_average
+from sari_jax.report.charts import (
+    PARTS,
+    Line,
+    before_and_after,
+    line,
+    make_charts,
+    moving_average,
+)
 from sari_jax.report.experiment import Experiment, Result, Run
+from sari_jax.train import grpo, sft
 
 
 def run(name="a", **rows):
@@ -94,6 +104,17 @@ def test_categories_are_of_the_last_held_out_answers_and_of_results():
     assert theirs.labels == ("speech (4)",)
     assert [(bars.name, bars.place) for bars in theirs.bars] == [("x", 2), ("y", 3)]
     assert theirs.bars[0].intervals == [[0.25, 0.75]]
+
+
+def test_every_phase_of_a_step_is_drawn():
+    laps = set()
+    for stage in (grpo, sft):
+        laps |= set(re.findall(r'watch\.lap\("(\w+)"', inspect.getsource(stage)))
+    assert {"generate", "grade", "update"} <= laps
+    assert laps | {"data"} == set(PARTS)
+    seconds = {f"seconds_{part}": 0.1 for part in PARTS}
+    (chart,) = make_charts(Experiment([run(metrics=[{"step": 1, "seconds": 1.0, **seconds}])], []))
+    assert [line.name for line in chart.lines] == list(PARTS)
 
 
 def test_steps_that_compiled_do_not_count_as_steps():

@@ -116,7 +116,7 @@ def test_numbers_and_names_that_json_or_utf_8_has_not_got(folders, tmp_path, cap
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["RUN"], "needs a place: --out FILE.html"),
+        (["RUN"], "needs a place: out (--out FILE.html)"),
         (["RUN", "--out", "page.txt"], "ends in .html"),
         (["NOWHERE", "--out", "page.html"], "has neither config.json nor scores.json"),
         (["RUN", "RUN", "--out", "page.html"], "is named twice; name each folder once"),

@@ -25,5 +25,5 @@ def test_groups_without_spread():
 def test_the_rows_that_a_step_learns_from():
     batches = [graded(total=np.array([[0.0], [1.0]])), graded(total=np.array([[2.0], [3.0]]))]
     drawn = DrawnBatches(batches, rows=np.array([3, 1]), rows_decoded=[])
-    assert drawn.all(lambda batch: batch.rewards["total"])[:, 0].tolist() == [0, 1, 2, 3]
-    assert drawn.learned(lambda batch: batch.rewards["total"])[:, 0].tolist() == [3, 1]
+    assert drawn.of_all_rows(lambda batch: batch.rewards["total"])[:, 0].tolist() == [0, 1, 2, 3]
+    assert drawn.of_kept_rows(lambda batch: batch.rewards["total"])[:, 0].tolist() == [3, 1]

@@ -15,7 +15,7 @@ REWARDS = {"accuracy": np.array([[0.0, 1.0]]), "total": np.array([[1.0, 2.0]])}
 def batch(samples, lengths, accuracy):
     rows = len(samples)
     return GradedBatch(
-        samples=np.array(samples)[:, None],
+        audio_samples=np.array(samples)[:, None],
         prompt_lengths=np.full(rows, 30),
         lengths=np.array(lengths),
         done=np.array(lengths) < 8,
@@ -50,7 +50,7 @@ def test_metrics_are_over_all_drawn_groups_and_rows_that_are_only_sampled_cost_o
             step_work(
                 one_tiny.config,
                 trainable,
-                graded.samples[[row]],
+                graded.audio_samples[[row]],
                 graded.prompt_lengths[[row]],
                 graded.lengths[[row]],
                 **counts,
@@ -64,7 +64,7 @@ def test_metrics_are_over_all_drawn_groups_and_rows_that_are_only_sampled_cost_o
     assert learned > 0 and sampled > 0
     whole = step_flops(
         one_tiny.config,
-        first.samples,
+        first.audio_samples,
         first.prompt_lengths,
         first.lengths,
         passes=1,

@@ -179,7 +179,8 @@ def relative(model, older, name, **settings):
     kept = scores(model, reference, rollout) if settings.uses_reference else None
     rollout = rollout._replace(reference=kept, old=old)
     objective = settings.resolved_objective
-    advantages = compute_advantages(jnp.array(REWARDS), rollout, objective=objective)
+    mask = rollout.completions.mask
+    advantages = compute_advantages(jnp.array(REWARDS), mask, old, kept, objective=objective)
     rollout = rollout._replace(advantages=advantages)
     done = rollout.completions.replace(logprobs=old)
     return settings, rollout._replace(completions=done)

@@ -44,6 +44,18 @@ def test_settings_come_back(run, tmp_path):
     assert read_run(tmp_path / "run") == run
 
 
+def test_a_setting_of_another_version_is_refused(run, tmp_path):
+    """Otherwise the default of its new name would take its place."""
+    claim(tmp_path, settings(run))
+    path = tmp_path / "config.json"
+    kept = json.loads(path.read_text())
+    kept["grpo"]["completions"] = kept["grpo"].pop("num_completions")
+    path.write_text(json.dumps(kept))
+    for go_on in (lambda: claim(tmp_path, settings(run)), lambda: read_run(tmp_path)):
+        with pytest.raises(InputError, match=r"grpo\.completions"):
+            go_on()
+
+
 def test_other_rewards_behind_the_same_path(run, tmp_path):
     own = tmp_path / "own.py"
     own.write_text("def brevity(completion, record, style):\n    return 1.0\n")

@@ -107,7 +107,7 @@ def make_scorer(
             f"config: grpo.rewards: {unknown[0]!r} is unknown; choose {', '.join(REWARDS)},"
             " or set grpo.reward_file to a file with a function of that name"
         )
-    own = load_rewards(reward_file, unknown, taken=REWARDS) if reward_file else {}
+    own = load_rewards(reward_file, unknown, taken=(*REWARDS, *functions)) if reward_file else {}
     own = {**own, **functions}
     rewards = {name: REWARDS[name] for name in weights if name in REWARDS} | own
     # Pass rates are computed from it.

@@ -17,7 +17,7 @@ from sari_jax.audio.spans import SAMPLE_RATE
 from sari_jax.corpus.sources.starter.material import SPLITS, Material
 from sari_jax.corpus.sources.starter.questions import KINDS, Draft
 from sari_jax.data.records import SECTIONS, Clip, Record, write_records
-from sari_jax.errors import InputError
+from sari_jax.errors import InputError, require
 
 SPEECH_LICENCE = "GPL-3.0 (espeak-ng voices)"
 PREFIX, SEPARATOR = "starter/", "; "
@@ -32,8 +32,9 @@ def build(
     The same seed gives the same bits.
 
     Raises:
-        InputError: the seed is negative; `out` is not empty or cannot be written; a package cannot be fetched.
+        InputError: the seed is negative; `out` is not empty or cannot be written; a package is missing.
     """
+    require("sari data build starter", "corpus", "espeakng_loader", "librosa")
     if seed < 0:
         raise InputError(f"seed {seed}: must be 0 or more")
     sizes = {"train": train, "validation": validation, "test": test}

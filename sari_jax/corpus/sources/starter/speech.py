@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sari_jax.audio.spans import SAMPLE_RATE
-from sari_jax.errors import InputError, require
+from sari_jax.errors import InputError
 
 SYNCHRONOUS, RATE_PARAMETER = 2, 1
 
@@ -25,7 +25,6 @@ class Speaker:
     """espeak-ng, one utterance at a time. The same utterances in the same order are the same bits."""
 
     def __init__(self):
-        require("sari data build starter", "corpus", "espeakng_loader", "librosa")
         import espeakng_loader
 
         # Each speaker loads its own copy of the library, whose globals keep state of the last utterance. With a shared

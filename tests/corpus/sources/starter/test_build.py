@@ -154,3 +154,11 @@ def test_a_stopped_build_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "out", train=2, validation=0, test=0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["espeakng_loader", "librosa"])
+def test_without_a_package_nothing_is_written(name, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match=rf"needs {name}; pip install 'sari_jax\[corpus\]'"):
+        build(tmp_path / "starter", train=1, validation=0, test=0)
+    assert not (tmp_path / "starter").exists()

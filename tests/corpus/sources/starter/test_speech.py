@@ -1,11 +1,10 @@
 """Spoken words: the same each time, and trimmed."""
 
-import sys
-
 import numpy as np
 import pytest
 
-from sari_jax.audio.spans import SAMPLE_RATE, Speaker, trim
+from sari_jax.audio.spans import SAMPLE_RATE
+from sari_jax.corpus.sources.starter.speech import Speaker, trim
 from sari_jax.errors import InputError
 
 
@@ -44,14 +43,6 @@ def test_beyond_ascii(speaker):
 def test_an_unknown_voice(speaker):
     with pytest.raises(InputError, match="no voice 'en-us-nobody'"):
         speaker.say("one", "en-us-nobody")
-
-
-def test_without_the_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    with pytest.raises(
-        InputError, match=r"needs espeakng_loader; pip install 'sari_jax\[corpus\]'"
-    ):
-        Speaker()
 
 
 def test_trim_cuts_silence_and_sets_the_peak():
