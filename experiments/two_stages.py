@@ -24,8 +24,8 @@ class Size:
     """The amount of data and work.
 
     Attributes:
-        questions: the number of questions that are scored for difficulty. GRPO learns from those whose attempts are
-            neither all right nor all wrong.
+        questions: the number of questions that are scored for difficulty. GRPO learns from those whose pass
+            rate is neither 0 nor 1.
         attempts: the number of answers to each of these questions.
         held_out: the number of validation questions that a run is evaluated on during training.
         test: the number of questions that each model answers at the end.

@@ -62,7 +62,7 @@ def load_waveform(
         name: the audio's name in messages; default the path.
 
     Raises:
-        TooLong: longer than `longest`.
+        TooLong: the audio or span is longer than `longest`.
         InputError: the file is missing, empty, not audio, cut short, without samples, not finite, too loud or of a rate
             out of range; or the span lies outside it.
     """

@@ -19,10 +19,11 @@ class Curriculum:
     Attributes:
         order: one of ORDERS; or `adaptive`, which follows the pass rates of the model in training.
         stages: number of parts of the order `staged`.
-        window: batches within which questions may change places, so that clips of similar length share a batch.
+        window: the number of batches within which questions may change places, so that clips of similar
+            length share a batch.
         mix: "SOURCE=WEIGHT", a pattern of the records' source and its share; empty for no mix. The shares hold over the
             whole stream. Within a window, sources whose clips have the same length come together.
-        refresh: batches that `adaptive` draws before it looks at the pass rates again.
+        refresh: the number of batches that `adaptive` draws before it looks at the pass rates again.
     """
 
     order: str = "random"
@@ -116,11 +117,11 @@ def order_some(
 def drop(
     records: Sequence[Record], *, unsolved: bool = True, solved: bool = False
 ) -> tuple[list[Record], dict[str, int]]:
-    """Drops questions that the base model always or never answers right, whose groups would show no difference.
+    """Drops questions that the base model answers right always or never, so that their groups would have no spread.
 
     Args:
-        unsolved: whether to drop those it never answers right.
-        solved: whether to drop those it always answers right.
+        unsolved: whether to drop the questions that it never answers right.
+        solved: whether to drop the questions that it always answers right.
 
     Returns:
         The records that are kept, including those without a pass rate, and the counts of `kept` records and of dropped

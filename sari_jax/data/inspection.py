@@ -26,8 +26,8 @@ class Inspected(NamedTuple):
 
     Attributes:
         bad: the records that cannot be used, with the reason.
-        fits: misfit -> the number of clips with it. A clip may end before its requested end, or exceed the model's
-            limit and be cut.
+        fits: the text of a `Fit` -> the number of such clips: clips that end before the requested end, or that are cut
+            to the model's limit.
     """
 
     bad: list[Dropped]

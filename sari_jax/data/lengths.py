@@ -18,12 +18,12 @@ from sari_jax.errors import InputError
 def audio_lengths(records: Sequence[Record], buckets: tuple[float, ...], limit: int) -> np.ndarray:
     """Returns for each record the size of the bucket that holds its longest clip, in samples [N].
 
-    It is the size that a batch of this record alone would have.
+    A batch of this record alone would have this size.
 
     Args:
-        records: N of them.
+        records: N records.
         buckets: sizes in seconds.
-        limit: longest clip of the audio tower, in seconds.
+        limit: the longest clip of the audio tower, in seconds.
 
     Raises:
         InputError: a clip cannot be read, or fits no bucket.

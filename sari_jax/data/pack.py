@@ -30,11 +30,11 @@ UNREADABLE = "sound unreadable"
 def pack(folder: Path, records: list[Record], ledger: Ledger, *, clips: int = CLIPS) -> int:
     """Writes records.jsonl and its shards into a folder.
 
-    Clips become 16 kHz mono flac of 16 bits, cut to their spans. A clip that is 16 kHz mono of 16 bits already comes
-    back bit for bit. A record whose audio cannot be read is dropped.
+    Clips become 16 kHz mono flac of 16 bits, cut to their spans. A clip that already is 16 kHz mono of 16 bits stays
+    the same bit for bit. A record whose audio cannot be read is dropped.
 
     Args:
-        folder: an empty one.
+        folder: an empty folder.
         records: the corpus.
         ledger: counts the records that are kept, and takes those that are dropped.
         clips: the number of clips in a shard.

@@ -66,7 +66,7 @@ class Example:
         waveforms: the question's clips at 16 kHz.
         record: the record that the example was made from.
         answer: ids of the supervised answer; None without one.
-        index: the record's place in the dataset.
+        index: the record's index in the dataset.
     """
 
     text: str
@@ -83,7 +83,7 @@ class Batch:
 
     Attributes:
         prompts: B rows. Rows past `len(records)` repeat the first one and count nowhere.
-        indices: [B] the place of each row's record in the dataset.
+        indices: [B] the index of each row's record in the dataset.
         records: the records of the rows that are not padding.
         answers: [B, 1, T] supervised targets, or None.
         answer_mask: [B, 1, T] false for padding and for padded rows; None without answers.
@@ -304,8 +304,8 @@ class Processor:
 
         Args:
             record: the question.
-            style: the form that the answer is asked for in.
-            index: the record's place in the dataset.
+            style: the answer style that the prompt asks for.
+            index: the record's index in the dataset.
             answer: whether to make the supervised target too.
             waveforms: the record's clips; None reads them from disk.
 

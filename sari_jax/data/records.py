@@ -32,7 +32,7 @@ class Record:
     """One multiple-choice question about audio.
 
     Attributes:
-        id: unique within a file.
+        id: a name that is unique within a file.
         audio: the clips that the question is about, in order.
         choices: two or more; some rows of MMAU list one twice, even the right one.
         answer_index: the index of the right choice.

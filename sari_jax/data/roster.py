@@ -23,14 +23,14 @@ LEAST_KEPT = 0.5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A record as the order of a run sees it.
+    """The fields of a record that decide the order of a run.
 
     Attributes:
-        id: the record's.
+        id: the record's id.
         digest: a hash of question, choices, answer, chains and the names and spans of clips.
-        source: the record's, for a mix.
-        pass_rate: the record's, for a curriculum.
-        length: samples of the bucket of its longest clip, if batches are made by length.
+        source: the record's source, for a mix.
+        pass_rate: the record's pass rate, for a curriculum.
+        length: the size in samples of the bucket of its longest clip, if batches are made by length.
     """
 
     id: str

@@ -27,8 +27,8 @@ class Plan(NamedTuple):
 class Fixed:
     """A schedule that does not depend on the rollouts.
 
-    `random` shuffles each epoch differently; the other orders repeat the same sequence. With a mix, each source goes
-    through its own questions at the pace of its weight.
+    `random` shuffles each epoch differently; the other orders repeat the same sequence. With a mix, each source has
+    its own sequence, and its share of the stream is in proportion to its weight.
 
     Args:
         records: the records of the data file, or the entries of a run's roster.

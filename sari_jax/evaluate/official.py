@@ -27,16 +27,16 @@ def score_rows(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Any]:
     Returns:
         A dictionary with
 
-        - `checked`: whether these are known to be all rows of this version;
+        - `checked`: whether these are known to be all the rows of this version;
         - `rows`, the number of rows; `answered`, the number of rows with a prediction, which may be ""; `unreadable`
           and `empty`, the numbers of such predictions; `repeated`, the number of repeated ids;
           `answer_not_a_choice`, the number of rows whose right answer is none of their choices;
-        - `official`: the `accuracy` that the benchmark's script gives, on average if it guesses, and the number of
-          `rows` that it counts; None if it counts none;
+        - `official`: the `accuracy` that the benchmark's script gives (its mean, if the script guesses; None if it
+          counts no row), and the number of `rows` that it counts;
         - `accuracy` over the `answered` rows (None if there are none) and over `all`; an unreadable prediction is
           wrong in both; `interval`, the 95 % interval of the accuracy over `all`;
-        - `by` group and value: `accuracy` over all `rows`, how many were `answered` and `right`, `official`;
-        - `published` figures of the same version; none if it is not known to be the same;
+        - `by` group and value: `rows`, the `accuracy` over them, the numbers `answered` and `right`, and `official`;
+        - `published`, the figures of the same version; none if the version is not certain;
         - `fail_rate`, if the script guesses: the fraction of the answered rows that it cannot read.
 
     Raises:

@@ -26,14 +26,14 @@ BLOCK = 512
 
 @flax.struct.dataclass
 class Context:
-    """Keys and values, and which queries may attend to them.
+    """Keys and values, and the rule for the queries that may attend to them.
 
     The axis of heads comes before that of positions, so that a decode step reads cached keys in memory order.
 
     Attributes:
         keys, values: [B, K, S, D] shared by a prompt's group, or [B, G, K, S, D] for each completion.
         visible: the number of keys that may be attended to, for each prompt [B] or for all []; None: all S.
-        causal: query t attends to keys up to the t-th.
+        causal: whether query t attends only to keys up to the t-th.
     """
 
     keys: Array

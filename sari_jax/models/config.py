@@ -10,11 +10,11 @@ class EncoderConfig:
     """A Whisper-family audio encoder followed by average pooling over pairs of frames.
 
     Attributes:
-        seconds: the longest clip. A shorter one is followed by silence.
-        window: mel frames, 100 per second, of a window. Frames attend only to frames of their window, and positions
-            are counted from its start. 0: one window for the whole clip. With windows, frames after a clip's end are
-            masked out; without them, they are silence that the tower attends to.
-        sinusoids: positions are computed (Vaswani et al. 2017), not parameters.
+        seconds: the length of the longest clip. A shorter one is followed by silence.
+        window: the number of mel frames in a window, 100 per second. Frames attend only to frames of their window, and
+            positions are counted from its start. 0: one window for the whole clip. With windows, frames after a clip's
+            end are masked out; without them, they are silence that the tower attends to.
+        sinusoids: whether position embeddings are computed (Vaswani et al. 2017) rather than parameters.
     """
 
     mel_bins: int
@@ -83,8 +83,8 @@ class AudioLMConfig:
             of linear maps; "layer": all but each layer's input.
         attention: the back end of attention everywhere but in single decode steps: see `kernels`.
         quantized: the storage of the decoder's frozen projections: "" for their dtype, or "int8" (`models.quantized`).
-        adapter: adds parameters. Without it and without them, the network is the base model. Its dropout needs keys
-            beside the parameters (`lora.with_noise`), and is 0 except in the pass that is differentiated.
+        adapter: the adapter, which adds parameters. Without one, the network is the base model. Its dropout needs
+            keys beside the parameters (`lora.with_noise`), and is 0 except in the pass that is differentiated.
     """
 
     encoder: EncoderConfig

@@ -5,8 +5,9 @@
     (computed once)          |       ...                       where repeated prompts take G * (P + T)
                              +-- completion G: T tokens
 
-`prefill` runs the prompts through the layers, `extend` the prompts with their completions (training and scoring), and
-`decode` the next token of each completion (sampling). A completion attends to its prompt's keys and to its own.
+`prefill` runs the prompts through the layers. `extend` runs the prompts with their completions, for training and
+scoring. `decode` runs the next token of each completion, for sampling. A completion attends to its prompt's keys
+and to its own.
 """
 
 from typing import NamedTuple
@@ -50,8 +51,8 @@ class ActiveSequences:
     Attributes:
         places: [I, N] the index of each active row among its shard's R completions. No index is repeated. While N = R
             they are in order.
-        size: R.
-        group: G.
+        size: R, the number of completions in each data shard.
+        group: G, the number of completions of each prompt.
     """
 
     places: Int[Array, "I N"]
@@ -195,8 +196,8 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "B P E"], Float[Array, "B G T E"]]:
         """Runs embedded prompts and their completions through every layer together, for training and scoring.
 
-        A layer's completions attend to the keys that the same layer computed for their prompt. So no layer's keys are
-        stored for another.
+        In each layer, completions attend to the keys that the same layer computed for their prompt. So no layer's keys
+        are stored for another.
 
         Args:
             x: the prompts.

@@ -23,7 +23,7 @@ from sari_jax.parallel.mesh import constrain
 def refill(
     zero_spread: Bool[np.ndarray, "B"], fresh_zero_spread: Bool[np.ndarray, "B"]
 ) -> Int[np.ndarray, "B"]:
-    """Chooses which groups to go on with, among B kept groups and B fresh ones.
+    """Chooses B groups to go on with, among B kept groups and B fresh ones.
 
     A group with spread stays where it is. Fresh groups with spread take the places of the others, in order, as far as
     they go. A group that gets no replacement keeps its place.

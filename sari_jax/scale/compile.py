@@ -55,11 +55,11 @@ def compile_run(
     """Compiles a run's programs for a topology.
 
     Args:
-        only: names of programs; all unless given.
-        log: takes a line of progress.
+        only: the names of the programs to compile; default all.
+        log: a function that takes a line of progress.
 
     Returns:
-        Figures of the slice and the run, and `programs` with a row of `report` for each program.
+        The figures of the slice and the run, and under `programs` a row of `report` for each program.
 
     Raises:
         InputError: the topology does not exist, the settings do not suit it, `only` names an unknown program, or a

@@ -55,11 +55,11 @@ class Launcher:
     def __call__(
         self, runs: Iterator[Planned], began: Callable[[Planned], object], ended: Ended, lock: IO
     ) -> None:
-        """Runs all of them to their end.
+        """Runs all runs to their end.
 
         Args:
-            runs: the next run is taken from it when there is room for one.
-            began, ended: are called when a run starts and ends.
+            runs: an iterator of runs; the next one is taken when there is room for it.
+            began, ended: functions that are called when a run starts and ends.
             lock: a lock that each run inherits, so that it stays locked as long as any of them lives.
 
         Raises:
@@ -160,8 +160,8 @@ class _Process:
     """The process of a run.
 
     Attributes:
-        resident: bytes that it and its child processes hold.
-        peak: the most of them that was measured.
+        resident: the memory of it and its child processes, in bytes.
+        peak: the largest `resident` that was measured.
         stepped: whether the run has made a step since it started.
         killed: the number of times a signal has killed the run.
         said_before: the number of bytes in its log that earlier starts wrote.

@@ -72,8 +72,8 @@ def fingerprint_clips(
     """Returns for each clip its fingerprint, or the Drop that says why there is none.
 
     Args:
-        longest: seconds.
-        workers: processes; 0 is one for each core of this process, MOST_WORKERS at most.
+        longest: the length of the longest clip in seconds.
+        workers: the number of processes; 0 is one for each core of this process, MOST_WORKERS at most.
         patience: the limit in seconds for one clip.
         description: the label of the progress bar.
 

@@ -3,10 +3,10 @@
 The files are those of its repository: train_sent_emo.csv and the like, with `Utterance`, `Speaker`, `Emotion`,
 `Sentiment`, `Dialogue_ID` and `Utterance_ID`, and a clip diaN_uttM for each row. The clips are published as MP4; the
 user extracts their audio. The test split has some clips twice, and users report that final_videos_testdiaN_uttM is the
-right one; it is looked for first there.
+right one, so that name is tried first for the test split.
 
-A row gives labels with a caption still to be written, and two questions by rule: which of four emotions, and which of
-the three sentiments. Ids contain the file's name, so that the ids of splits differ.
+A row gives labels, whose caption a model has still to write, and two questions by rule: one about four emotions, one
+about the three sentiments. Ids contain the file's name, so that the ids of splits differ.
 """
 
 from typing import Any

@@ -1,9 +1,9 @@
 """Requests to an OpenAI-compatible endpoint, with a cache and a budget.
 
-The official client keeps connections, shares them between threads, and tries a request again after 408, 409, 429, 5xx,
-a timeout or an answer that breaks off, each time later or when Retry-After says. Answers are not streamed, so that one
-that breaks off is requested again and none is used in part. This module decides which answers are final, what is
-cached, what is counted, and when to stop.
+The official client keeps connections, shares them between threads, and repeats a request after 408, 409, 429, 5xx, a
+timeout or an answer that breaks off. It waits longer each time, or as long as Retry-After says. Answers are not
+streamed, so an answer that breaks off is requested again as a whole. This module decides which answers are final,
+what is cached, what is counted, and when to stop.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ class Settings:
         temperature, max_tokens: settings of each reply; the defaults are ours.
         length_field: the endpoint's name for `max_tokens`.
         timeout: seconds without a byte before an attempt is given up; waiting in a server's queue counts.
-        retries: attempts after the first.
+        retries: the number of attempts after the first.
     """
 
     url: str
@@ -62,9 +62,9 @@ class Endpoint:
             file's last newline, is removed.
 
     Attributes:
-        sent: requests that the endpoint answered.
-        cached: requests that the cache answered.
-        failed: requests without a reply.
+        sent: the number of requests that the endpoint answered.
+        cached: the number of requests that the cache answered.
+        failed: the number of requests without a reply.
 
     Raises:
         InputError: the client is not installed, the URL is not one or contains a password, or the key is not valid.
