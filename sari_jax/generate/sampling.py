@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from sari_jax.errors import InputError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampler:
     """Sampling settings; static and hashable, so that equal settings share one compiled program.
 

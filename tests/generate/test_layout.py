@@ -20,7 +20,7 @@ from sari_jax.parallel.mesh import decoding_mesh, make_mesh, reshard, shard_batc
 from sari_jax.programs import counted
 from sari_jax.scale.hlo import moved
 
-SAMPLER = Sampler(2, 12, (7,), 0)
+SAMPLER = Sampler(num_completions=2, max_tokens=12, end_ids=(7,), pad_id=0)
 
 
 @pytest.fixture(scope="module")

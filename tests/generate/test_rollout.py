@@ -150,7 +150,8 @@ def test_logprobs_of_a_bfloat16_rollout(seed, tmp_path):
     narrow = dataclasses.replace(model.config, dtype="bfloat16")
     features = random_features(model.sizes.tower_width)
     given = batch(), SEEDS, jax.random.key(0), features
-    done = jax.device_get(rollout(narrow, Sampler(4, 12, (), PAD, 0.8), model.params, *given))
+    sampler = Sampler(num_completions=4, max_tokens=12, end_ids=(), pad_id=PAD, temperature=0.8)
+    done = jax.device_get(rollout(narrow, sampler, model.params, *given))
 
     def scored(config):
         def score(params):
@@ -199,7 +200,7 @@ def test_rows_that_are_moved_together_go_on_as_they_would(sampled, one_tiny, mon
     prompts, seeds, features = shard_batch(mesh, jax.device_get((batch(), SEEDS, features)))
     params, key = jax.device_put((one_tiny.params, jax.random.key(0)), everywhere)
     leaves, form = jax.tree.flatten((params, prompts, seeds, key, features))
-    sampler = Sampler(4, 13, ENDS, PAD, 0.8)
+    sampler = Sampler(num_completions=4, max_tokens=13, end_ids=ENDS, pad_id=PAD, temperature=0.8)
 
     @jax.jit
     def on_three(leaves):
@@ -222,7 +223,7 @@ def test_finished_completions_stop_costing(one_tiny):
     decoder = one_tiny.params["decoder"]
     silent = jax.tree.map(jnp.zeros_like, decoder["norm"])
     params = one_tiny.params | {"decoder": decoder | {"norm": silent}}
-    sampler = Sampler(8, 140, tuple(range(10, 14)), PAD)
+    sampler = Sampler(num_completions=8, max_tokens=140, end_ids=tuple(range(10, 14)), pad_id=PAD)
     assert sampler.max_tokens > SHORT
     rows, seeds = (0, 1, 2, 0), jnp.arange(4)
     prompts, features = row(batch(), *rows), row(random_features(one_tiny.sizes.tower_width), *rows)

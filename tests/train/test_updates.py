@@ -55,7 +55,12 @@ def test_the_loss_falls(one_tiny, features):
 def test_the_reward_rises(one_tiny, features):
     """Tokens of the vocabulary's upper half are rewarded, wherever they stand in an answer."""
     settings = Grpo(num_completions=8, max_tokens=4, kl_coefficient=0.0)
-    sampler = Sampler(settings.num_completions, settings.max_tokens, (), 0)
+    sampler = Sampler(
+        num_completions=settings.num_completions,
+        max_tokens=settings.max_tokens,
+        end_ids=(),
+        pad_id=0,
+    )
     optimizer = make_optimizer(Optimizer(learning_rate=1e-2), 30)
     trainable, frozen = decoder_of(one_tiny)
     state, rewards = create_state(trainable, optimizer), []
@@ -172,7 +177,7 @@ def test_an_update_at_real_lengths_as_an_independent_implementation(
 @pytest.mark.numerics
 def test_decoding_at_real_lengths_as_scoring(one_tiny, long_prompts):
     """Each token's log-probability while it is sampled, and in one pass over the whole; some completions end early."""
-    sampler = Sampler(4, 512, (5, 7), 0)
+    sampler = Sampler(num_completions=4, max_tokens=512, end_ids=(5, 7), pad_id=0)
     seeds, key = jnp.zeros(1, jnp.int32), jax.random.key(0)
     done = rollout(one_tiny.config, sampler, one_tiny.params, long_prompts, seeds, key)
     lengths = np.sort(done.lengths[0])
