@@ -13,6 +13,7 @@ LONGEST = 60  # lines of a function
 # A docstring's first line is a sentence or a noun phrase. These words begin neither.
 OPENINGS = (
     "As At By Else For From How In Neither Nor Of On So Such That To Under Until What When Where Which Who With Without"
+    " Args: Raises: Returns:"
 ).split()
 # Words of no trade, and what to say instead.
 BANNED = {
@@ -55,7 +56,7 @@ def test_a_docstring_begins_with_what_it_is_about(path):
     for node in ast.walk(parsed(path)):
         if isinstance(node, (*DEFINITIONS, ast.ClassDef, ast.Module)):
             text = ast.get_docstring(node) or ""
-            if text.split(" ")[0] in OPENINGS:
+            if text and text.split()[0] in OPENINGS:
                 found.append(f"{getattr(node, 'lineno', 1)}: {text.splitlines()[0]!r}")
     assert not found, "; ".join(found)
 
@@ -74,7 +75,7 @@ def test_no_lambda_has_a_name(path):
     found = [
         node.lineno
         for node in ast.walk(parsed(path))
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Lambda)
     ]
     assert not found, f"lines {found}: write a function"
 
@@ -96,8 +97,7 @@ def test_constructors_are_given_names(path):
         node.lineno
         for node in ast.walk(parsed(path))
         if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id in CLASSES
+        and (getattr(node.func, "id", "") or getattr(node.func, "attr", "")) in {*CLASSES, "cls"}
         and any(isinstance(given, ast.Starred) for given in node.args)
     ]
     assert not found, f"lines {found}"

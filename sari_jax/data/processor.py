@@ -276,7 +276,8 @@ class Processor:
         return Example(text=text, tokens=np.repeat(tokens, counts), waveforms=tuple(waveforms))
 
     def _check_length(self, name: str, samples: int) -> None:
-        """
+        """Checks the length of a clip.
+
         Raises:
             InputError: the clip is too short or too long for the audio tower.
         """
@@ -327,7 +328,8 @@ class Processor:
         return dataclasses.replace(example, record=record, answer=target, index=index)
 
     def _refuse_special(self, text: str, called: str) -> None:
-        """
+        """Checks that a text has no special token.
+
         Raises:
             InputError: the text contains a special token, for instance one that ends a turn or stands for audio.
         """

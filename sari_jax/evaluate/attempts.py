@@ -147,11 +147,11 @@ def _claim_on_all_hosts(folder: Path, settings: dict[str, Any]) -> None:
 def _row(record: Record, answered: Answered | InputError, style: Style) -> dict[str, Any]:
     if isinstance(answered, InputError):
         return {"id": record.id, "error": str(answered)}
-    tries = [
-        {"text": text, "done": ended, "right": bool(accuracy_reward(text, record, style))}
-        for text, ended in zip(answered.texts, answered.done, strict=True)
+    attempts = [
+        {"text": text, "done": done, "right": bool(accuracy_reward(text, record, style))}
+        for text, done in zip(answered.texts, answered.done, strict=True)
     ]
-    return {"id": record.id, "attempts": tries}
+    return {"id": record.id, "attempts": attempts}
 
 
 def _file(folder: Path, batch: int) -> Path:

@@ -38,7 +38,8 @@ def read_config_file(config: str, overrides: list[str]) -> ConfigDict:
 
 
 def check_key(config: ConfigDict, key: str) -> None:
-    """
+    """Checks that a config has a setting.
+
     Raises:
         InputError: the config has no such setting; the nearest is named.
     """
