@@ -30,6 +30,7 @@ from sari_jax.parallel import hosts
 from sari_jax.rl.rewards.answer import accuracy_reward
 
 SETTINGS = "settings.json"
+FIELDS = {"text", "done", "right"}  # of an attempt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -177,6 +178,13 @@ def _read(
             lines = path.read_text(encoding="ascii").splitlines()  # `_write` escapes the rest
             rows = {row["id"]: row for row in map(json.loads, lines)}
             found |= {index: rows[records[index].id] for index in indices}
+            for row in rows.values():
+                for attempt in row.get("attempts", ()):
+                    (
+                        attempt["text"],
+                        attempt["done"],
+                        attempt["right"],
+                    )  # another version names them otherwise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: not the attempts of this batch; delete it and run this again"

@@ -129,11 +129,16 @@ def test_whatever_its_batch_a_question_gets_the_attempts_that_it_gets_alone(
         assert all(below[1] <= above[0] for above, below in itertools.pairwise(ranges))
 
 
-def test_attempts_that_were_cut_are_named(whole, engine, records, tmp_path):
+@pytest.mark.parametrize(
+    "changed", [lambda text: text[:40], lambda text: text.replace('"done"', '"ended"')]
+)
+def test_attempts_that_were_cut_or_of_another_version_are_named(
+    changed, whole, engine, records, tmp_path
+):
     for name, text in content(whole[0]).items():
         (tmp_path / name).write_text(text)
     path = tmp_path / "batch-000001.jsonl"
-    path.write_text(path.read_text()[:40])
+    path.write_text(changed(path.read_text()))
     with pytest.raises(InputError, match="batch-000001.jsonl: not the attempts of this batch"):
         rated(engine, records, ATTEMPTS, tmp_path, ATTEMPTS.settings())
 
