@@ -91,13 +91,12 @@ def train(args: argparse.Namespace) -> int:
 
     # Before JAX is imported: a signal that comes meanwhile counts, too.
     with noticed() as stop:
-        from sari_jax.api.training import distributed
         from sari_jax.api.training import train as run
         from sari_jax.parallel import hosts
         from sari_jax.train.config import freeze
         from sari_jax.train.flags import read_config_file
 
-        with distributed():
+        with hosts.initialize_distributed():
             with hosts.raise_on_all_hosts():
                 settings = freeze(read_config_file(args.config, args.overrides))
             last = run(settings, args.workdir, stop=stop)
